@@ -1,0 +1,329 @@
+//! One entry of a paging structure: 64 bits (Intel SDM Vol. 3A §4.5.4, AMD APM Vol. 2 §5.3.3).
+//!
+//! Dune uses three of the bits that the CPU ignores: a *lent* mark on entries that point to a table of
+//! another root (bit 10), and two for programs (bits 9 and 11). An entry that is not present but not zero is
+//! a page without permissions: it keeps its frame.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use x86_64::PhysAddr;
+use x86_64::structures::paging::PageTableFlags as Flags;
+
+use super::page::{Level, PagePermissions, PageSize};
+
+/// An entry's value. Zero is the empty entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry(pub u64);
+
+/// Bits 12 to 51: the address of the frame or of the next table.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// In a 2 MiB or 1 GiB leaf bit 12 is the PAT bit: its address starts at bit 13.
+const HUGE_ADDRESS: u64 = ADDRESS & !0x1fff;
+/// The bits that permissions decide.
+const PERMISSIONS: u64 = Flags::PRESENT.bits()
+    | Flags::WRITABLE.bits()
+    | Flags::USER_ACCESSIBLE.bits()
+    | Flags::GLOBAL.bits()
+    | Flags::NO_EXECUTE.bits();
+/// Marks an entry whose table belongs to another root.
+const LENT: u64 = Flags::BIT_10.bits();
+
+impl Entry {
+    pub const EMPTY: Entry = Entry(0);
+    pub const ACCESSED: u64 = Flags::ACCESSED.bits();
+    pub const DIRTY: u64 = Flags::DIRTY.bits();
+    pub const PRESENT: u64 = Flags::PRESENT.bits();
+    pub const USER: u64 = Flags::USER_ACCESSIBLE.bits();
+    const HUGE: u64 = Flags::HUGE_PAGE.bits();
+    /// The bits that decide whether a walk may simply follow an entry.
+    pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | LENT;
+
+    /// A leaf of `size` at `frame`. The frame's alignment is the caller's business.
+    #[inline]
+    pub const fn leaf(frame: u64, permissions: u64, size: PageSize) -> Entry {
+        let huge = if matches!(size, PageSize::Size4KiB) { 0 } else { Self::HUGE };
+        Entry(frame | permissions | huge)
+    }
+
+    /// An entry that points to `table`. Permissions are the leaves' business, except that ring 3 only gets
+    /// through where `user` is given on every level.
+    pub const fn table(table: PhysAddr, user: bool) -> Entry {
+        let user = if user { Self::USER } else { 0 };
+        Entry(table.as_u64() | Self::PRESENT | Flags::WRITABLE.bits() | Self::ACCESSED | user)
+    }
+
+    /// The bits of a leaf that stand for `permissions`.
+    #[inline]
+    pub const fn permission_bits(permissions: PagePermissions) -> u64 {
+        use PagePermissions as P;
+        let bits = permissions.bits() as u64;
+        let read = P::ALL.bits() as u64;
+        let present = (bits & read != 0) as u64;
+        let write = (bits >> 1 & 1) << 1;
+        let user = (bits >> 3 & 1) << 2;
+        let global = (bits >> 4 & 1) << 8;
+        let no_execute = ((bits >> 2 & 1) ^ 1) << 63;
+        present | write | user | global | no_execute
+    }
+
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this non-empty entry of `level` maps a page rather than pointing to a table.
+    #[inline]
+    pub const fn is_leaf(self, level: Level) -> bool {
+        level.0 == 1 || self.0 & Self::HUGE != 0
+    }
+
+    #[inline]
+    pub const fn is_present(self) -> bool {
+        self.0 & Self::PRESENT != 0
+    }
+
+    pub const fn is_writable(self) -> bool {
+        self.0 & Flags::WRITABLE.bits() != 0
+    }
+
+    pub const fn is_user(self) -> bool {
+        self.0 & Self::USER != 0
+    }
+
+    /// Whether the table pointed to belongs to another root.
+    pub const fn is_lent(self) -> bool {
+        self.0 & LENT != 0
+    }
+
+    pub const fn lent(self) -> Entry {
+        Entry(self.0 | LENT)
+    }
+
+    #[inline]
+    pub const fn is_global(self) -> bool {
+        self.0 & Flags::GLOBAL.bits() != 0
+    }
+
+    pub const fn is_accessed(self) -> bool {
+        self.0 & Self::ACCESSED != 0
+    }
+
+    pub const fn is_dirty(self) -> bool {
+        self.0 & Self::DIRTY != 0
+    }
+
+    /// The address of the table that a non-leaf points to.
+    #[inline]
+    pub const fn table_address(self) -> u64 {
+        self.0 & ADDRESS
+    }
+
+    /// The frame of a leaf at `level`.
+    pub const fn frame(self, level: Level) -> u64 {
+        self.0 & if level.0 == 1 { ADDRESS } else { HUGE_ADDRESS }
+    }
+
+    /// The permissions of a leaf.
+    pub const fn permissions(self) -> PagePermissions {
+        use PagePermissions as P;
+        let mut permissions = P::empty();
+        if self.is_present() {
+            permissions = permissions.union(P::READ);
+            if self.0 & Flags::WRITABLE.bits() != 0 {
+                permissions = permissions.union(P::WRITE);
+            }
+            if self.0 & Flags::NO_EXECUTE.bits() == 0 {
+                permissions = permissions.union(P::EXECUTE);
+            }
+        }
+        if self.is_user() {
+            permissions = permissions.union(P::USER);
+        }
+        if self.is_global() {
+            permissions = permissions.union(P::GLOBAL);
+        }
+        permissions
+    }
+
+    /// The same leaf with the permission bits `permissions`; accessed, dirty and program bits stay.
+    #[inline]
+    pub const fn with_permissions(self, permissions: u64) -> Entry {
+        Entry(self.0 & !PERMISSIONS | permissions)
+    }
+
+    /// The bits `clear` cleared and `set` set.
+    pub const fn edited(self, clear: u64, set: u64) -> Entry {
+        Entry(self.0 & !clear | set)
+    }
+
+    /// The first of the 512 smaller leaves that map what this leaf of `level` maps (the next one is
+    /// [`Self::step`] further). They inherit all bits, accessed and dirty too.
+    pub const fn shrunk(self, level: Level) -> Entry {
+        let pat = self.0 >> 12 & 1;
+        if level.0 == 2 {
+            // The PAT bit moves from bit 12 to bit 7, where a 2 MiB leaf has its size bit.
+            Entry(self.0 & !(Self::HUGE | 0x1000) | pat << 7)
+        } else {
+            self
+        }
+    }
+
+    /// The leaf of `level` for 512 leaves of the level below, of which `self` is the first.
+    pub const fn grown(self, level: Level) -> Entry {
+        let pat = self.0 >> 7 & 1;
+        if level.0 == 2 { Entry(self.0 & !Self::HUGE | pat << 12 | Self::HUGE) } else { self }
+    }
+
+    /// The leaf `index` pages of `level` after this one.
+    pub const fn step(self, level: Level, index: usize) -> Entry {
+        Entry(self.0 + ((index as u64) << level.shift()))
+    }
+}
+
+/// A paging structure in memory: 512 entries that the CPU reads, and marks accessed and dirty, at any time.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub(super) struct Table([AtomicU64; 512]);
+
+impl Table {
+    /// The entry `index`; one aligned 64-bit load.
+    #[inline]
+    pub fn get(&self, index: usize) -> Entry {
+        Entry(self.0[index & 511].load(Ordering::Relaxed))
+    }
+
+    /// Sets an entry with one aligned 64-bit store. Only for entries that are not present: the CPU's accessed
+    /// and dirty marks would be lost.
+    #[inline]
+    pub fn set(&self, index: usize, entry: Entry) {
+        // Release: the table or page pointed to has been written before.
+        self.0[index & 511].store(entry.0, Ordering::Release);
+    }
+
+    /// Puts `entry` in and returns what was there, with the CPU's last marks.
+    pub fn swap(&self, index: usize, entry: Entry) -> Entry {
+        Entry(self.0[index & 511].swap(entry.0, Ordering::AcqRel))
+    }
+
+    /// Replaces the entry by `edit` of it, without losing accessed and dirty marks that the CPU sets
+    /// meanwhile. Returns the entry before.
+    #[inline]
+    pub fn update(&self, index: usize, edit: impl Fn(Entry) -> Entry) -> Entry {
+        let slot = &self.0[index & 511];
+        let mut old = slot.load(Ordering::Relaxed);
+        loop {
+            let new = edit(Entry(old)).0;
+            if new == old {
+                return Entry(old);
+            }
+            match slot.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Entry(old),
+                Err(seen) => old = seen,
+            }
+        }
+    }
+
+    /// As [`Self::update`], unless the entry is empty.
+    #[inline]
+    pub fn update_mapped(&self, index: usize, edit: impl Fn(Entry) -> Entry) -> Option<Entry> {
+        let slot = &self.0[index & 511];
+        let mut old = slot.load(Ordering::Relaxed);
+        if old == 0 {
+            return None;
+        }
+        loop {
+            match slot.compare_exchange(old, edit(Entry(old)).0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(Entry(old)),
+                Err(seen) => old = seen,
+            }
+        }
+    }
+
+    /// Whether no entry from the first to the last index is empty.
+    pub fn all_mapped(&self, (first, last): (usize, usize)) -> bool {
+        self.slots(first, last).iter().all(|slot| slot.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Updates the entries from the first to the last index. Returns all bits that any of them had.
+    #[inline]
+    pub fn update_all(&self, (first, last): (usize, usize), edit: impl Fn(Entry) -> Entry) -> Entry {
+        let mut seen = 0;
+        for slot in self.slots(first, last) {
+            let mut old = slot.load(Ordering::Relaxed);
+            while let Err(now) =
+                slot.compare_exchange(old, edit(Entry(old)).0, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                old = now;
+            }
+            seen |= old;
+        }
+        Entry(seen)
+    }
+
+    #[inline]
+    fn slots(&self, first: usize, last: usize) -> &[AtomicU64] {
+        let last = last & 511;
+        &self.0[first.min(last)..=last]
+    }
+
+    /// Replaces the entry by `new` if it is still `old`.
+    pub fn exchange(&self, index: usize, old: Entry, new: Entry) -> Result<(), Entry> {
+        match self.0[index & 511].compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => Ok(()),
+            Err(seen) => Err(Entry(seen)),
+        }
+    }
+
+    /// Whether every entry is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|entry| entry.load(Ordering::Relaxed) == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_round_trip() {
+        use PagePermissions as P;
+        for bits in 0..32 {
+            let permissions = P::from_bits(bits).unwrap();
+            let entry = Entry::leaf(0x1000, Entry::permission_bits(permissions), PageSize::Size4KiB);
+            let mut expected = permissions;
+            if permissions.intersects(P::ALL) {
+                expected |= P::READ;
+            } else {
+                expected -= P::ALL;
+            }
+            assert_eq!(entry.permissions(), expected);
+            assert!(!entry.is_empty());
+        }
+    }
+
+    #[test]
+    fn shrinking_and_growing_are_inverse() {
+        for level in [Level(2), Level(3)] {
+            for pat in [0, 0x1000] {
+                let bits = Entry::permission_bits(PagePermissions::ALL) | pat | Entry::DIRTY;
+                let leaf = Entry::leaf(5 << 30, bits, level.leaf().unwrap());
+                let small = leaf.shrunk(level);
+                assert_eq!(small.grown(level), leaf);
+                let third = small.step(level.below(), 3);
+                assert_eq!(third.frame(level.below()), (5 << 30) + 3 * level.below().span());
+                assert!(third.is_dirty());
+            }
+        }
+    }
+
+    #[test]
+    fn update_keeps_foreign_bits() {
+        // SAFETY: 1. a Table is 512 integers, for which zero is a value.
+        let table: Box<Table> = unsafe { Box::new(core::mem::zeroed()) };
+        table.set(7, Entry(0x5000 | Entry::DIRTY | 1));
+        let old = table.update(7, |entry| entry.with_permissions(0));
+        assert_eq!(old.0, 0x5000 | Entry::DIRTY | 1);
+        assert_eq!(table.get(7).0, 0x5000 | Entry::DIRTY);
+        assert!(!table.is_empty());
+    }
+}

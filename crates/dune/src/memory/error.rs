@@ -1,0 +1,88 @@
+//! What can go wrong when page tables are edited.
+
+use thiserror::Error;
+
+use super::frames::FrameError;
+use super::lock::Busy;
+use super::page::PageSize;
+
+/// Why an edit was refused. Nothing has been changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum EditError {
+    /// Another edit is under way.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// A page of the range is not mapped.
+    #[error("no page is mapped at {address:#x}: map it first")]
+    NotMapped {
+        /// The first address without a page.
+        address: u64,
+    },
+    /// A page of the range is mapped already.
+    #[error("a page is mapped at {address:#x} already: unmap it first, or replace it")]
+    AlreadyMapped {
+        /// The first address with a page.
+        address: u64,
+    },
+    /// The memory asked for belongs to no window.
+    #[error("address {address:#x} lies outside every window: use memory that the process has mapped")]
+    OutsideWindows {
+        /// The first address outside; virtual or, for an edit that names frames, guest-physical.
+        address: u64,
+    },
+    /// An address does not fit the page size.
+    #[error("{address:#x} is not aligned to {} bytes, as a page of that size must be", size.bytes())]
+    Misaligned {
+        /// The address, virtual or guest-physical, or the length.
+        address: u64,
+        /// The page size asked for.
+        size: PageSize,
+    },
+    /// The CPU lacks the page size.
+    #[error("this CPU has no pages of {size:?} (CPUID 8000_0001H:EDX[26]): use a smaller size")]
+    Unsupported {
+        /// The page size asked for.
+        size: PageSize,
+    },
+    /// The pages cannot become one larger page.
+    #[error("the pages at {address:#x} cannot become one of {size:?}: {reason}")]
+    NotMergeable {
+        /// The first page that stands in the way.
+        address: u64,
+        /// The page size asked for.
+        size: PageSize,
+        /// What stands in the way.
+        reason: MergeObstacle,
+    },
+    /// Two ranges that belong together have different lengths.
+    #[error("the ranges have different lengths, {new:#x} and {existing:#x} bytes")]
+    LengthMismatch {
+        /// The length of the new range in bytes.
+        new: u64,
+        /// The length of the existing range in bytes.
+        existing: u64,
+    },
+    /// There are no frames for the tables that the edit needs.
+    #[error("no frame for a page table: {0}")]
+    Frames(#[from] FrameError),
+}
+
+/// What keeps 512 pages from becoming one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MergeObstacle {
+    /// A page is missing.
+    #[error("a page is missing")]
+    Missing,
+    /// A page has other permissions or marks than the first one.
+    #[error("its permissions differ from those of the first page")]
+    Permissions,
+    /// The frames are not contiguous, or the first is not aligned to the larger size.
+    #[error("its frame does not continue those before it, or is not aligned")]
+    Frames,
+    /// A page is itself divided into smaller ones.
+    #[error("it is divided into smaller pages: merge those first")]
+    Divided,
+    /// Another address space uses the same tables.
+    #[error("an address space shares the tables: drop it, or create it as a copy")]
+    Shared,
+}

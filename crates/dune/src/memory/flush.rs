@@ -1,0 +1,313 @@
+//! What an edit of page tables still owes: to make the CPU forget translations that it has cached.
+
+use core::ops::Add;
+
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::entry::Entry;
+use super::frames::FrameAllocator;
+use super::page::PageSize;
+use super::tlb;
+use crate::Dune;
+
+/// How many separate ranges a flush remembers before it becomes a flush of everything.
+const SPANS: usize = 4;
+
+/// From so many pages on, forgetting everything is cheaper than page by page (Linux's
+/// `tlb_single_page_flush_ceiling`).
+const PAGES: u64 = 33;
+
+/// Pages of one size in a row: `count` of them from `start`, none if `count` is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    start: u64,
+    count: u32,
+    size: PageSize,
+}
+
+impl Span {
+    const NONE: Span = Span { start: 0, count: 0, size: PageSize::Size4KiB };
+}
+
+/// The obligation to flush what an edit changed, before anybody may rely on the edit.
+///
+/// Until it is discharged the CPU may use the translations from before the edit. Obligations of several edits
+/// can be put together with `+` and discharged at once: a batched update.
+///
+/// Page tables that an edit emptied are freed only when this is discharged, for the CPU may have cached a
+/// pointer to them. If it is ignored or dropped they wait for [`Memory::collect`](super::Memory::collect).
+#[derive(Debug)]
+#[must_use = "the CPU may still use the old translations: call `now`, or `ignore` where they do no harm"]
+pub struct Flush<'m> {
+    /// The first empty one ends the list.
+    spans: [Span; SPANS],
+    /// All of the current address space; the spans count no more.
+    everything: bool,
+    /// A translation concerned was global: a CR3 load would not do.
+    globals: bool,
+    retired: Option<Retired<'m>>,
+}
+
+impl<'m> Flush<'m> {
+    /// Owes nothing.
+    #[inline]
+    pub const fn none() -> Flush<'m> {
+        Flush { spans: [Span::NONE; SPANS], everything: false, globals: false, retired: None }
+    }
+
+    /// Owes a flush of the whole current address space, except global pages.
+    pub const fn everything() -> Flush<'m> {
+        let mut flush = Flush::none();
+        flush.everything = true;
+        flush
+    }
+
+    /// Owes `count` pages of 4 KiB from `start`; `old` are their entries from before the edit, ORed.
+    #[inline]
+    pub(super) fn run(start: u64, count: u32, old: Entry) -> Flush<'m> {
+        let mut flush = Flush::none();
+        let count = if old.is_present() { count } else { 0 };
+        flush.spans[0] = Span { start, count, size: PageSize::Size4KiB };
+        flush.globals = old.is_present() & old.is_global();
+        flush
+    }
+
+    /// Notes what [`Self::run`] owes.
+    pub(super) fn record_run(&mut self, start: u64, count: u32, old: Entry) {
+        if old.is_present() {
+            self.globals |= old.is_global();
+            self.push(Span { start, count, size: PageSize::Size4KiB });
+        }
+    }
+
+    /// Whether nothing is owed, as after mapping pages where there were none: the CPU does not cache the
+    /// absence of a page.
+    pub const fn is_empty(&self) -> bool {
+        self.spans[0].count == 0 && !self.everything && self.retired.is_none()
+    }
+
+    /// How many pages are flushed one by one; `None` if everything is.
+    pub fn pages(&self) -> Option<u64> {
+        let pages = self.spans.iter().map(|span| u64::from(span.count)).sum();
+        (!self.everything && pages < PAGES).then_some(pages)
+    }
+
+    /// Notes a page whose entry `old` was changed.
+    #[inline]
+    pub(super) fn record(&mut self, start: u64, size: PageSize, old: Entry) {
+        if old.is_present() {
+            self.globals |= old.is_global();
+            self.push(Span { start, count: 1, size });
+        }
+    }
+
+    /// Notes that everything has to go.
+    pub(super) fn record_everything(&mut self) {
+        self.everything = true;
+    }
+
+    /// Notes that `old` may have been a global translation.
+    pub(super) fn record_globals(&mut self, old: Entry) {
+        self.globals |= old.is_present() && old.is_global();
+    }
+
+    /// Takes over a table that no entry points to any more.
+    pub(super) fn retire(&mut self, frames: &'m FrameAllocator, table: PhysAddr) {
+        let table = table.as_u64();
+        match &mut self.retired {
+            Some(retired) => {
+                frames.set_link(table, retired.head);
+                retired.head = table;
+            }
+            None => {
+                frames.set_link(table, 0);
+                self.retired = Some(Retired { frames, head: table });
+            }
+        }
+    }
+
+    fn push(&mut self, span: Span) {
+        for index in 0..SPANS {
+            let (last, next) = (&self.spans[index], self.spans.get(index + 1));
+            if last.count == 0 {
+                self.spans[index] = span;
+                return;
+            }
+            let end = last.start.wrapping_add(u64::from(last.count) * last.size.bytes());
+            if next.is_none_or(|next| next.count == 0) && last.size == span.size && end == span.start {
+                self.spans[index].count = last.count.saturating_add(span.count);
+                return;
+            }
+        }
+        self.everything = true;
+    }
+
+    /// Both obligations as one.
+    pub fn merge(mut self, mut other: Flush<'m>) -> Flush<'m> {
+        self.everything |= other.everything;
+        self.globals |= other.globals;
+        for span in other.spans.iter().take_while(|span| span.count > 0) {
+            self.push(*span);
+        }
+        self.retired = match (self.retired.take(), other.retired.take()) {
+            (Some(mine), Some(other)) => Some(mine.join(other)),
+            (mine, other) => mine.or(other),
+        };
+        self
+    }
+
+    /// Flushes, on this CPU and in the current address space, and frees tables that the edit emptied.
+    #[inline]
+    pub fn now(self, dune: Dune) {
+        let single = self.spans[0].count == 1 && self.spans[1].count == 0;
+        if single && !self.everything && self.retired.is_none() {
+            tlb::flush_page(dune, VirtAddr::new_truncate(self.spans[0].start));
+        } else if !self.is_empty() {
+            self.now_all(dune);
+        }
+    }
+
+    /// [`Self::now`] for more than a page.
+    #[inline(never)]
+    fn now_all(mut self, dune: Dune) {
+        match self.pages() {
+            // INVLPG also forgets all that is cached of upper levels, so it covers retired tables too.
+            Some(pages) if pages > 0 => {
+                for span in &self.spans {
+                    tlb::flush_pages(dune, span.start, span.size.bytes(), u64::from(span.count));
+                }
+            }
+            _ if self.globals => tlb::flush_all(dune),
+            _ => tlb::flush_current(dune),
+        }
+        if let Some(retired) = self.retired.take() {
+            retired.release();
+        }
+    }
+
+    /// Does not flush.
+    ///
+    /// Right where the old translations do no harm: where rights were only added (the CPU drops a cached
+    /// translation when it raises a #PF for it, so at worst a handler sees one fault too many), where the
+    /// tables are not in use, or where a later flush covers this one. Otherwise accesses go on with the old
+    /// rights or to the old frame for an unknown time. It cannot break what Rust promises about memory by
+    /// itself: reusing an unmapped frame would, and handing out frames again is the caller's decision.
+    pub fn ignore(self) {
+        drop(self);
+    }
+
+    /// Discharges without a CPU to flush: the tables have never been loaded, or are not in use.
+    pub(super) fn unused(mut self) {
+        if let Some(retired) = self.retired.take() {
+            retired.release();
+        }
+    }
+}
+
+impl<'m> Add for Flush<'m> {
+    type Output = Flush<'m>;
+
+    fn add(self, other: Flush<'m>) -> Flush<'m> {
+        self.merge(other)
+    }
+}
+
+/// Page tables that no entry points to any more, linked through bits that the CPU ignores: it may still walk
+/// them.
+#[derive(Debug)]
+struct Retired<'m> {
+    frames: &'m FrameAllocator,
+    head: u64,
+}
+
+impl<'m> Retired<'m> {
+    fn join(self, mut other: Retired<'m>) -> Retired<'m> {
+        let mut tail = self.head;
+        while self.frames.link(tail) != 0 {
+            tail = self.frames.link(tail);
+        }
+        self.frames.set_link(tail, other.head);
+        other.head = 0;
+        self
+    }
+
+    fn each(&mut self, mut act: impl FnMut(&FrameAllocator, PhysAddr)) {
+        while self.head != 0 {
+            let table = self.head;
+            self.head = self.frames.link(table);
+            act(self.frames, PhysAddr::new(table));
+        }
+    }
+
+    /// Frees them all.
+    #[cold]
+    fn release(mut self) {
+        self.each(|frames, table| {
+            frames.free_table(table);
+        });
+    }
+}
+
+impl Drop for Retired<'_> {
+    fn drop(&mut self) {
+        self.each(FrameAllocator::quarantine);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Entry = Entry(1);
+
+    #[test]
+    fn neighbours_join_and_many_become_everything() {
+        let mut flush = Flush::none();
+        for page in 0..10 {
+            flush.record(page * 4096, PageSize::Size4KiB, OLD);
+        }
+        assert_eq!((flush.spans[0].count, flush.pages()), (10, Some(10)));
+        let flush = flush + {
+            let mut large = Flush::none();
+            large.record(1 << 30, PageSize::Size2MiB, OLD);
+            large
+        };
+        assert_eq!(flush.pages(), Some(11));
+        let mut flush = flush;
+        for page in 0..40 {
+            flush.record((1 << 40) + page * 4096, PageSize::Size4KiB, OLD);
+        }
+        assert_eq!(flush.pages(), None);
+        let mut flush = Flush::none();
+        for page in 0..5 {
+            flush.record(page * 8192, PageSize::Size4KiB, OLD);
+        }
+        assert!(flush.everything);
+        assert_eq!((Flush::none() + flush).pages(), None);
+    }
+
+    #[test]
+    fn absent_pages_owe_nothing() {
+        assert!(Flush::run(0, 1, Entry(0x1000)).is_empty());
+        assert!(Flush::none().is_empty());
+        assert!(!Flush::everything().is_empty());
+    }
+
+    #[test]
+    fn retired_tables_are_freed_or_quarantined() {
+        let frames = FrameAllocator::reserve(2 << 20).unwrap();
+        let retire = |count| {
+            let mut flush = Flush::none();
+            frames.take_tables(count, |table| flush.retire(&frames, table)).unwrap();
+            flush
+        };
+        let both = retire(2) + retire(3);
+        assert_eq!(frames.stats().unwrap().in_use, 5 * 4096);
+        both.unused();
+        assert_eq!(frames.stats().unwrap().in_use, 0);
+        retire(4).ignore();
+        assert_eq!(frames.stats().unwrap().in_use, 4 * 4096);
+        assert_eq!(frames.release_quarantined(), 4);
+        assert_eq!(frames.stats().unwrap().in_use, 0);
+    }
+}

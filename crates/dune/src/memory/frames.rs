@@ -1,0 +1,693 @@
+//! The frame allocator: 4 KiB and 2 MiB frames of guest-physical memory that the library owns.
+//!
+//! Frames come from one *arena*, a range of the process's memory reserved once and backed by Linux only where
+//! it is touched. The arena is divided into 2 MiB blocks; a block is free, or one large frame, or 512 small
+//! ones. Free blocks that still hold memory are given back to Linux when there are many of them, or by
+//! [`FrameAllocator::trim`].
+//!
+//! All of it is safe to call from handlers: nothing allocates after the start, and a handler that interrupted
+//! the allocator itself gets [`FrameError::Busy`].
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general as linux;
+use thiserror::Error;
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::lock::{Busy, Guard, SpinLock};
+use super::page::{PAGE_BYTES, PageRange, PageSize};
+use super::window::{GIB, round_up};
+use crate::sys::{self, Errno};
+
+/// A block, 2 MiB.
+const BLOCK_BYTES: u64 = 2 << 20;
+/// The small frames of a block.
+const FRAMES: u32 = (BLOCK_BYTES / PAGE_BYTES) as u32;
+/// Where links between tables are kept in entries: bits 52 to 58.
+const LINK_SHIFT: u32 = 52;
+const LINK_WIDTH: u32 = 7;
+const LINK_BITS: u64 = ((1 << LINK_WIDTH) - 1) << LINK_SHIFT;
+/// No block.
+const NONE: u32 = u32::MAX;
+/// More free blocks that hold memory than these (64 MiB) go back to Linux.
+const KEEP_RESIDENT: u32 = 32;
+
+/// Why a frame could not be had or returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// All frames are in use.
+    #[error("all {capacity} bytes of frames are in use: free some, or enter with a larger arena")]
+    Exhausted {
+        /// The size of the arena in bytes.
+        capacity: u64,
+    },
+    /// The allocator is at work.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// The frame is free already.
+    #[error("the frame at {frame:#x} is not allocated: it has been freed twice")]
+    DoubleFree {
+        /// The frame.
+        frame: PhysAddr,
+    },
+    /// The frame comes from elsewhere.
+    #[error("the frame at {frame:#x} is not from this arena")]
+    NotFromArena {
+        /// The frame.
+        frame: PhysAddr,
+    },
+    /// There are no frames of this size.
+    #[error("there are no frames of {size:?}: ask for 4 KiB or 2 MiB")]
+    Unsupported {
+        /// The size asked for.
+        size: PageSize,
+    },
+    /// Linux did not reserve the arena.
+    #[error("cannot reserve {bytes} bytes of addresses for frames: {errno}: raise RLIMIT_AS or ask for less")]
+    Reserve {
+        /// The size of the arena, with what its alignment costs, in bytes.
+        bytes: u64,
+        /// What Linux said.
+        errno: Errno,
+    },
+}
+
+/// What a new frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Zeroes.
+    Zeroed,
+    /// Anything: the caller writes all of it.
+    Any,
+}
+
+/// A frame that belongs to whoever holds this. Goes back with [`FrameAllocator::free`]; if dropped it stays
+/// in use.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a frame that is dropped stays in use for ever: give it to FrameAllocator::free"]
+pub struct Frame {
+    address: PhysAddr,
+    memory: u64,
+    size: PageSize,
+}
+
+impl Frame {
+    /// The guest-physical address, for page tables.
+    pub const fn address(&self) -> PhysAddr {
+        self.address
+    }
+
+    /// The address at which the process's own mapping shows the frame.
+    pub const fn virtual_address(&self) -> VirtAddr {
+        VirtAddr::new_truncate(self.memory)
+    }
+
+    /// The first byte of the frame's memory.
+    pub fn as_ptr(&self) -> *mut u8 {
+        ptr::with_exposed_provenance_mut(self.memory as usize)
+    }
+
+    /// 4 KiB or 2 MiB.
+    pub const fn size(&self) -> PageSize {
+        self.size
+    }
+
+    /// The address, to be turned back by [`FrameAllocator::from_address`]; the frame stays in use.
+    pub const fn into_address(self) -> PhysAddr {
+        self.address
+    }
+}
+
+/// How much is in use. All in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameStats {
+    /// The arena.
+    pub capacity: u64,
+    /// Allocated frames.
+    pub in_use: u64,
+    /// Frames that can be had, as small ones.
+    pub free: u64,
+    /// The most that was ever in use.
+    pub high_water: u64,
+    /// Free 2 MiB blocks that Linux still backs with memory: what [`FrameAllocator::trim`] gives back.
+    pub resident_free: u64,
+}
+
+/// What a block is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Free and, for Linux, untouched.
+    Clean,
+    /// Free, and holding memory.
+    Dirty,
+    /// One frame of 2 MiB.
+    Large,
+    /// Frames of 4 KiB.
+    Small,
+}
+
+/// One block's book-keeping.
+#[derive(Debug)]
+struct Block {
+    /// A bit for each small frame in use.
+    used: [u64; 8],
+    free: u32,
+    state: State,
+    next: u32,
+    previous: u32,
+}
+
+/// A doubly linked list of blocks.
+#[derive(Debug)]
+struct List {
+    head: u32,
+    length: u32,
+}
+
+impl List {
+    const EMPTY: List = List { head: NONE, length: 0 };
+
+    fn push(&mut self, blocks: &mut [Block], index: u32) {
+        blocks[index as usize].next = self.head;
+        blocks[index as usize].previous = NONE;
+        if self.head != NONE {
+            blocks[self.head as usize].previous = index;
+        }
+        self.head = index;
+        self.length += 1;
+    }
+
+    fn remove(&mut self, blocks: &mut [Block], index: u32) {
+        let (next, previous) = (blocks[index as usize].next, blocks[index as usize].previous);
+        if previous == NONE {
+            self.head = next;
+        } else {
+            blocks[previous as usize].next = next;
+        }
+        if next != NONE {
+            blocks[next as usize].previous = previous;
+        }
+        self.length -= 1;
+    }
+
+    fn pop(&mut self, blocks: &mut [Block]) -> Option<u32> {
+        let index = self.head;
+        (index != NONE).then(|| {
+            self.remove(blocks, index);
+            index
+        })
+    }
+}
+
+/// What the lock protects.
+#[derive(Debug)]
+struct Ledger {
+    blocks: Box<[Block]>,
+    clean: List,
+    dirty: List,
+    partial: List,
+    in_use: u64,
+    high_water: u64,
+}
+
+/// Hands out frames and takes them back.
+#[derive(Debug)]
+pub struct FrameAllocator {
+    /// The arena's memory.
+    memory: NonNull<u8>,
+    bytes: u64,
+    /// Guest-physical address of the arena minus its virtual one.
+    offset: AtomicU64,
+    state: SpinLock<Ledger>,
+    /// Tables that may still be cached by a CPU: the first of a list, 0 for none. See [`Self::quarantine`].
+    quarantined: AtomicU64,
+}
+
+// SAFETY: 1. the arena belongs to the allocator; frames are handed out once; 2. the rest is behind a lock or
+// atomic.
+unsafe impl Send for FrameAllocator {}
+// SAFETY: 1. as for Send.
+unsafe impl Sync for FrameAllocator {}
+
+impl FrameAllocator {
+    /// Reserves an arena of `bytes` bytes, rounded up to 2 MiB, on a 1 GiB boundary if it is that large, else
+    /// on a 2 MiB boundary. Linux gives it memory page by page as it is touched.
+    ///
+    /// Until the arena has a place in a window, frames have the guest-physical
+    /// addresses of their virtual ones.
+    pub fn reserve(bytes: u64) -> Result<FrameAllocator, FrameError> {
+        let bytes = round_up(bytes.clamp(BLOCK_BYTES, 1 << 46), BLOCK_BYTES);
+        let alignment = if bytes >= GIB { GIB } else { BLOCK_BYTES };
+        let start = reserve_aligned(bytes, alignment)?;
+        let block =
+            |index| Block { used: [0; 8], free: FRAMES, state: State::Clean, next: index, previous: NONE };
+        let count = (bytes / BLOCK_BYTES) as u32;
+        let mut blocks: Box<[Block]> = (0..count).map(block).collect();
+        let mut clean = List::EMPTY;
+        for index in (0..count).rev() {
+            clean.push(&mut blocks, index);
+        }
+        let state =
+            Ledger { blocks, clean, dirty: List::EMPTY, partial: List::EMPTY, in_use: 0, high_water: 0 };
+        Ok(FrameAllocator {
+            memory: start,
+            bytes,
+            offset: AtomicU64::new(0),
+            state: SpinLock::new(state),
+            quarantined: AtomicU64::new(0),
+        })
+    }
+
+    /// The arena's virtual addresses.
+    pub fn range(&self) -> PageRange {
+        PageRange::known(self.start(), self.start() + self.bytes)
+    }
+
+    /// Tells where in guest-physical memory the arena lies. Only before any frame is handed out.
+    pub(super) fn attach(&mut self, address: PhysAddr) {
+        debug_assert_eq!(self.state.get_mut().in_use, 0);
+        *self.offset.get_mut() = address.as_u64().wrapping_sub(self.start());
+    }
+
+    /// A frame of `size`, 4 KiB or 2 MiB.
+    pub fn allocate(&self, size: PageSize, contents: Contents) -> Result<Frame, FrameError> {
+        let mut state = self.state.lock()?;
+        let offset = match size {
+            PageSize::Size4KiB => state.take_small(),
+            PageSize::Size2MiB => state.take_large(),
+            PageSize::Size1GiB => return Err(FrameError::Unsupported { size }),
+        };
+        let (offset, zero) = offset.ok_or(FrameError::Exhausted { capacity: self.bytes })?;
+        state.count(size.bytes());
+        drop(state);
+        let memory = self.start() + offset;
+        if contents == Contents::Zeroed && !zero {
+            // SAFETY: 1. the frame lies in the arena, which is mapped for writing; 2. it belongs to nobody
+            // else.
+            unsafe {
+                ptr::write_bytes(
+                    ptr::with_exposed_provenance_mut::<u8>(memory as usize),
+                    0,
+                    size.bytes() as usize,
+                )
+            };
+        }
+        Ok(Frame { address: self.to_physical(memory), memory, size })
+    }
+
+    /// Takes a frame back. Its memory must no longer be used, nor its translation be cached by a CPU: first
+    /// discharge the [`Flush`](super::Flush) of the edit that removed it.
+    pub fn free(&self, frame: Frame) -> Result<(), FrameError> {
+        self.free_address(frame.address, frame.size)
+    }
+
+    /// Makes a frame of what [`Frame::into_address`] gave.
+    ///
+    /// # Safety
+    ///
+    /// The frame is in use, of this size, from this allocator, and no other `Frame` stands for it.
+    pub unsafe fn from_address(&self, address: PhysAddr, size: PageSize) -> Frame {
+        Frame { address, memory: self.to_memory(address.as_u64()), size }
+    }
+
+    /// Gives the memory of all free blocks back to Linux. Returns the bytes given back.
+    pub fn trim(&self) -> Result<u64, FrameError> {
+        let mut state = self.state.lock()?;
+        Ok(self.give_back(&mut state, 0))
+    }
+
+    /// How much is in use.
+    pub fn stats(&self) -> Result<FrameStats, FrameError> {
+        let state = self.state.lock()?;
+        Ok(FrameStats {
+            capacity: self.bytes,
+            in_use: state.in_use,
+            free: self.bytes - state.in_use,
+            high_water: state.high_water,
+            resident_free: u64::from(state.dirty.length) * BLOCK_BYTES,
+        })
+    }
+
+    /// What turns a guest-physical address of the arena into a virtual one, by subtraction.
+    #[inline]
+    pub(super) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    /// The virtual address of a physical one of the arena. Addresses from elsewhere give nonsense.
+    #[inline]
+    pub(super) fn to_memory(&self, physical: u64) -> u64 {
+        physical.wrapping_sub(self.offset())
+    }
+
+    /// Frees the frame of `size` at `address`.
+    pub(super) fn free_address(&self, address: PhysAddr, size: PageSize) -> Result<(), FrameError> {
+        let offset = self.to_memory(address.as_u64()).wrapping_sub(self.start());
+        if offset >= self.bytes {
+            return Err(FrameError::NotFromArena { frame: address });
+        }
+        let mut state = self.state.lock()?;
+        if !state.put(offset, size) {
+            return Err(FrameError::DoubleFree { frame: address });
+        }
+        if state.dirty.length > KEEP_RESIDENT {
+            self.give_back(&mut state, KEEP_RESIDENT / 2);
+        }
+        Ok(())
+    }
+
+    /// Takes `count` small frames, zeroed, all or none, and gives each to `take`.
+    pub(super) fn take_tables(&self, count: usize, mut take: impl FnMut(PhysAddr)) -> Result<(), FrameError> {
+        if count as u64 * PAGE_BYTES > self.bytes {
+            return Err(FrameError::Exhausted { capacity: self.bytes });
+        }
+        let mut state = self.state.lock()?;
+        if !state.has_small(count) {
+            return Err(FrameError::Exhausted { capacity: self.bytes });
+        }
+        for _ in 0..count {
+            let Some((offset, zero)) = state.take_small() else { break };
+            state.count(PAGE_BYTES);
+            let memory = self.start() + offset;
+            if !zero {
+                // SAFETY: 1. the frame lies in the arena, which is mapped for writing; 2. it belongs to
+                // nobody else.
+                unsafe { ptr::write_bytes(ptr::with_exposed_provenance_mut::<u8>(memory as usize), 0, 4096) };
+            }
+            take(self.to_physical(memory));
+        }
+        Ok(())
+    }
+
+    /// Keeps the small frame at `address`, an emptied page table, until no CPU can have it cached. Lock-free:
+    /// an edit must not fail because of it. [`Self::release_quarantined`] frees them.
+    pub(super) fn quarantine(&self, address: PhysAddr) {
+        let mut head = self.quarantined.load(Ordering::Relaxed);
+        loop {
+            self.set_link(address.as_u64(), head);
+            let new = address.as_u64();
+            match self.quarantined.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(seen) => head = seen,
+            }
+        }
+    }
+
+    /// Frees the quarantined tables and returns their number. Only after a flush of everything on every CPU.
+    pub(super) fn release_quarantined(&self) -> usize {
+        let mut address = self.quarantined.swap(0, Ordering::AcqRel);
+        let mut count = 0;
+        while address != 0 {
+            let next = self.link(address);
+            count += usize::from(self.free_table(PhysAddr::new(address)));
+            address = next;
+        }
+        count
+    }
+
+    /// Frees a page table; if the allocator is at work, quarantines it instead and returns `false`.
+    pub(super) fn free_table(&self, address: PhysAddr) -> bool {
+        match self.free_address(address, PageSize::Size4KiB) {
+            Ok(()) => true,
+            Err(error) => {
+                debug_assert!(matches!(error, FrameError::Busy(_)), "{error}");
+                if matches!(error, FrameError::Busy(_)) {
+                    self.quarantine(address);
+                }
+                false
+            }
+        }
+    }
+
+    /// Stores `next`, a table's address or 0, in the table at `table`, without changing what the CPU reads
+    /// there: it may still walk the table. Bits 52 to 58 of an entry are ignored by it; six entries hold a
+    /// frame number.
+    pub(super) fn set_link(&self, table: u64, next: u64) {
+        debug_assert!(next.is_multiple_of(PAGE_BYTES) && next < 1 << 52);
+        let mut number = next / PAGE_BYTES;
+        for word in self.link_words(table) {
+            word.fetch_and(!LINK_BITS, Ordering::Relaxed);
+            word.fetch_or((number << LINK_SHIFT) & LINK_BITS, Ordering::Relaxed);
+            number >>= LINK_WIDTH;
+        }
+    }
+
+    /// What [`Self::set_link`] stored.
+    pub(super) fn link(&self, table: u64) -> u64 {
+        self.link_words(table).iter().rev().fold(0, |number, word| {
+            number << LINK_WIDTH | (word.load(Ordering::Relaxed) & LINK_BITS) >> LINK_SHIFT
+        }) * PAGE_BYTES
+    }
+
+    fn link_words(&self, table: u64) -> &[AtomicU64; 6] {
+        let memory = self.to_memory(table);
+        debug_assert!(memory.wrapping_sub(self.start()) < self.bytes);
+        // SAFETY: 1. `table` is a table's frame from this arena, so it is mapped and aligned; 2. all tables
+        // are accessed by atomics only.
+        unsafe { &*ptr::with_exposed_provenance(memory as usize) }
+    }
+
+    fn start(&self) -> u64 {
+        self.memory.as_ptr().expose_provenance() as u64
+    }
+
+    fn to_physical(&self, memory: u64) -> PhysAddr {
+        PhysAddr::new(memory.wrapping_add(self.offset.load(Ordering::Relaxed)))
+    }
+
+    /// Gives all but `keep` free blocks that hold memory back to Linux.
+    fn give_back(&self, state: &mut Guard<'_, Ledger>, keep: u32) -> u64 {
+        let state = &mut **state;
+        let mut bytes = 0;
+        while state.dirty.length > keep
+            && let Some(index) = state.dirty.pop(&mut state.blocks)
+        {
+            let address = self.start() + u64::from(index) * BLOCK_BYTES;
+            let arguments = [address, BLOCK_BYTES, u64::from(linux::MADV_DONTNEED), 0, 0, 0];
+            // SAFETY: 1. the block is free: nobody uses its memory.
+            if unsafe { sys::call(linux::__NR_madvise, arguments) }.is_err() {
+                // Locked memory (mlockall) stays resident; the block is as useful as before.
+                state.dirty.push(&mut state.blocks, index);
+                break;
+            }
+            state.blocks[index as usize].state = State::Clean;
+            state.clean.push(&mut state.blocks, index);
+            bytes += BLOCK_BYTES;
+        }
+        bytes
+    }
+}
+
+impl Ledger {
+    /// A free block, and whether it holds zeroes.
+    fn take_block(&mut self) -> Option<(u32, bool)> {
+        if let Some(index) = self.dirty.pop(&mut self.blocks) {
+            return Some((index, false));
+        }
+        Some((self.clean.pop(&mut self.blocks)?, true))
+    }
+
+    fn take_large(&mut self) -> Option<(u64, bool)> {
+        let (index, zero) = self.take_block()?;
+        self.blocks[index as usize].state = State::Large;
+        Some((u64::from(index) * BLOCK_BYTES, zero))
+    }
+
+    fn take_small(&mut self) -> Option<(u64, bool)> {
+        if self.partial.head == NONE {
+            let (index, _) = self.take_block()?;
+            let block = &mut self.blocks[index as usize];
+            (block.state, block.free, block.used) = (State::Small, FRAMES, [0; 8]);
+            self.partial.push(&mut self.blocks, index);
+        }
+        let index = self.partial.head;
+        let block = &mut self.blocks[index as usize];
+        let word = block.used.iter().position(|&word| word != u64::MAX)?;
+        let bit = block.used[word].trailing_ones();
+        block.used[word] |= 1 << bit;
+        block.free -= 1;
+        if block.free == 0 {
+            self.partial.remove(&mut self.blocks, index);
+        }
+        let offset = u64::from(index) * BLOCK_BYTES + (word as u64 * 64 + u64::from(bit)) * PAGE_BYTES;
+        Some((offset, false))
+    }
+
+    /// Whether `count` small frames can be had.
+    fn has_small(&self, count: usize) -> bool {
+        let blocks = (self.clean.length + self.dirty.length) as usize;
+        let mut have = blocks * FRAMES as usize;
+        let mut index = self.partial.head;
+        while have < count && index != NONE {
+            let block = &self.blocks[index as usize];
+            have += block.free as usize;
+            index = block.next;
+        }
+        have >= count
+    }
+
+    /// Puts the frame back; `false` if it was not in use.
+    fn put(&mut self, offset: u64, size: PageSize) -> bool {
+        let index = (offset / BLOCK_BYTES) as u32;
+        let block = &mut self.blocks[index as usize];
+        match (size, block.state) {
+            (PageSize::Size2MiB, State::Large) if offset.is_multiple_of(BLOCK_BYTES) => (),
+            (PageSize::Size4KiB, State::Small) => {
+                let frame = offset % BLOCK_BYTES / PAGE_BYTES;
+                let (word, bit) = (frame as usize / 64, 1 << (frame % 64));
+                if block.used[word] & bit == 0 {
+                    return false;
+                }
+                block.used[word] &= !bit;
+                block.free += 1;
+                match block.free {
+                    1 => self.partial.push(&mut self.blocks, index),
+                    FRAMES => self.partial.remove(&mut self.blocks, index),
+                    _ => (),
+                }
+            }
+            _ => return false,
+        }
+        let block = &mut self.blocks[index as usize];
+        if size == PageSize::Size2MiB || block.free == FRAMES {
+            block.state = State::Dirty;
+            self.dirty.push(&mut self.blocks, index);
+        }
+        self.in_use -= size.bytes();
+        true
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.in_use += bytes;
+        self.high_water = self.high_water.max(self.in_use);
+    }
+}
+
+impl Drop for FrameAllocator {
+    fn drop(&mut self) {
+        // SAFETY: 1. frames are raw memory: whoever still uses one did so by unsafe code that promised not to
+        // outlive the allocator; 2. the range is this allocator's own mapping.
+        let _ = unsafe { sys::raw(linux::__NR_munmap, [self.start(), self.bytes, 0, 0, 0, 0]) };
+    }
+}
+
+/// Maps `bytes` bytes without reserving memory, on a multiple of `alignment`.
+fn reserve_aligned(bytes: u64, alignment: u64) -> Result<NonNull<u8>, FrameError> {
+    let total = bytes + alignment;
+    let protection = u64::from(linux::PROT_READ | linux::PROT_WRITE);
+    let flags = u64::from(linux::MAP_PRIVATE | linux::MAP_ANONYMOUS | linux::MAP_NORESERVE);
+    // SAFETY: 1. a new mapping where nothing was.
+    let start = unsafe { sys::call(linux::__NR_mmap, [0, total, protection, flags, u64::MAX, 0]) }
+        .map_err(|errno| FrameError::Reserve { bytes: total, errno })?;
+    let aligned = round_up(start, alignment);
+    for (start, end) in [(start, aligned), (aligned + bytes, start + total)] {
+        if start < end {
+            // SAFETY: 1. the margin belongs to the mapping just made; nobody knows of it.
+            let _ = unsafe { sys::raw(linux::__NR_munmap, [start, end - start, 0, 0, 0, 0]) };
+        }
+    }
+    // Large pages make second-level walks shorter.
+    // SAFETY: 1. advice on the allocator's own memory.
+    let _ =
+        unsafe { sys::raw(linux::__NR_madvise, [aligned, bytes, u64::from(linux::MADV_HUGEPAGE), 0, 0, 0]) };
+    let pointer = ptr::with_exposed_provenance_mut(aligned as usize);
+    Ok(NonNull::new(pointer).expect("mmap does not give out the null page"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allocator(bytes: u64) -> FrameAllocator {
+        FrameAllocator::reserve(bytes).unwrap()
+    }
+
+    #[test]
+    fn sizes_alignment_and_zeroes() {
+        let frames = allocator(8 << 20);
+        assert_eq!(frames.range().bytes(), 8 << 20);
+        let small = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap();
+        let large = frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap();
+        assert!(large.address().as_u64().is_multiple_of(2 << 20));
+        // SAFETY: 1. the frame belongs to this test.
+        unsafe { small.as_ptr().write_bytes(0xaa, 4096) };
+        frames.free(small).unwrap();
+        let again = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap();
+        // SAFETY: 1. the frame belongs to this test.
+        assert!(unsafe { core::slice::from_raw_parts(again.as_ptr(), 4096) }.iter().all(|&byte| byte == 0));
+        let stats = frames.stats().unwrap();
+        assert_eq!((stats.in_use, stats.high_water), ((2 << 20) + 4096, (2 << 20) + 4096));
+        frames.free(again).unwrap();
+        frames.free(large).unwrap();
+        assert_eq!(frames.stats().unwrap().in_use, 0);
+        assert!(frames.trim().unwrap() >= 4 << 20);
+        assert_eq!(frames.stats().unwrap().resident_free, 0);
+        let huge = frames.allocate(PageSize::Size1GiB, Contents::Any);
+        assert_eq!(huge.unwrap_err(), FrameError::Unsupported { size: PageSize::Size1GiB });
+    }
+
+    #[test]
+    fn exhaustion_is_typed_and_passes() {
+        let frames = allocator(4 << 20);
+        let mut all = Vec::new();
+        while let Ok(frame) = frames.allocate(PageSize::Size4KiB, Contents::Any) {
+            all.push(frame);
+        }
+        assert_eq!(all.len(), 1024);
+        let mut addresses: Vec<_> = all.iter().map(Frame::address).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 1024);
+        let error = FrameError::Exhausted { capacity: 4 << 20 };
+        assert_eq!(frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap_err(), error);
+        assert_eq!(frames.take_tables(1, |_| ()).unwrap_err(), error);
+        all.into_iter().for_each(|frame| frames.free(frame).unwrap());
+        let large = frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap();
+        frames.free(large).unwrap();
+    }
+
+    #[test]
+    fn double_free_and_foreign_frames_are_refused() {
+        let frames = allocator(2 << 20);
+        let frame = frames.allocate(PageSize::Size4KiB, Contents::Any).unwrap();
+        let address = frame.address();
+        frames.free(frame).unwrap();
+        assert_eq!(
+            frames.free_address(address, PageSize::Size4KiB),
+            Err(FrameError::DoubleFree { frame: address })
+        );
+        let elsewhere = PhysAddr::new(0x1000);
+        assert_eq!(
+            frames.free_address(elsewhere, PageSize::Size4KiB),
+            Err(FrameError::NotFromArena { frame: elsewhere })
+        );
+    }
+
+    #[test]
+    fn many_free_blocks_go_back_by_themselves() {
+        let frames = allocator(128 << 20);
+        let all: Vec<_> =
+            (0..64).map(|_| frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap()).collect();
+        all.into_iter().for_each(|frame| frames.free(frame).unwrap());
+        assert!(frames.stats().unwrap().resident_free <= u64::from(KEEP_RESIDENT) * BLOCK_BYTES);
+    }
+
+    #[test]
+    fn quarantined_tables_come_back() {
+        let frames = allocator(2 << 20);
+        let mut tables = Vec::new();
+        frames.take_tables(3, |table| tables.push(table)).unwrap();
+        tables.into_iter().for_each(|table| frames.quarantine(table));
+        assert_eq!(frames.stats().unwrap().in_use, 3 * 4096);
+        assert_eq!(frames.release_quarantined(), 3);
+        assert_eq!(frames.stats().unwrap().in_use, 0);
+    }
+
+    #[test]
+    fn a_handler_that_interrupts_gets_busy() {
+        let frames = allocator(2 << 20);
+        let _held = frames.state.lock().unwrap();
+        assert_eq!(frames.allocate(PageSize::Size4KiB, Contents::Any).unwrap_err(), FrameError::Busy(Busy));
+    }
+}

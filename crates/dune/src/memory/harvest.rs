@@ -1,0 +1,81 @@
+//! Accessed and dirty marks: which pages the CPU has used, without a single fault.
+//!
+//! The CPU sets the marks when it caches a translation (accessed) or first writes through one (dirty); a
+//! cached translation does not set them again. So after a harvest has cleared them, its flush must be
+//! discharged before the next harvest can be relied on (Intel SDM Vol. 3A §4.8).
+
+use x86_64::VirtAddr;
+
+use super::entry::{Entry, Table};
+use super::flush::Flush;
+use super::page::{Level, PageRange, PageSize};
+use super::table::{PageTables, part_end};
+
+impl<'m> PageTables<'m> {
+    /// Gives every page of `range` that has been written to `found`, in ascending order, and clears its mark.
+    ///
+    /// A large page is given whole, with its size, even where the range ends within it. Holes are skipped. In
+    /// an address space that shares tables the marks are shared too. `found` runs under the lock of the
+    /// tables.
+    pub fn harvest_dirty(&mut self, range: PageRange, found: impl FnMut(VirtAddr, PageSize)) -> Flush<'m> {
+        self.harvest(range, Entry::DIRTY, found)
+    }
+
+    /// As [`harvest_dirty`](Self::harvest_dirty), for pages that have been accessed in any way.
+    pub fn harvest_accessed(&mut self, range: PageRange, found: impl FnMut(VirtAddr, PageSize)) -> Flush<'m> {
+        self.harvest(range, Entry::ACCESSED, found)
+    }
+
+    fn harvest(
+        &mut self,
+        range: PageRange,
+        mark: u64,
+        mut found: impl FnMut(VirtAddr, PageSize),
+    ) -> Flush<'m> {
+        let mut flush = Flush::none();
+        let span = (range.first(), range.end());
+        self.collect(self.root_table(), Level::ROOT, span, mark, &mut found, &mut flush);
+        flush
+    }
+
+    fn collect(
+        &self,
+        table: &Table,
+        level: Level,
+        (mut at, end): (u64, u64),
+        mark: u64,
+        found: &mut impl FnMut(VirtAddr, PageSize),
+        flush: &mut Flush<'m>,
+    ) {
+        while at < end {
+            let part = part_end(level, at, end);
+            let index = level.index(at);
+            let entry = table.get(index);
+            if level.0 == 1 || !entry.is_empty() && entry.is_leaf(level) {
+                if entry.0 & mark != 0
+                    && let Some(size) = level.leaf()
+                {
+                    let old = table.update(index, |entry| entry.edited(mark, 0));
+                    let start = at & !(size.bytes() - 1);
+                    flush.record(start, size, old);
+                    found(VirtAddr::new_truncate(start), size);
+                }
+            } else if !entry.is_empty() {
+                self.collect(self.child(entry), level.below(), (at, part), mark, found, flush);
+            }
+            at = part;
+        }
+    }
+
+    /// Marks the pages of `range` as the CPU would on a write, for tests.
+    #[cfg(test)]
+    pub(super) fn mark_dirty(&mut self, range: PageRange) {
+        let mark = |entry: Entry| entry.edited(0, Entry::DIRTY | Entry::ACCESSED);
+        let mut at = range.first();
+        while at < range.end() {
+            let (level, table, _) = self.find(at);
+            table.update(level.index(at), mark);
+            at = part_end(level, at, range.end());
+        }
+    }
+}

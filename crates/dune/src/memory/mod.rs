@@ -1,0 +1,433 @@
+//! The memory of the process as Dune mode sees it: windows, page tables, frames, address spaces.
+//!
+//! The way of an address in Dune mode, from an instruction to memory:
+//!
+//! ```text
+//!  virtual address ──page tables──▶ guest-physical address ──slots of the VM──▶ Linux's mapping
+//!   (as in host mode)  table.rs     packed by windows: window.rs, plan.rs       (same virtual address)
+//! ```
+//!
+//! 1. The *page tables* ([`PageTables`]) are memory of the process. They start out mapping every window in
+//!    full, and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in. Their
+//!    frames come from the library's arena ([`FrameAllocator`]), which is itself in a window.
+//! 2. What they yield is a *guest-physical* address. A [`Window`] says by which offset it belongs to the
+//!    virtual address that Linux knows; the [`plan`] made before entry finds the windows from
+//!    `/proc/self/maps` ([`maps`]).
+//! 3. Each window is one slot of the VM: the second translation, from guest-physical addresses to the pages
+//!    that Linux gave the process, is kept by the kernel. So a program may edit its tables as it likes and
+//!    still reaches nothing but its own memory.
+//!
+//! The CPU caches translations: each edit returns a [`Flush`] that says what has to be forgotten ([`tlb`] has
+//! the instructions). [`AddressSpace`] is a further root to switch to.
+//!
+//! # Handlers
+//!
+//! Everything here may be called from handlers, at any time: after [`Memory::build`] nothing allocates from
+//! the heap, and locks that the interrupted code may hold yield [`Busy`] instead of waiting.
+//!
+//! # Five levels
+//!
+//! Walks start at `Level::ROOT` and go down one level at a time; five-level paging needs a root level, a
+//! wider canonical range in [`PageRange`] and a larger [`plan::TASK_SIZE`].
+
+mod entry;
+mod error;
+mod flush;
+mod frames;
+mod harvest;
+mod lock;
+mod map;
+pub mod maps;
+mod page;
+pub mod plan;
+mod reshape;
+mod space;
+mod table;
+pub mod tlb;
+mod tree;
+mod window;
+
+#[cfg(test)]
+mod model;
+
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use linux_raw_sys::general as linux;
+use thiserror::Error;
+use x86_64::{PhysAddr, VirtAddr};
+
+pub use error::{EditError, MergeObstacle};
+pub use flush::Flush;
+pub use frames::{Contents, Frame, FrameAllocator, FrameError, FrameStats};
+pub use lock::Busy;
+pub use map::MapSize;
+pub use maps::{Mapping, MappingKind, MapsError};
+pub use page::{PAGE_BYTES, PagePermissions, PageRange, PageSize, RangeError};
+pub use plan::{Limits, PlanError};
+pub use space::{ActiveSpace, AddressSpace, SpaceError};
+pub use table::{Leaf, PageTables};
+pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
+pub use tree::SpaceKind;
+pub use window::{FIRST_GPA, Window, Windows};
+
+use crate::{Dune, sys};
+use entry::Entry;
+use lock::SpinLock;
+use page::Level;
+use plan::Planner;
+use space::{CacheState, Pcids};
+use table::Edits;
+
+/// What a process's memory is built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// Address bits of the vCPU and room for growth.
+    pub limits: Limits,
+    /// What the vCPU's paging unit can do, as its CPUID says.
+    pub features: PagingFeatures,
+    /// Bytes of guest-physical memory for frames: page tables and what the program asks for. Reserved, not
+    /// used.
+    pub arena_bytes: u64,
+}
+
+impl MemoryOptions {
+    /// The usual options: 1 GiB of frames.
+    pub const fn new(physical_bits: u8, features: PagingFeatures) -> MemoryOptions {
+        MemoryOptions { limits: Limits::new(physical_bits), features, arena_bytes: window::GIB }
+    }
+}
+
+/// Why a process's memory could not be built, or a window not be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MemoryError {
+    /// The mappings could not be read.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// The mappings do not fit into windows.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// There are no frames.
+    #[error(transparent)]
+    Frames(#[from] FrameError),
+    /// The tables could not be made.
+    #[error(transparent)]
+    Tables(#[from] EditError),
+}
+
+/// The memory of the process: its windows, its frames, its page tables. There is one per process.
+#[derive(Debug)]
+pub struct Memory {
+    windows: Windows,
+    frames: FrameAllocator,
+    limits: Limits,
+    features: PagingFeatures,
+    root: PhysAddr,
+    /// The lock of all page tables.
+    edits: SpinLock<Edits>,
+    /// Counts the uses of the process's own tables, for address spaces that share some of them.
+    version: AtomicU64,
+    /// What the CPU's caches hold about the process's own root, while another is in use.
+    cache: CacheState,
+    /// How many address spaces are entered.
+    entered: AtomicU32,
+    pcids: Pcids,
+}
+
+impl Memory {
+    /// Plans windows for what the process has mapped, and makes tables that map them in full: present,
+    /// writable, executable, the supervisor's, with the largest pages that fit.
+    ///
+    /// For the host side, before entry. Each window then becomes a slot, and [`root`](Self::root) goes to
+    /// CR3.
+    pub fn build(options: &MemoryOptions) -> Result<Memory, MemoryError> {
+        let mut frames = FrameAllocator::reserve(options.arena_bytes)?;
+        let windows = plan_windows(options.limits)?;
+        let arena = windows.to_physical(frames.range().start());
+        frames.attach(arena.ok_or(EditError::OutsideWindows { address: frames.range().first() })?);
+        let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed)?.into_address();
+        let memory = Memory {
+            windows,
+            frames,
+            limits: options.limits,
+            features: options.features,
+            root,
+            edits: SpinLock::new(Edits::default()),
+            version: AtomicU64::new(0),
+            cache: CacheState::new(),
+            entered: AtomicU32::new(0),
+            pcids: Pcids::new(),
+        };
+        for window in memory.windows.iter() {
+            memory.page_tables()?.map_own(window.range, PagePermissions::ALL)?.unused();
+        }
+        Ok(memory)
+    }
+
+    /// The guest-physical address of the process's own root table: what CR3 holds at entry. Its PCID is 0.
+    pub fn root(&self) -> PhysAddr {
+        self.root
+    }
+
+    /// The windows; each is a slot of the VM.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// The frames of the library.
+    pub fn frames(&self) -> &FrameAllocator {
+        &self.frames
+    }
+
+    /// What the paging unit can do.
+    pub fn features(&self) -> PagingFeatures {
+        self.features
+    }
+
+    /// The page tables of the process's own address space, to look up and to edit.
+    #[inline]
+    pub fn page_tables(&self) -> Result<PageTables<'_>, EditError> {
+        let edits = self.edits.lock()?;
+        if self.entered.load(Ordering::Relaxed) > 0 {
+            self.cache.soil();
+        }
+        Ok(PageTables {
+            frames: &self.frames,
+            windows: &self.windows,
+            root: self.root,
+            giant: self.features.giant_pages,
+            version: Some(&self.version),
+            edits,
+        })
+    }
+
+    /// Protects `range` and flushes at once: [`PageTables::protect`] and [`Flush::now`] in one.
+    ///
+    /// For a single page that is 4 KiB large already, this is the shortest way: a walk, one compare-and-swap
+    /// and one INVLPG. It is for handlers that change one page per fault.
+    #[inline]
+    pub fn protect_now(
+        &self,
+        dune: Dune,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<(), EditError> {
+        if range.bytes() == PAGE_BYTES && self.protect_page(range.first(), permissions)? {
+            tlb::flush_page(dune, range.start());
+            return Ok(());
+        }
+        self.protect_pages(dune, range, permissions)
+    }
+
+    /// Protects one page of the process's own tables, if it is a page of 4 KiB; says whether it did.
+    #[inline]
+    fn protect_page(&self, address: u64, permissions: PagePermissions) -> Result<bool, EditError> {
+        let bits = Entry::permission_bits(permissions);
+        let user = permissions.contains(PagePermissions::USER);
+        let _edits = self.edits.lock()?;
+        // While address spaces are entered there is more to note; the other path does.
+        let Some(table) = (self.entered.load(Ordering::Relaxed) == 0)
+            .then(|| table::leaf_table(&self.frames, self.root, address, user))
+            .flatten()
+        else {
+            return Ok(false);
+        };
+        let index = Level(1).index(address);
+        let done = table.update_mapped(index, |entry| entry.with_permissions(bits)).is_some();
+        self.version.store(self.version.load(Ordering::Relaxed) + u64::from(done), Ordering::Relaxed);
+        Ok(done)
+    }
+
+    /// [`Self::protect_now`] for anything but a single page.
+    #[inline(never)]
+    fn protect_pages(
+        &self,
+        dune: Dune,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<(), EditError> {
+        let flush = self.page_tables()?.protect(range, permissions)?;
+        flush.now(dune);
+        Ok(())
+    }
+
+    /// The page tables of another root.
+    fn tables(&self, root: PhysAddr) -> Result<PageTables<'_>, EditError> {
+        Ok(PageTables {
+            frames: &self.frames,
+            windows: &self.windows,
+            root,
+            giant: self.features.giant_pages,
+            version: None,
+            edits: self.edits.lock()?,
+        })
+    }
+
+    /// The window that `address`, found outside all windows, should get. Give the VM a slot for it, then
+    /// [`add`](Self::add_window) it.
+    pub fn plan_window(&self, address: VirtAddr) -> Result<Window, PlanError> {
+        plan::plan_for(&self.windows, &self.limits, address)
+    }
+
+    /// Adds a window that the VM has a slot for, and maps it in full. Nothing has to be flushed: the CPU does
+    /// not cache that a page is absent.
+    pub fn add_window(&self, window: Window) -> Result<(), MemoryError> {
+        let mut tables = self.page_tables()?;
+        tables.check_unmapped(window.range)?;
+        self.windows.append(window)?;
+        // If frames run out the window stays, unmapped: each of its pages can be mapped later.
+        tables.map_own(window.range, PagePermissions::ALL)?.ignore();
+        Ok(())
+    }
+
+    /// Makes an address space that is now as the process's own is.
+    pub fn new_space(&self, kind: SpaceKind) -> Result<AddressSpace<'_>, SpaceError> {
+        AddressSpace::new(self, kind)
+    }
+
+    /// Flushes everything and then frees the tables whose obligations were ignored. Returns their number.
+    pub fn collect(&self, dune: Dune) -> usize {
+        tlb::flush_all(dune);
+        self.frames.release_quarantined()
+    }
+}
+
+/// Windows for what the process has mapped now.
+fn plan_windows(limits: Limits) -> Result<Windows, MemoryError> {
+    let mut planner = Planner::new(limits);
+    let mut refused = None;
+    maps::for_each(|mapping| match planner.add(mapping) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            refused = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(error) = refused {
+        return Err(error.into());
+    }
+    // SAFETY: 1. brk(0) changes nothing; it returns the program break.
+    planner.program_break(unsafe { sys::raw(linux::__NR_brk, [0; 6]) });
+    Ok(planner.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(giant_pages: bool) -> MemoryOptions {
+        let features = PagingFeatures { giant_pages, ..PagingFeatures::default() };
+        MemoryOptions { arena_bytes: 64 << 20, ..MemoryOptions::new(40, features) }
+    }
+
+    #[test]
+    fn the_process_is_mapped_in_full() {
+        for giant in [false, true] {
+            let memory = Memory::build(&options(giant)).unwrap();
+            let tables = memory.page_tables().unwrap();
+            maps::for_each(|mapping| {
+                if mapping.kind == MappingKind::Vsyscall {
+                    return ControlFlow::Continue(());
+                }
+                let address = VirtAddr::new(mapping.start);
+                // Other tests map and unmap meanwhile; all that matters is that windows and tables agree.
+                if let Some(window) = memory.windows().find(address) {
+                    assert_eq!(tables.translate(address), window.to_physical(address));
+                    assert_eq!(tables.lookup(address).unwrap().permissions, PagePermissions::ALL);
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            let here = VirtAddr::new(&raw const memory as u64);
+            assert_eq!(memory.windows().to_virtual(tables.translate(here).unwrap()), Some(here));
+            assert_eq!(tables.lookup(VirtAddr::zero()), None);
+            drop(tables);
+            let used = memory.frames().stats().unwrap().in_use;
+            assert!(used < 4 << 20, "{used} bytes of tables");
+        }
+    }
+
+    #[test]
+    fn one_page_takes_the_short_way() {
+        let memory = Memory::build(&options(true)).unwrap();
+        let address = memory.frames().range().start() + (32u64 << 20);
+        let page = PageRange::page(address);
+        assert_eq!(memory.protect_page(page.first(), PagePermissions::READ), Ok(false), "it is a large page");
+        memory.page_tables().unwrap().split(address, PageSize::Size4KiB).unwrap().ignore();
+        let before = memory.version.load(Ordering::Relaxed);
+        assert_eq!(memory.protect_page(page.first(), PagePermissions::READ), Ok(true));
+        assert_eq!(memory.version.load(Ordering::Relaxed), before + 1);
+        let permissions = memory.page_tables().unwrap().lookup(address).unwrap().permissions;
+        assert_eq!(permissions, PagePermissions::READ);
+        let user = PagePermissions::READ | PagePermissions::USER;
+        assert_eq!(
+            memory.protect_page(page.first(), user),
+            Ok(false),
+            "upper levels do not let ring 3 through"
+        );
+        assert_eq!(memory.protect_page(0, PagePermissions::READ), Ok(false));
+    }
+
+    #[test]
+    fn a_window_can_be_added_later() {
+        let memory = Memory::build(&options(true)).unwrap();
+        let address = VirtAddr::new(0x2000_0000_0000);
+        assert_eq!(memory.windows().find(address), None);
+        let window = memory.plan_window(address).unwrap();
+        memory.add_window(window).unwrap();
+        assert_eq!(memory.page_tables().unwrap().translate(address), window.to_physical(address));
+        assert!(memory.plan_window(address).is_err());
+        assert!(memory.add_window(window).is_err());
+    }
+
+    #[test]
+    fn a_second_editor_is_told() {
+        let memory = Memory::build(&options(true)).unwrap();
+        let _held = memory.page_tables().unwrap();
+        assert_eq!(memory.page_tables().unwrap_err(), EditError::Busy(Busy));
+    }
+
+    #[test]
+    fn too_small_an_arena_is_typed() {
+        let memory = Memory::build(&MemoryOptions { arena_bytes: 2 << 20, ..options(true) }).unwrap();
+        let mut tables = memory.page_tables().unwrap();
+        let window = memory.windows().iter().max_by_key(Window::bytes).unwrap();
+        let range = PageRange::new(VirtAddr::new(0xffff_9000_0000_0000), 8 << 30).unwrap();
+        let size = MapSize::Exactly(PageSize::Size4KiB);
+        let before = memory.frames().stats().unwrap().in_use;
+        // SAFETY: 1. and 2. these tables are never loaded.
+        let error = unsafe { tables.map(range, window.gpa, PagePermissions::READ, size) }.unwrap_err();
+        assert_eq!(error, EditError::Frames(FrameError::Exhausted { capacity: 2 << 20 }));
+        assert_eq!(memory.frames().stats().unwrap().in_use, before);
+    }
+
+    #[test]
+    fn spaces_are_made_edited_and_freed() {
+        let features = PagingFeatures { giant_pages: true, pcid: true, invpcid: true };
+        let memory = Memory::build(&MemoryOptions { features, ..options(true) }).unwrap();
+        let before = memory.frames().stats().unwrap().in_use;
+        let address = VirtAddr::new(&raw const memory as u64);
+        let page = PageRange::page(address);
+        for kind in [SpaceKind::Copied, SpaceKind::Shared] {
+            let space = memory.new_space(kind).unwrap();
+            assert_eq!(space.pcid().unwrap().get(), 1);
+            space.page_tables().unwrap().protect(page, PagePermissions::READ).unwrap().ignore();
+            let permissions = |tables: PageTables<'_>| tables.lookup(address).unwrap().permissions;
+            assert_eq!(permissions(space.page_tables().unwrap()), PagePermissions::READ);
+            assert_eq!(permissions(memory.page_tables().unwrap()), PagePermissions::ALL);
+            assert_eq!(permissions(space.page_tables().unwrap()), PagePermissions::READ);
+            if kind == SpaceKind::Shared {
+                let refused = memory.page_tables().unwrap().merge(address, PageSize::Size2MiB);
+                assert!(refused.is_ok() || matches!(refused, Err(EditError::NotMergeable { .. })));
+                let _ = refused.map(Flush::ignore);
+            }
+            space.page_tables().unwrap().unmap(page).unwrap().ignore();
+            assert_eq!(space.page_tables().unwrap().lookup(address), None);
+            drop(space);
+            assert_eq!(memory.frames().stats().unwrap().in_use, before);
+        }
+        let untagged = Memory::build(&options(true)).unwrap();
+        let space = untagged.new_space(SpaceKind::Copied).unwrap();
+        assert!(matches!(space.pcid(), Err(TlbError::Unsupported { feature: "PCID", .. })));
+    }
+}

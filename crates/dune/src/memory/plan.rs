@@ -1,0 +1,486 @@
+//! The planner: which windows a process needs.
+//!
+//! Every mapping gets into a window, with room for what grows: the heap upwards, the area of mmap(2)
+//! downwards, the stack downwards. Windows are few and large, because a slot costs next to nothing under
+//! two-dimensional paging, however much of it is unmapped, while a window found missing later costs a new
+//! slot. What limits them is the number of guest-physical addresses: rooms shrink before the plan fails.
+
+use thiserror::Error;
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::maps::{Mapping, MappingKind};
+use super::page::{PAGE_BYTES, PageRange};
+use super::window::{FIRST_GPA, GIB, Window, Windows, round_down, round_up};
+
+/// The end of the addresses that Linux gives to a process under 4-level paging: 2^47 less a guard page
+/// (`TASK_SIZE_MAX` in arch/x86/include/asm/page_64_types.h). A memory slot that passes it is refused.
+pub const TASK_SIZE: u64 = (1 << 47) - PAGE_BYTES;
+
+/// Windows nearer to each other than this become one.
+const NEAR: u64 = 4 * GIB;
+
+/// How far the windows for an address found later reach in each direction, where nothing is in the way.
+const LATER_ROOM: u64 = 4 * GIB;
+
+/// What the planner has to keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The address after the last one that the process may have, [`TASK_SIZE`].
+    pub task_size: u64,
+    /// MAXPHYADDR of the vCPU: CPUID 8000_0008H:EAX bits 7:0.
+    pub physical_bits: u8,
+    /// Bytes of room below the area of mmap(2), for later mappings; less where addresses are scarce.
+    pub mmap_room: u64,
+    /// Bytes of room above the heap, for brk(2); less where addresses are scarce.
+    pub heap_room: u64,
+    /// Bytes of room below the stack; less where addresses are scarce.
+    pub stack_room: u64,
+}
+
+impl Limits {
+    /// The usual rooms, for a vCPU with `physical_bits` guest-physical address bits.
+    pub const fn new(physical_bits: u8) -> Limits {
+        Limits {
+            task_size: TASK_SIZE,
+            physical_bits,
+            mmap_room: 64 * GIB,
+            heap_room: 16 * GIB,
+            stack_room: GIB,
+        }
+    }
+
+    /// The end of the guest-physical addresses. Page tables hold at most 52 bits.
+    const fn gpa_end(&self) -> u64 {
+        1 << if self.physical_bits > 52 { 52 } else { self.physical_bits }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// The mappings do not fit into the guest-physical addresses.
+    #[error(
+        "the process's mappings need {needed} physical address bits and the vCPU has {available} (MAXPHYADDR): \
+         map less memory before entering, or use a CPU with more"
+    )]
+    TooFewPhysicalBits {
+        /// The bits that would do.
+        needed: u8,
+        /// The bits that there are.
+        available: u8,
+    },
+    /// A mapping lies above what 4-level paging reaches.
+    #[error(
+        "the mapping {start:#x}..{end:#x} passes the task size {task_size:#x}: do not ask mmap for addresses of \
+         five-level paging"
+    )]
+    BeyondTaskSize {
+        /// The first address.
+        start: u64,
+        /// The address after the last one.
+        end: u64,
+        /// The limit.
+        task_size: u64,
+    },
+    /// More separate windows are needed than can be.
+    #[error("the process's mappings lie too scattered for {capacity} windows: map them nearer to each other")]
+    TooManyWindows {
+        /// [`Windows::CAPACITY`].
+        capacity: usize,
+    },
+    /// A window for the address exists already.
+    #[error("address {address:#x} already lies in {window:?}: no further window is needed")]
+    Covered {
+        /// The address asked for.
+        address: u64,
+        /// The window it is in.
+        window: Window,
+    },
+    /// Two windows would share addresses.
+    #[error("{window:?} overlaps {other:?}: plan it again")]
+    Overlap {
+        /// The new window.
+        window: Window,
+        /// One that exists.
+        other: Window,
+    },
+    /// The mappings were not in ascending order.
+    #[error(
+        "the mapping at {start:#x} comes after one that ends at {previous:#x}: give them in ascending order"
+    )]
+    Disordered {
+        /// Where the mapping starts.
+        start: u64,
+        /// Where the one before ends.
+        previous: u64,
+    },
+    /// Another window is being added, perhaps by the code that this handler interrupted.
+    #[error("a window is being added at this moment: do it after the handler returns")]
+    Busy,
+}
+
+/// A stretch of addresses that needs a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Region {
+    start: u64,
+    end: u64,
+}
+
+impl Region {
+    /// The start of the window: on a 1 GiB boundary, except in the first GiB, where the null page and what
+    /// `vm.mmap_min_addr` protects must stay unmapped.
+    fn window_start(self) -> u64 {
+        if self.start < GIB { self.start } else { round_down(self.start, GIB) }
+    }
+
+    /// The end of the window: on a 1 GiB boundary, but never beyond the task size.
+    fn window_end(self, limits: &Limits) -> u64 {
+        round_up(self.end, GIB).min(limits.task_size)
+    }
+
+    /// Guest-physical addresses that the window uses up, a multiple of 1 GiB.
+    fn cost(self) -> u64 {
+        round_up(self.end, GIB) - round_down(self.start, GIB)
+    }
+}
+
+/// Collects mappings and then decides. Needs no allocation.
+#[derive(Debug)]
+pub struct Planner {
+    limits: Limits,
+    regions: [Region; Windows::CAPACITY],
+    length: usize,
+    previous: u64,
+    heap: Option<u64>,
+    stack: Option<u64>,
+}
+
+impl Planner {
+    /// A plan without mappings.
+    pub fn new(limits: Limits) -> Planner {
+        let regions = [Region::default(); Windows::CAPACITY];
+        Planner { limits, regions, length: 0, previous: 0, heap: None, stack: None }
+    }
+
+    /// Takes a mapping in; they come in ascending order, as [`maps::for_each`](super::maps::for_each) gives
+    /// them.
+    pub fn add(&mut self, mapping: &Mapping<'_>) -> Result<(), PlanError> {
+        if mapping.kind == MappingKind::Vsyscall {
+            return Ok(());
+        }
+        let (start, end, task_size) = (mapping.start, mapping.end, self.limits.task_size);
+        if end > task_size {
+            return Err(PlanError::BeyondTaskSize { start, end, task_size });
+        }
+        if start < self.previous {
+            return Err(PlanError::Disordered { start, previous: self.previous });
+        }
+        self.previous = end;
+        match mapping.kind {
+            MappingKind::Heap => self.heap = Some(end),
+            MappingKind::Stack => self.stack = Some(start),
+            _ => (),
+        }
+        if let Some(last) = self.regions[..self.length].last_mut()
+            && start < round_up(last.end, GIB) + NEAR
+        {
+            last.end = end;
+            return Ok(());
+        }
+        let region = self
+            .regions
+            .get_mut(self.length)
+            .ok_or(PlanError::TooManyWindows { capacity: Windows::CAPACITY })?;
+        *region = Region { start, end };
+        self.length += 1;
+        Ok(())
+    }
+
+    /// Tells where the program break is, for a process that has no heap yet.
+    pub fn program_break(&mut self, address: u64) {
+        self.heap = self.heap.or(Some(address));
+    }
+
+    /// The windows for the mappings taken in, with room for what grows.
+    pub fn finish(mut self) -> Result<Windows, PlanError> {
+        let needed = self.total();
+        let available = self.limits.gpa_end().saturating_sub(FIRST_GPA.as_u64());
+        if needed > available {
+            return Err(self.too_few(needed));
+        }
+        // Rooms get half of what is left; the other half stays for windows found later.
+        let wanted = self.limits.mmap_room + self.limits.heap_room + self.limits.stack_room;
+        let spare = (available - needed) / 2;
+        let scale = |room: u64| {
+            let part = if wanted <= spare {
+                room
+            } else {
+                (u128::from(room) * u128::from(spare) / u128::from(wanted)) as u64
+            };
+            round_down(part, GIB)
+        };
+        let (mmap, heap, stack) =
+            (scale(self.limits.mmap_room), scale(self.limits.heap_room), scale(self.limits.stack_room));
+        let bare = (self.regions, self.length);
+        self.grow(mmap, heap, stack);
+        self.join();
+        if self.total() > available {
+            // Reaching a program break far from the program cost more than its room.
+            (self.regions, self.length) = bare;
+            self.join();
+        }
+
+        let windows = Windows::new();
+        let mut gpa = FIRST_GPA.as_u64();
+        for region in &self.regions[..self.length] {
+            let start = region.window_start();
+            let window = Window {
+                range: PageRange::known(start, region.window_end(&self.limits)),
+                gpa: PhysAddr::new(gpa + start % GIB),
+            };
+            windows.append(window)?;
+            gpa += region.cost();
+        }
+        debug_assert!(gpa <= self.limits.gpa_end());
+        Ok(windows)
+    }
+
+    /// Gives room to what grows.
+    fn grow(&mut self, mmap: u64, heap: u64, stack: u64) {
+        if let Some(top) = self.heap {
+            self.extend(top, top.saturating_add(heap));
+        }
+        // mmap(2) fills downwards from below the stack: the topmost region that holds anything besides the
+        // stack is its area. It reaches down to its lowest neighbour that is nearer than the room itself.
+        let stack_start = self.stack.unwrap_or(self.limits.task_size);
+        let mut area = self.regions[..self.length].iter().rev().filter(|region| region.start < stack_start);
+        if let Some(mut lowest) = area.next().map(|region| region.start) {
+            for region in area {
+                if lowest.saturating_sub(mmap) > region.end {
+                    break;
+                }
+                lowest = region.start;
+            }
+            if lowest > self.heap.unwrap_or(0) {
+                self.extend(lowest.saturating_sub(mmap).max(self.heap.unwrap_or(GIB)), lowest);
+            }
+        }
+        if let Some(start) = self.stack {
+            self.extend(start.saturating_sub(stack).max(GIB), start);
+        }
+    }
+
+    /// Makes the region that ends near `start`, or starts at `end`, reach over all of `start..end`.
+    fn extend(&mut self, start: u64, end: u64) {
+        let end = end.min(self.limits.task_size);
+        for region in &mut self.regions[..self.length] {
+            if region.start == end {
+                region.start = region.start.min(start);
+                return;
+            }
+            if region.start <= start && start <= round_up(region.end, GIB) + NEAR {
+                region.end = region.end.max(end);
+                return;
+            }
+        }
+    }
+
+    /// Joins regions whose windows would touch or overlap, or lie so near that a gap is not worth a window.
+    /// A gap joined in costs guest-physical addresses, so only gaps are joined that rooms paid for.
+    fn join(&mut self) {
+        let mut kept = 0;
+        for index in 1..self.length {
+            let region = self.regions[index];
+            if round_down(region.start, GIB) <= round_up(self.regions[kept].end, GIB) {
+                self.regions[kept].end = self.regions[kept].end.max(region.end);
+            } else {
+                kept += 1;
+                self.regions[kept] = region;
+            }
+        }
+        self.length = self.length.min(kept + 1);
+    }
+
+    /// The guest-physical addresses that the regions use.
+    fn total(&self) -> u64 {
+        self.regions[..self.length].iter().map(|region| region.cost()).sum()
+    }
+
+    fn too_few(&self, needed: u64) -> PlanError {
+        let bits = 64 - (FIRST_GPA.as_u64() + needed - 1).leading_zeros();
+        PlanError::TooFewPhysicalBits { needed: bits as u8, available: self.limits.physical_bits }
+    }
+}
+
+/// The window to add for `address`, which lies outside all of `windows`: up to 4 GiB in each direction, as
+/// far as other windows, the task size and guest-physical addresses allow. In the first GiB it starts at the
+/// 4 KiB page of `address`, since what lies below may be the null page.
+pub fn plan_for(windows: &Windows, limits: &Limits, address: VirtAddr) -> Result<Window, PlanError> {
+    let address = address.as_u64();
+    if address >= limits.task_size {
+        let end = address.saturating_add(1);
+        return Err(PlanError::BeyondTaskSize { start: address, end, task_size: limits.task_size });
+    }
+    if let Some(window) = windows.find(VirtAddr::new(address)) {
+        return Err(PlanError::Covered { address, window });
+    }
+    let gpa = windows.iter().map(|window| round_up(window.gpa_end(), GIB)).fold(FIRST_GPA.as_u64(), u64::max);
+    let left = limits.gpa_end().saturating_sub(gpa);
+    // What the GiB of the address itself takes must be there; the rest may shrink.
+    if left < GIB {
+        let needed = (64 - (gpa + GIB - 1).leading_zeros()) as u8;
+        return Err(PlanError::TooFewPhysicalBits { needed, available: limits.physical_bits });
+    }
+    let own = round_down(address, GIB);
+    let room = ((left - GIB) / 2).min(LATER_ROOM);
+    let room = round_down(room, GIB);
+    let low_end = if address < GIB { round_down(address, PAGE_BYTES) } else { GIB };
+    let mut start = own.saturating_sub(room).max(low_end);
+    let mut end = (own + GIB + room).min(limits.task_size);
+    for window in windows.iter() {
+        if window.range.end() <= address {
+            start = start.max(window.range.end());
+        } else {
+            end = end.min(window.range.first());
+        }
+    }
+    Ok(Window { range: PageRange::known(start, end), gpa: PhysAddr::new(gpa + start % GIB) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::maps;
+    use super::super::page::PagePermissions;
+    use super::*;
+    use core::ops::ControlFlow;
+    use proptest::prelude::*;
+
+    fn mapping(start: u64, end: u64, kind: MappingKind<'static>) -> Mapping<'static> {
+        Mapping { start, end, permissions: PagePermissions::READ, shared: false, offset: 0, kind }
+    }
+
+    fn check(windows: &Windows, limits: &Limits, mappings: &[(u64, u64)]) {
+        for window in windows.iter() {
+            assert!(window.range.end() <= limits.task_size);
+            assert!(window.gpa_end() <= limits.gpa_end());
+            assert!(window.gpa >= FIRST_GPA);
+            assert_eq!(window.gpa.as_u64() % GIB, window.range.first() % GIB);
+            assert!(window.range.first() >= mappings[0].0.min(GIB));
+        }
+        for &(start, end) in mappings {
+            let window = windows.find(VirtAddr::new(start)).expect("every mapping is in a window");
+            assert!(end <= window.range.end());
+        }
+    }
+
+    #[test]
+    fn this_process_fits() {
+        for bits in [36, 39, 40, 46, 52] {
+            let limits = Limits::new(bits);
+            let mut planner = Planner::new(limits);
+            let mut all = Vec::new();
+            maps::for_each(|mapping| {
+                if mapping.kind != MappingKind::Vsyscall {
+                    all.push((mapping.start, mapping.end));
+                }
+                planner.add(mapping).unwrap();
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            let windows = planner.finish().unwrap();
+            check(&windows, &limits, &all);
+            assert!(windows.len() <= 4, "{windows:?}");
+        }
+    }
+
+    #[test]
+    fn growth_has_room_and_the_null_page_has_not() {
+        let mut planner = Planner::new(Limits::new(40));
+        planner.add(&mapping(0x40_0000, 0x50_0000, MappingKind::File(b"/bin/x"))).unwrap();
+        planner.add(&mapping(0x50_0000, 0x60_0000, MappingKind::Heap)).unwrap();
+        planner.add(&mapping(0x7fff_d000_0000, 0x7fff_d010_0000, MappingKind::Anonymous)).unwrap();
+        planner.add(&mapping(0x7fff_fffd_e000, 0x7fff_ffff_f000, MappingKind::Stack)).unwrap();
+        planner.add(&mapping(0xffff_ffff_ff60_0000, 0xffff_ffff_ff60_1000, MappingKind::Vsyscall)).unwrap();
+        let windows = planner.finish().unwrap();
+        let found = |address| windows.find(VirtAddr::new(address));
+        assert_eq!(found(0), None);
+        assert_eq!(found(0x3f_f000), None);
+        assert_eq!(found(0x40_0000).unwrap().gpa.as_u64(), 4 * GIB + 0x40_0000);
+        assert!(found(16 * GIB).is_some());
+        assert!(found(0x7fff_d000_0000 - 63 * GIB).is_some());
+        let top = found(0x7fff_ffff_e000).unwrap();
+        assert_eq!(top.range.end(), TASK_SIZE);
+        assert!(found(0x7fff_d000_0000).is_some());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_typed() {
+        let mut planner = Planner::new(Limits::new(36));
+        planner.add(&mapping(GIB, 101 * GIB, MappingKind::Anonymous)).unwrap();
+        let error = planner.finish().unwrap_err();
+        assert_eq!(error, PlanError::TooFewPhysicalBits { needed: 37, available: 36 });
+        let mut planner = Planner::new(Limits::new(40));
+        let beyond = mapping(1 << 47, (1 << 47) + 4096, MappingKind::Anonymous);
+        assert!(matches!(planner.add(&beyond), Err(PlanError::BeyondTaskSize { .. })));
+        planner.add(&mapping(GIB, 2 * GIB, MappingKind::Anonymous)).unwrap();
+        let low = mapping(0x1000, 0x2000, MappingKind::Anonymous);
+        assert!(matches!(planner.add(&low), Err(PlanError::Disordered { .. })));
+        let mut planner = Planner::new(Limits::new(52));
+        let mut scattered = (1..=65u64).map(|index| index * 100 * GIB);
+        let error = scattered
+            .find_map(|start| planner.add(&mapping(start, start + 4096, MappingKind::Anonymous)).err());
+        assert_eq!(error, Some(PlanError::TooManyWindows { capacity: 64 }));
+    }
+
+    #[test]
+    fn later_windows_fill_gaps() {
+        let limits = Limits::new(40);
+        let windows = Windows::new();
+        windows.append(plan_for(&windows, &limits, VirtAddr::new(100 * GIB)).unwrap()).unwrap();
+        windows.append(plan_for(&windows, &limits, VirtAddr::new(106 * GIB)).unwrap()).unwrap();
+        windows.append(plan_for(&windows, &limits, VirtAddr::new(0x1_2345)).unwrap()).unwrap();
+        assert_eq!(windows.find(VirtAddr::new(0x1_2000)).unwrap().range.first(), 0x1_2000);
+        let again = plan_for(&windows, &limits, VirtAddr::new(106 * GIB));
+        assert!(matches!(again, Err(PlanError::Covered { .. })));
+        let top = plan_for(&windows, &limits, VirtAddr::new(TASK_SIZE - 1)).unwrap();
+        assert_eq!(top.range.end(), TASK_SIZE);
+        assert!(plan_for(&windows, &limits, VirtAddr::new(TASK_SIZE)).is_err());
+        let small = Limits::new(32);
+        let error = plan_for(&Windows::new(), &small, VirtAddr::new(GIB)).unwrap_err();
+        assert_eq!(error, PlanError::TooFewPhysicalBits { needed: 33, available: 32 });
+    }
+
+    proptest! {
+        #[test]
+        fn any_layout_is_covered_or_refused(
+            steps in proptest::collection::vec((0u64..1 << 32, 1u64..1 << 24), 1..40),
+            scale in 0u32..4, bits in 34u8..53, heap: bool, stack: bool,
+        ) {
+            let limits = Limits::new(bits);
+            let mut planner = Planner::new(limits);
+            let mut at = 0x1_0000u64;
+            let mut all = Vec::new();
+            let count = steps.len();
+            for (index, (gap, pages)) in steps.into_iter().enumerate() {
+                at += round_down(gap << scale, PAGE_BYTES);
+                let end = at + pages * PAGE_BYTES;
+                let kind = match index {
+                    0 if heap => MappingKind::Heap,
+                    last if last + 1 == count && stack => MappingKind::Stack,
+                    _ => MappingKind::Anonymous,
+                };
+                if end > TASK_SIZE {
+                    break;
+                }
+                planner.add(&mapping(at, end, kind)).unwrap();
+                all.push((at, end));
+                at = end;
+            }
+            match planner.finish() {
+                Ok(windows) => check(&windows, &limits, &all),
+                Err(PlanError::TooFewPhysicalBits { needed, available }) => prop_assert!(needed > available),
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+    }
+}

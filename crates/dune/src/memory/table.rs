@@ -1,0 +1,431 @@
+//! The page tables: looking up, and editing what is mapped.
+//!
+//! Tables are memory of the process: ordinary stores edit them, the CPU reads them (Intel SDM Vol. 3A §4.5,
+//! AMD APM Vol. 2 §5.3). Each edit goes over its range twice. The first time it only checks, and counts the
+//! tables that it will need; these are set aside; the second time it cannot fail. So a refused edit has
+//! changed nothing.
+//!
+//! Mapping and unmapping is in `map.rs`, other page sizes in `reshape.rs`, accessed and dirty marks in
+//! `harvest.rs`, whole trees in `tree.rs`.
+
+use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::entry::{Entry, Table};
+use super::error::EditError;
+use super::flush::Flush;
+use super::frames::{FrameAllocator, FrameError};
+use super::lock::Guard;
+use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
+use super::window::Windows;
+
+/// What the lock of all page tables protects besides them.
+#[derive(Debug, Default)]
+pub(super) struct Edits {
+    /// The number of address spaces that share tables of the process's own root.
+    pub lent: u32,
+}
+
+/// A page as the tables map it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The first virtual address of the page.
+    pub start: VirtAddr,
+    /// Its size.
+    pub size: PageSize,
+    /// The guest-physical address of its first byte.
+    pub frame: PhysAddr,
+    /// What may be done with it.
+    pub permissions: PagePermissions,
+    /// The CPU has accessed it since the mark was last cleared.
+    pub accessed: bool,
+    /// The CPU has written to it since the mark was last cleared.
+    pub dirty: bool,
+}
+
+impl Leaf {
+    pub(super) fn new(start: u64, level: Level, size: PageSize, entry: Entry) -> Leaf {
+        Leaf {
+            start: VirtAddr::new_truncate(start),
+            size,
+            frame: PhysAddr::new_truncate(entry.frame(level)),
+            permissions: entry.permissions(),
+            accessed: entry.is_accessed(),
+            dirty: entry.is_dirty(),
+        }
+    }
+}
+
+/// The page tables of an address space, for one caller at a time: holding this holds the lock of all page
+/// tables.
+///
+/// Keep it short. A handler that runs meanwhile gets [`EditError::Busy`] instead of its own.
+#[derive(Debug)]
+pub struct PageTables<'m> {
+    pub(super) frames: &'m FrameAllocator,
+    pub(super) windows: &'m Windows,
+    pub(super) root: PhysAddr,
+    /// The CPU has 1 GiB pages.
+    pub(super) giant: bool,
+    /// For the process's own root, of which other roots may share tables: the count of its edits.
+    pub(super) version: Option<&'m AtomicU64>,
+    pub(super) edits: Guard<'m, Edits>,
+}
+
+impl Drop for PageTables<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(version) = self.version {
+            // The lock is still held: nobody else counts.
+            version.store(version.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<'m> PageTables<'m> {
+    /// The guest-physical address of the root, as CR3 holds it.
+    pub fn root(&self) -> PhysAddr {
+        self.root
+    }
+
+    /// The page at `address`; `None` where nothing is mapped. Pages without permissions are found too.
+    pub fn lookup(&self, address: VirtAddr) -> Option<Leaf> {
+        let (level, _, entry) = self.find(address.as_u64());
+        let size = level.leaf()?;
+        (!entry.is_empty()).then(|| Leaf::new(address.as_u64() & !(size.bytes() - 1), level, size, entry))
+    }
+
+    /// The guest-physical address that the tables give `address`.
+    pub fn translate(&self, address: VirtAddr) -> Option<PhysAddr> {
+        let leaf = self.lookup(address)?;
+        Some(leaf.frame + (address.as_u64() - leaf.start.as_u64()))
+    }
+
+    /// Gives every page of `range` exactly `permissions`: what is left out is taken away, `USER` too.
+    ///
+    /// Without any of `READ`, `WRITE` and `EXECUTE` the pages are no longer present, but keep their frames.
+    /// Larger pages are split only where an end of the range cuts them. Accessed and dirty marks stay.
+    #[inline]
+    pub fn protect(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<Flush<'m>, EditError> {
+        let bits = Entry::permission_bits(permissions);
+        let user = permissions.contains(PagePermissions::USER);
+        let start = range.first();
+        if range.bytes() == PAGE_BYTES
+            && let Some(table) = self.leaf_table(start, user)
+            && let Some(old) =
+                table.update_mapped(Level(1).index(start), |entry| entry.with_permissions(bits))
+        {
+            return Ok(Flush::run(start, 1, old));
+        }
+        self.protect_range(range, bits, user)
+    }
+
+    /// [`Self::protect`] for more than one page.
+    #[inline(never)]
+    fn protect_range(&mut self, range: PageRange, bits: u64, user: bool) -> Result<Flush<'m>, EditError> {
+        let (start, last) = (range.first(), range.end() - 1);
+        if (start ^ last) >> Level(2).shift() == 0
+            && let Some(table) = self.leaf_table(start, user)
+        {
+            let indices = (Level(1).index(start), Level(1).index(last));
+            if table.all_mapped(indices) {
+                let seen = table.update_all(indices, |entry| entry.with_permissions(bits));
+                return Ok(Flush::run(start, range.pages() as u32, seen));
+            }
+        }
+        self.edit_leaves(range, user, |entry| entry.with_permissions(bits))
+    }
+
+    /// Lets ring 3 into every page of `range`, and adds `permissions`.
+    pub fn grant_user(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<Flush<'m>, EditError> {
+        let add = permissions | PagePermissions::USER;
+        self.edit_leaves(range, true, |entry| {
+            entry.with_permissions(Entry::permission_bits(entry.permissions() | add))
+        })
+    }
+
+    /// Makes every page of `range` the supervisor's again; its other permissions stay.
+    pub fn revoke_user(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
+        self.edit_leaves(range, false, |entry| {
+            entry.with_permissions(Entry::permission_bits(entry.permissions() - PagePermissions::USER))
+        })
+    }
+
+    /// Applies `edit` to the entry of every page of `range`.
+    pub(super) fn edit_leaves(
+        &mut self,
+        range: PageRange,
+        user: bool,
+        edit: impl Fn(Entry) -> Entry,
+    ) -> Result<Flush<'m>, EditError> {
+        let span = (range.first(), range.end());
+        let count = self.count_edit(self.root_table(), Level::ROOT, span, false)?;
+        let mut stock = Stock::take(self.frames, count)?;
+        let mut flush = Flush::none();
+        self.edit(self.root_table(), Level::ROOT, span, user, &edit, &mut stock, &mut flush);
+        Ok(flush)
+    }
+
+    /// The tables that [`Self::edit`] will need, or the first address that is not mapped.
+    fn count_edit(
+        &self,
+        table: &Table,
+        level: Level,
+        (mut at, end): (u64, u64),
+        mut lent: bool,
+    ) -> Result<usize, EditError> {
+        if level.0 == 1 && table.all_mapped((level.index(at), level.index(end - 1))) {
+            return Ok(0);
+        }
+        let mut count = 0;
+        let outer = lent;
+        while at < end {
+            let part = part_end(level, at, end);
+            let entry = table.get(level.index(at));
+            if entry.is_empty() {
+                return Err(self.not_mapped(at));
+            } else if !entry.is_leaf(level) {
+                lent = outer || entry.is_lent();
+                count += usize::from(lent);
+                count += self.count_edit(self.child(entry), level.below(), (at, part), lent)?;
+            } else if level.0 > 1 {
+                count += tables_to_split(level, at, part);
+            }
+            at = part;
+        }
+        Ok(count)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
+    fn edit(
+        &self,
+        table: &Table,
+        level: Level,
+        (mut at, end): (u64, u64),
+        user: bool,
+        edit: &impl Fn(Entry) -> Entry,
+        stock: &mut Stock<'m>,
+        flush: &mut Flush<'m>,
+    ) {
+        if level.0 == 1 {
+            let seen = table.update_all((level.index(at), level.index(end - 1)), edit);
+            flush.record_run(at, ((end - at) / PAGE_BYTES) as u32, seen);
+            return;
+        }
+        while at < end {
+            let part = part_end(level, at, end);
+            let index = level.index(at);
+            let entry = table.get(index);
+            match level.leaf() {
+                Some(size) if entry.is_leaf(level) && part - at == level.span() => {
+                    flush.record(at, size, table.update(index, edit));
+                }
+                _ => {
+                    let child = self.enter(table, index, level, user, stock, flush, at);
+                    self.edit(child, level.below(), (at, part), user, edit, stock, flush);
+                }
+            }
+            at = part;
+        }
+    }
+
+    /// The table below entry `index`, to edit: splits a page, copies a table that is another root's, lets
+    /// ring 3 through.
+    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
+    pub(super) fn enter(
+        &self,
+        table: &Table,
+        index: usize,
+        level: Level,
+        user: bool,
+        stock: &mut Stock<'m>,
+        flush: &mut Flush<'m>,
+        at: u64,
+    ) -> &'m Table {
+        let entry = table.get(index);
+        if entry.is_leaf(level) {
+            return self.split_entry(table, index, level, user, stock, flush, at);
+        }
+        if entry.is_lent() {
+            let copy = stock.pop();
+            let (from, to) = (self.child(entry), self.table(copy));
+            for index in 0..512 {
+                let entry = from.get(index);
+                let leaf = level.below().0 == 1 || entry.is_empty() || entry.is_leaf(level.below());
+                to.set(index, if leaf { entry } else { entry.lent() });
+            }
+            table.set(index, Entry::table(copy, user || entry.is_user()));
+            flush.record_everything();
+        } else if user && !entry.is_user() {
+            table.update(index, |entry| Entry::table(PhysAddr::new_truncate(entry.table_address()), true));
+            flush.record_everything();
+        }
+        self.child(table.get(index))
+    }
+
+    /// The table of 4 KiB pages for `address`, if there is one that can be edited as it is.
+    #[inline]
+    pub(super) fn leaf_table(&self, address: u64, user: bool) -> Option<&'m Table> {
+        leaf_table(self.frames, self.root, address, user)
+    }
+
+    /// The entry that decides about `address`: a leaf, or an empty entry, with its level and table.
+    pub(super) fn find(&self, address: u64) -> (Level, &'m Table, Entry) {
+        let (mut level, mut table) = (Level::ROOT, self.root_table());
+        loop {
+            let entry = table.get(level.index(address));
+            if entry.is_empty() || entry.is_leaf(level) {
+                return (level, table, entry);
+            }
+            (level, table) = (level.below(), self.child(entry));
+        }
+    }
+
+    #[inline]
+    pub(super) fn root_table(&self) -> &'m Table {
+        self.table(self.root)
+    }
+
+    #[inline]
+    pub(super) fn child(&self, entry: Entry) -> &'m Table {
+        self.table(PhysAddr::new_truncate(entry.table_address()))
+    }
+
+    /// The table at a guest-physical address, which is in the arena as all tables are.
+    #[inline]
+    pub(super) fn table(&self, address: PhysAddr) -> &'m Table {
+        table_at(self.frames, self.frames.offset(), address.as_u64())
+    }
+
+    /// The error for an address without a page.
+    #[cold]
+    pub(super) fn not_mapped(&self, address: u64) -> EditError {
+        if self.windows.find(VirtAddr::new_truncate(address)).is_none() {
+            EditError::OutsideWindows { address }
+        } else {
+            EditError::NotMapped { address }
+        }
+    }
+
+    /// Whether every level above the page at `address` lets ring 3 through, for tests.
+    #[cfg(test)]
+    pub(super) fn user_reaches(&self, address: VirtAddr) -> bool {
+        let (mut level, mut table) = (Level::ROOT, self.root_table());
+        loop {
+            let entry = table.get(level.index(address.as_u64()));
+            if !entry.is_user() || entry.is_leaf(level) {
+                return entry.is_user();
+            }
+            (level, table) = (level.below(), self.child(entry));
+        }
+    }
+
+    /// Whether tables may be freed that become empty: not while others share them.
+    pub(super) fn may_free(&self) -> bool {
+        self.version.is_none() || self.edits.lent == 0
+    }
+}
+
+/// As [`PageTables::leaf_table`], from any root.
+#[inline]
+pub(super) fn leaf_table(
+    frames: &FrameAllocator,
+    root: PhysAddr,
+    address: u64,
+    user: bool,
+) -> Option<&Table> {
+    let user = Entry::table(PhysAddr::zero(), user).0 & Entry::USER;
+    let (mask, wanted) = (Entry::FOLLOW_MASK | user, Entry::PRESENT | user);
+    let offset = frames.offset();
+    let mut table = root.as_u64();
+    for level in [Level(4), Level(3), Level(2)] {
+        let entry = table_at(frames, offset, table).get(level.index(address));
+        if entry.0 & mask != wanted {
+            return None;
+        }
+        table = entry.table_address();
+    }
+    Some(table_at(frames, offset, table))
+}
+
+/// The table at the guest-physical `address`; walks look the arena's `offset` up once.
+#[inline]
+fn table_at(frames: &FrameAllocator, offset: u64, address: u64) -> &Table {
+    let memory = address.wrapping_sub(offset);
+    debug_assert!(frames.range().contains(VirtAddr::new_truncate(memory)));
+    // SAFETY: 1. the address comes from the root or an entry, so it is a frame that this library allocated
+    // from the arena as a table; 2. the arena lives as long as `frames`; 3. a table is freed only after its
+    // last entry is gone, under the lock that the caller holds; 4. tables are accessed by atomics only, by
+    // the CPU too.
+    unsafe { &*ptr::with_exposed_provenance::<Table>(memory as usize) }
+}
+
+/// Where the part of `at..end` ends that one entry of `level` decides about.
+#[inline]
+pub(super) const fn part_end(level: Level, at: u64, end: u64) -> u64 {
+    let last = at | (level.span() - 1);
+    if last < end - 1 { last + 1 } else { end }
+}
+
+/// The tables needed to make `at..end` separate pages of a leaf at `level` that covers it.
+pub(super) fn tables_to_split(level: Level, at: u64, end: u64) -> usize {
+    if end - at == level.span() || level.0 == 1 {
+        return 0;
+    }
+    let below = level.below();
+    let first = part_end(below, at, end);
+    let mut count = 1 + tables_to_split(below, at, first);
+    let last = (end - 1) & !(below.span() - 1);
+    if last >= first {
+        count += tables_to_split(below, last, end);
+    }
+    count
+}
+
+/// Empty tables set aside for an edit, linked through their first words. What is left over goes back.
+#[derive(Debug)]
+pub(super) struct Stock<'m> {
+    frames: &'m FrameAllocator,
+    head: u64,
+}
+
+impl<'m> Stock<'m> {
+    pub fn take(frames: &'m FrameAllocator, count: usize) -> Result<Stock<'m>, FrameError> {
+        let mut stock = Stock { frames, head: 0 };
+        if count > 0 {
+            frames.take_tables(count, |table| {
+                frames.set_link(table.as_u64(), stock.head);
+                stock.head = table.as_u64();
+            })?;
+        }
+        Ok(stock)
+    }
+
+    /// An empty table.
+    pub fn pop(&mut self) -> PhysAddr {
+        let table = self.head;
+        assert!(table != 0, "an edit needs more tables than it counted");
+        self.head = self.frames.link(table);
+        self.frames.set_link(table, 0);
+        PhysAddr::new(table)
+    }
+}
+
+impl Drop for Stock<'_> {
+    fn drop(&mut self) {
+        while self.head != 0 {
+            let table = self.pop();
+            self.frames.free_table(table);
+        }
+    }
+}

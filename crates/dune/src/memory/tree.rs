@@ -1,0 +1,86 @@
+//! Whole trees of tables: copying one for a further address space, and giving it back.
+
+use x86_64::PhysAddr;
+
+use super::entry::{Entry, Table};
+use super::error::EditError;
+use super::page::Level;
+use super::table::{PageTables, Stock};
+
+/// How a new address space gets the tables of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceKind {
+    /// All tables are copied: later edits on either side stay there.
+    Copied,
+    /// Only the root is copied; all below is shared until the new space edits it, and copied then, table by
+    /// table. Cheap to make. Edits of the process's own tables show in the parts still shared.
+    Shared,
+}
+
+impl<'m> PageTables<'m> {
+    /// A new root that maps what this one maps now.
+    pub(super) fn clone_root(&mut self, kind: SpaceKind) -> Result<PhysAddr, EditError> {
+        let root = self.root_table();
+        let count = match kind {
+            SpaceKind::Copied => self.count_tables(root, Level::ROOT),
+            SpaceKind::Shared => 1,
+        };
+        let mut stock = Stock::take(self.frames, count)?;
+        match kind {
+            SpaceKind::Copied => Ok(self.copy_table(root, Level::ROOT, &mut stock)),
+            SpaceKind::Shared => {
+                let address = stock.pop();
+                let copy = self.table(address);
+                for index in 0..512 {
+                    let entry = root.get(index);
+                    copy.set(index, if entry.is_empty() { entry } else { entry.lent() });
+                }
+                self.edits.lent += 1;
+                Ok(address)
+            }
+        }
+    }
+
+    /// Frees the tables of this root, except those that belong to another. The CPU must not have them cached.
+    pub(super) fn free_root(&mut self) {
+        self.free_table(self.root, Level::ROOT);
+    }
+
+    fn count_tables(&self, table: &Table, level: Level) -> usize {
+        let below = |index| {
+            let entry = table.get(index);
+            if entry.is_empty() || entry.is_leaf(level) {
+                0
+            } else {
+                self.count_tables(self.child(entry), level.below())
+            }
+        };
+        if level.0 == 1 { 1 } else { 1 + (0..512).map(below).sum::<usize>() }
+    }
+
+    fn copy_table(&self, from: &Table, level: Level, stock: &mut Stock<'m>) -> PhysAddr {
+        let address = stock.pop();
+        let to = self.table(address);
+        for index in 0..512 {
+            let entry = from.get(index);
+            if entry.is_empty() || entry.is_leaf(level) {
+                to.set(index, entry);
+            } else {
+                let child = self.copy_table(self.child(entry), level.below(), stock);
+                to.set(index, Entry::table(child, entry.is_user()));
+            }
+        }
+        address
+    }
+
+    fn free_table(&self, address: PhysAddr, level: Level) {
+        let table = self.table(address);
+        for index in 0..512 {
+            let entry = table.get(index);
+            if level.0 > 1 && !entry.is_empty() && !entry.is_leaf(level) && !entry.is_lent() {
+                self.free_table(PhysAddr::new_truncate(entry.table_address()), level.below());
+            }
+        }
+        self.frames.free_table(address);
+    }
+}
