@@ -1,0 +1,137 @@
+//! Counters: what Dune mode cost so far. Part of the API, shown by every tool.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Dune;
+use crate::guest::Vector;
+use crate::guest::block;
+use crate::guest::request::{hypercall, kind};
+use crate::memory::FlushKind;
+
+/// Counters of one thread, in its block. Ring 0 and its host loop write them in turn, never at the same time.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct ThreadCounters {
+    pub traps: [u64; 256],
+    pub intercepted_syscalls: u64,
+    pub forwarded_syscalls: u64,
+    pub other_requests: u64,
+    pub interrupted: u64,
+    pub interrupt_windows: u64,
+}
+
+impl ThreadCounters {
+    pub(crate) const fn new() -> ThreadCounters {
+        ThreadCounters {
+            traps: [0; 256],
+            intercepted_syscalls: 0,
+            forwarded_syscalls: 0,
+            other_requests: 0,
+            interrupted: 0,
+            interrupt_windows: 0,
+        }
+    }
+}
+
+static PAGE_FLUSHES: AtomicU64 = AtomicU64::new(0);
+static CONTEXT_FLUSHES: AtomicU64 = AtomicU64::new(0);
+static FULL_FLUSHES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts `n` flushes of `kind`.
+#[inline]
+pub(crate) fn flush(kind: FlushKind, n: u64) {
+    let counter = match kind {
+        FlushKind::Page => &PAGE_FLUSHES,
+        FlushKind::Pcid => &CONTEXT_FLUSHES,
+        FlushKind::All => &FULL_FLUSHES,
+    };
+    // A lost count under contention is cheaper than a locked instruction in each flush.
+    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+/// What the calling thread did in Dune mode, and what the process flushed. A snapshot.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// System calls forwarded to Linux; each is one exit.
+    pub forwarded_syscalls: u64,
+    /// System calls of ring 3 that came to ring 0; no exits.
+    pub intercepted_syscalls: u64,
+    /// Exits for Dune's own requests: windows, interrupts, counters.
+    pub other_requests: u64,
+    /// Exits because a signal was pending.
+    pub interrupted: u64,
+    /// Exits because an interrupt could be taken at last.
+    pub interrupt_windows: u64,
+    /// Faults of the second level of address translation, served by the engine; `None` where it does not count.
+    pub second_level_faults: Option<u64>,
+    /// Translations of single pages flushed, in the process.
+    pub page_flushes: u64,
+    /// Flushes of one address space, in the process.
+    pub context_flushes: u64,
+    /// Flushes of everything, in the process.
+    pub full_flushes: u64,
+    traps: [u64; 256],
+}
+
+impl Counters {
+    /// Traps taken with `vector`.
+    pub fn traps(&self, vector: Vector) -> u64 {
+        self.traps[usize::from(vector.number())]
+    }
+
+    /// Traps taken in all.
+    pub fn all_traps(&self) -> u64 {
+        self.traps.iter().sum()
+    }
+
+    /// Exits to the host loop in all.
+    pub fn exits(&self) -> u64 {
+        self.forwarded_syscalls + self.other_requests + self.interrupted + self.interrupt_windows
+    }
+}
+
+impl core::fmt::Debug for Counters {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let traps = |f: &mut core::fmt::Formatter<'_>| {
+            let taken = self.traps.iter().enumerate().filter(|(_, count)| **count != 0);
+            f.debug_map().entries(taken.map(|(vector, count)| (Vector(vector as u8), count))).finish()
+        };
+        f.debug_struct("Counters")
+            .field("exits", &self.exits())
+            .field("forwarded_syscalls", &self.forwarded_syscalls)
+            .field("intercepted_syscalls", &self.intercepted_syscalls)
+            .field("other_requests", &self.other_requests)
+            .field("interrupted", &self.interrupted)
+            .field("interrupt_windows", &self.interrupt_windows)
+            .field("second_level_faults", &self.second_level_faults)
+            .field("page_flushes", &self.page_flushes)
+            .field("context_flushes", &self.context_flushes)
+            .field("full_flushes", &self.full_flushes)
+            .field("traps", &core::fmt::from_fn(traps))
+            .finish()
+    }
+}
+
+impl Dune {
+    /// The counters as they are now. Costs one exit, which is not in them.
+    pub fn counters(self) -> Counters {
+        // SAFETY: ring 0, by the token; the request takes no argument.
+        let faults = unsafe { hypercall(kind::SECOND_LEVEL_FAULTS, 0, 0) };
+        // SAFETY: 1. ring 0; 2. the block lives as long as the thread is in Dune mode; 3. nobody writes the
+        // counters while this thread is here but its own traps, which a read in pieces can stand.
+        let counters = unsafe { &(*block::current()).counters };
+        Counters {
+            forwarded_syscalls: counters.forwarded_syscalls,
+            intercepted_syscalls: counters.intercepted_syscalls,
+            other_requests: counters.other_requests,
+            interrupted: counters.interrupted,
+            interrupt_windows: counters.interrupt_windows,
+            second_level_faults: (faults != u64::MAX).then_some(faults),
+            page_flushes: PAGE_FLUSHES.load(Ordering::Relaxed),
+            context_flushes: CONTEXT_FLUSHES.load(Ordering::Relaxed),
+            full_flushes: FULL_FLUSHES.load(Ordering::Relaxed),
+            traps: counters.traps,
+        }
+    }
+}

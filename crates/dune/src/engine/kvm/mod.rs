@@ -1,0 +1,111 @@
+//! The KVM engine: stock Linux, no module of our own, no root.
+//!
+//! Set-up goes through `kvm-ioctls`. The way of a system call, [`KvmVcpu::run`], issues `KVM_RUN` raw, because it
+//! runs where libc's `errno` belongs to the interrupted program.
+
+pub(crate) mod probe;
+mod registers;
+mod statistics;
+mod vcpu;
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VmFd};
+use linux_raw_sys::general::{__NR_fcntl, __NR_getrlimit, F_DUPFD_CLOEXEC, RLIMIT_NOFILE, rlimit};
+
+use crate::engine::{CpuLimits, Machine};
+use crate::error::EngineError;
+use crate::memory::Window;
+use crate::sys::{self, Errno};
+
+pub(crate) use vcpu::KvmVcpu;
+
+/// A virtual machine of KVM's around this process.
+#[derive(Debug)]
+pub(crate) struct KvmMachine {
+    vm: VmFd,
+    cpuid: kvm_bindings::CpuId,
+    slots: AtomicU32,
+}
+
+impl KvmMachine {
+    /// Opens `/dev/kvm` and makes a machine for the calling process.
+    pub(crate) fn open() -> Result<KvmMachine, EngineError> {
+        let kvm = Kvm::new().map_err(|e| EngineError::new("open /dev/kvm", e))?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|e| EngineError::new("KVM_GET_SUPPORTED_CPUID", e))?;
+        let vm = loop {
+            match kvm.create_vm() {
+                Ok(vm) => break vm,
+                // Registration of the MMU notifier is interruptible (peers.md P2).
+                Err(e) if e.errno() == linux_raw_sys::errno::EINTR as i32 => continue,
+                Err(e) => return Err(EngineError::new("KVM_CREATE_VM", e)),
+            }
+        };
+        let high = duplicate_high(&vm)?;
+        // SAFETY: `high` is a virtual machine's descriptor and nobody else's.
+        let vm =
+            unsafe { kvm.create_vmfd_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VM", e))?;
+        Ok(KvmMachine { vm, cpuid, slots: AtomicU32::new(0) })
+    }
+}
+
+impl Machine for KvmMachine {
+    type Vcpu = KvmVcpu;
+
+    fn cpu_limits(&self) -> CpuLimits {
+        let leaf = |function, index| {
+            self.cpuid.as_slice().iter().find(|leaf| leaf.function == function && leaf.index == index)
+        };
+        CpuLimits {
+            xcr0: leaf(0xd, 0).map_or(0b11, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.eax)),
+            fsgsbase: leaf(7, 0).is_some_and(|leaf| leaf.ebx & 1 != 0),
+            pcid: leaf(1, 0).is_some_and(|leaf| leaf.ecx & 1 << 17 != 0),
+        }
+    }
+
+    fn add_window(&self, window: &Window) -> Result<(), EngineError> {
+        let region = kvm_userspace_memory_region {
+            slot: self.slots.fetch_add(1, Ordering::Relaxed),
+            flags: 0,
+            guest_phys_addr: window.gpa.as_u64(),
+            memory_size: window.bytes(),
+            userspace_addr: window.start().as_u64(),
+        };
+        // SAFETY: the region covers addresses of this very process, which Dune mode is going to use as itself;
+        // KVM checks every access against the process's mappings.
+        unsafe { self.vm.set_user_memory_region(region) }
+            .map_err(|e| EngineError::new("KVM_SET_USER_MEMORY_REGION", e))
+    }
+
+    fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
+        KvmVcpu::create(&self.vm, id, &self.cpuid)
+    }
+}
+
+/// A duplicate of `fd` near the top of the process's descriptor table, closed on exec.
+///
+/// Programs count on the lowest free numbers, and daemons close a few low descriptors without looking
+/// (peers.md P38). The caller drops the original.
+fn duplicate_high(fd: &impl AsRawFd) -> Result<RawFd, EngineError> {
+    const SPARE: u64 = 64;
+    let mut limit = rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is what getrlimit writes to.
+    let known =
+        unsafe { sys::call(__NR_getrlimit, [RLIMIT_NOFILE.into(), (&raw mut limit) as u64, 0, 0, 0, 0]) };
+    let top = if known.is_ok() { limit.rlim_cur.min(1 << 16) } else { 1024 };
+    let lowest = top.saturating_sub(SPARE);
+    // SAFETY: F_DUPFD_CLOEXEC touches no memory.
+    unsafe { sys::call(__NR_fcntl, [fd.as_raw_fd() as u64, F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0]) }
+        .map(|fd| fd as RawFd)
+        .map_err(|errno| EngineError { operation: "F_DUPFD_CLOEXEC", errno })
+}
+
+impl EngineError {
+    fn new(operation: &'static str, error: kvm_ioctls::Error) -> EngineError {
+        EngineError { operation, errno: Errno::from_raw(error.errno() as u32) }
+    }
+}

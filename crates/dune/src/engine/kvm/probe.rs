@@ -1,0 +1,278 @@
+//! What this computer's KVM can do, asked before anything is built on it.
+//!
+//! The answers leave this file as the doctor's own types ([`crate::doctor`]): KVM's stay here.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use kvm_bindings::*;
+use kvm_ioctls::{Kvm, VmFd};
+
+use crate::doctor::{Capability, CpuFacts, DoctorError, EngineFacts, Paging};
+
+/// The device that the engine opens.
+pub(crate) const DEVICE: &str = "/dev/kvm";
+
+/// The only version of the KVM API there has been since Linux 2.6.22.
+const API_VERSION: i32 = KVM_API_VERSION as i32;
+
+/// Something that answers KVM_CHECK_EXTENSION.
+///
+/// Some answers of a machine differ from those of the device (peers.md P50): [`machine_capabilities`] asks both.
+trait Extensions {
+    fn extension(&self, number: u32) -> i32;
+}
+
+impl Extensions for Kvm {
+    fn extension(&self, number: u32) -> i32 {
+        self.check_extension_raw(number.into())
+    }
+}
+
+impl Extensions for VmFd {
+    fn extension(&self, number: u32) -> i32 {
+        self.check_extension_raw(number.into())
+    }
+}
+
+/// When Dune cannot do without a capability.
+#[derive(Clone, Copy)]
+enum Need {
+    Always,
+    WithXsave,
+    Never,
+}
+
+/// A capability that the engine uses: its name and number, whether it must be there, and what for.
+struct Wanted(&'static str, u32, Need, &'static str);
+
+/// All of them, the required ones first.
+const WANTED: &[Wanted] = &[
+    Wanted("KVM_CAP_USER_MEMORY", KVM_CAP_USER_MEMORY, Need::Always, "windows onto the process's own memory"),
+    Wanted("KVM_CAP_SYNC_MMU", KVM_CAP_SYNC_MMU, Need::Always, "Dune mode sees what Linux maps and unmaps"),
+    Wanted("KVM_CAP_NR_MEMSLOTS", KVM_CAP_NR_MEMSLOTS, Need::Always, "how many windows there can be"),
+    Wanted("KVM_CAP_MAX_VCPUS", KVM_CAP_MAX_VCPUS, Need::Always, "how many threads can be in Dune mode"),
+    Wanted("KVM_CAP_EXT_CPUID", KVM_CAP_EXT_CPUID, Need::Always, "the same CPUID in both modes"),
+    Wanted(
+        "KVM_CAP_IMMEDIATE_EXIT",
+        KVM_CAP_IMMEDIATE_EXIT,
+        Need::Always,
+        "leaving for a signal without a race",
+    ),
+    Wanted(
+        "KVM_CAP_VCPU_ATTRIBUTES",
+        KVM_CAP_VCPU_ATTRIBUTES,
+        Need::Always,
+        "the host's time-stamp counter, which the vDSO clock reads",
+    ),
+    Wanted("KVM_CAP_XSAVE", KVM_CAP_XSAVE, Need::Always, "floating-point and vector registers kept on entry"),
+    Wanted("KVM_CAP_XCRS", KVM_CAP_XCRS, Need::WithXsave, "XCR0, without which AVX raises #UD"),
+    Wanted("KVM_CAP_XSAVE2", KVM_CAP_XSAVE2, Need::Never, "vector state of more than 4 KiB (AMX)"),
+    Wanted(
+        "KVM_CAP_MAX_VCPU_ID",
+        KVM_CAP_MAX_VCPU_ID,
+        Need::Never,
+        "vCPU numbers, which are never given back",
+    ),
+    Wanted("KVM_CAP_SYNC_REGS", KVM_CAP_SYNC_REGS, Need::Never, "registers in the shared run page"),
+    Wanted(
+        "KVM_CAP_VCPU_EVENTS",
+        KVM_CAP_VCPU_EVENTS,
+        Need::Never,
+        "pending events in the report of a dead vCPU",
+    ),
+    Wanted(
+        "KVM_CAP_SET_GUEST_DEBUG",
+        KVM_CAP_SET_GUEST_DEBUG,
+        Need::Never,
+        "debuggers: breakpoints, single steps",
+    ),
+    Wanted(
+        "KVM_CAP_X86_USER_SPACE_MSR",
+        KVM_CAP_X86_USER_SPACE_MSR,
+        Need::Never,
+        "naming an unknown model-specific register in a report",
+    ),
+    Wanted(
+        "KVM_CAP_MEMORY_FAULT_INFO",
+        KVM_CAP_MEMORY_FAULT_INFO,
+        Need::Never,
+        "the address of a second-level fault",
+    ),
+    Wanted("KVM_CAP_BINARY_STATS_FD", KVM_CAP_BINARY_STATS_FD, Need::Never, "counting second-level faults"),
+    Wanted(
+        "KVM_CAP_DIRTY_LOG_RING",
+        KVM_CAP_DIRTY_LOG_RING,
+        Need::Never,
+        "dirty pages found by the second level",
+    ),
+];
+
+/// Opens the device. The descriptor is closed on exec.
+///
+/// Whether the CPU can virtualize decides what to advise when the device is missing.
+pub(crate) fn open(cpu: &CpuFacts) -> Result<Kvm, DoctorError> {
+    Kvm::new().map_err(|error| match error.errno() {
+        errno::ENOENT | errno::ENODEV | errno::ENXIO => {
+            DoctorError::NoDevice { path: DEVICE, virtualization: cpu.virtualization }
+        }
+        errno::EACCES | errno::EPERM => DoctorError::NoPermission { path: DEVICE },
+        other => DoctorError::DeviceFailed { path: DEVICE, error: io::Error::from_raw_os_error(other) },
+    })
+}
+
+/// What the device alone tells. Cheap: a few dozen ioctls, no machine is made.
+pub(crate) fn engine(kvm: &Kvm, cpu: &CpuFacts) -> Result<EngineFacts, DoctorError> {
+    let version = kvm.get_api_version();
+    if version != API_VERSION {
+        return Err(DoctorError::ApiVersion { found: version, needed: API_VERSION });
+    }
+    let (module, paging) = module();
+    Ok(EngineFacts {
+        name: "kvm",
+        api_version: version,
+        module,
+        paging,
+        physical_address_bits: physical_address_bits(kvm),
+        capabilities: capabilities(kvm, cpu),
+    })
+}
+
+/// What a machine answers where it may differ from the device. Makes a machine and drops it.
+pub(crate) fn machine_capabilities(kvm: &Kvm, cpu: &CpuFacts) -> Result<Vec<Capability>, DoctorError> {
+    loop {
+        match kvm.create_vm() {
+            Ok(machine) => return Ok(capabilities(&machine, cpu)),
+            // Registering the MMU notifier can be interrupted.
+            Err(error) if error.errno() == errno::EINTR => {}
+            Err(error) => {
+                return Err(DoctorError::NoMachine { error: io::Error::from_raw_os_error(error.errno()) });
+            }
+        }
+    }
+}
+
+fn capabilities(source: &impl Extensions, cpu: &CpuFacts) -> Vec<Capability> {
+    WANTED
+        .iter()
+        .map(|&Wanted(name, number, need, purpose)| Capability {
+            name,
+            required: match need {
+                Need::Always => true,
+                Need::WithXsave => cpu.features.xsave,
+                Need::Never => false,
+            },
+            value: source.extension(number).max(0) as u32,
+            purpose,
+        })
+        .collect()
+}
+
+/// Width of the guest-physical addresses that KVM accepts, 0 when it does not say.
+fn physical_address_bits(kvm: &Kvm) -> u8 {
+    const ADDRESS_SIZES: u32 = 0x8000_0008;
+    let Ok(cpuid) = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES) else { return 0 };
+    let Some(sizes) = cpuid.as_slice().iter().find(|entry| entry.function == ADDRESS_SIZES) else { return 0 };
+    // Bits 16-23 hold what four-level second-level tables can map, where that is less (Linux 6.10).
+    match (sizes.eax as u8, (sizes.eax >> 16) as u8) {
+        (all, 0) => all,
+        (all, guest) => all.min(guest),
+    }
+}
+
+/// The kernel module behind the device and how it translates addresses.
+fn module() -> (Option<&'static str>, Paging) {
+    module_in(Path::new("/sys/module"))
+}
+
+fn module_in(modules: &Path) -> (Option<&'static str>, Paging) {
+    for (module, parameter) in [("kvm_intel", "ept"), ("kvm_amd", "npt")] {
+        let directory = modules.join(module);
+        if !directory.exists() {
+            continue;
+        }
+        let paging = match fs::read_to_string(directory.join("parameters").join(parameter))
+            .as_deref()
+            .map(str::trim)
+        {
+            Ok("Y" | "1") => Paging::TwoDimensional,
+            Ok("N" | "0") => Paging::Shadow,
+            _ => Paging::Unknown,
+        };
+        return (Some(module), paging);
+    }
+    if modules.join("kvm_pvm").exists() { (Some("kvm_pvm"), Paging::Shadow) } else { (None, Paging::Unknown) }
+}
+
+/// The error numbers told apart here, as the `i32` that `kvm-ioctls` returns.
+mod errno {
+    use linux_raw_sys::errno;
+
+    pub(super) const EACCES: i32 = errno::EACCES as i32;
+    pub(super) const EINTR: i32 = errno::EINTR as i32;
+    pub(super) const ENODEV: i32 = errno::ENODEV as i32;
+    pub(super) const ENOENT: i32 = errno::ENOENT as i32;
+    pub(super) const ENXIO: i32 = errno::ENXIO as i32;
+    pub(super) const EPERM: i32 = errno::EPERM as i32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A throw-away imitation of /sys/module.
+    struct Modules(std::path::PathBuf);
+
+    impl Modules {
+        fn new(name: &str, files: &[(&str, &str)]) -> Modules {
+            let root = std::env::temp_dir().join(format!("dune-probe-{}-{name}", std::process::id()));
+            for (path, content) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content).unwrap();
+            }
+            Modules(root)
+        }
+    }
+
+    impl Drop for Modules {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn paging_comes_from_the_module_parameter() {
+        for (name, files, expected) in [
+            ("ept", &[("kvm_intel/parameters/ept", "Y\n")][..], (Some("kvm_intel"), Paging::TwoDimensional)),
+            ("no-ept", &[("kvm_intel/parameters/ept", "N\n")], (Some("kvm_intel"), Paging::Shadow)),
+            ("npt", &[("kvm_amd/parameters/npt", "1\n")], (Some("kvm_amd"), Paging::TwoDimensional)),
+            ("no-npt", &[("kvm_amd/parameters/npt", "0\n")], (Some("kvm_amd"), Paging::Shadow)),
+            ("silent", &[("kvm_amd/version", "1\n")], (Some("kvm_amd"), Paging::Unknown)),
+            ("pvm", &[("kvm_pvm/parameters/force", "N\n")], (Some("kvm_pvm"), Paging::Shadow)),
+            ("none", &[("ext4/version", "1\n")], (None, Paging::Unknown)),
+        ] {
+            let modules = Modules::new(name, files);
+            assert_eq!(module_in(&modules.0), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn xcr0_is_required_only_where_the_cpu_has_xsave() {
+        struct Nothing;
+        impl Extensions for Nothing {
+            fn extension(&self, _: u32) -> i32 {
+                -1
+            }
+        }
+        let mut cpu = CpuFacts::default();
+        let xcrs = |cpu: &CpuFacts| {
+            capabilities(&Nothing, cpu).into_iter().find(|c| c.name == "KVM_CAP_XCRS").unwrap().required
+        };
+        assert!(!xcrs(&cpu));
+        cpu.features.xsave = true;
+        assert!(xcrs(&cpu));
+        assert!(capabilities(&Nothing, &cpu).iter().all(|c| !c.present()));
+    }
+}

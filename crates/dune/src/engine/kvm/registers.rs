@@ -1,0 +1,184 @@
+//! Loading a [`CpuState`] into a vCPU of KVM's, and reading registers back for a report.
+
+use core::arch::x86_64::_rdtsc;
+
+use kvm_bindings::{
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_sregs, kvm_xcr, kvm_xcrs, kvm_xsave,
+};
+use kvm_ioctls::VcpuFd;
+use linux_raw_sys::general::__NR_ioctl;
+use std::os::fd::AsRawFd;
+
+use crate::engine::{CpuState, RegisterDump, Segment};
+use crate::error::EngineError;
+use crate::sys;
+
+// Model-specific registers, Intel SDM vol. 4.
+const IA32_TSC: u32 = 0x10;
+const IA32_SYSENTER_CS: u32 = 0x174;
+const IA32_SYSENTER_ESP: u32 = 0x175;
+const IA32_SYSENTER_EIP: u32 = 0x176;
+const IA32_STAR: u32 = 0xc000_0081;
+const IA32_LSTAR: u32 = 0xc000_0082;
+const IA32_CSTAR: u32 = 0xc000_0083;
+const IA32_FMASK: u32 = 0xc000_0084;
+
+// Control-register bits, Intel SDM vol. 3 §2.5.
+const CR0_PE: u64 = 1 << 0;
+const CR0_MP: u64 = 1 << 1;
+const CR0_ET: u64 = 1 << 4;
+const CR0_NE: u64 = 1 << 5;
+const CR0_WP: u64 = 1 << 16;
+const CR0_AM: u64 = 1 << 18;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_MCE: u64 = 1 << 6;
+const CR4_PGE: u64 = 1 << 7;
+const CR4_OSFXSR: u64 = 1 << 9;
+const CR4_OSXMMEXCPT: u64 = 1 << 10;
+const CR4_FSGSBASE: u64 = 1 << 16;
+const CR4_PCIDE: u64 = 1 << 17;
+const CR4_OSXSAVE: u64 = 1 << 18;
+const EFER_SCE: u64 = 1 << 0;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+const EFER_NXE: u64 = 1 << 11;
+
+/// _IOW(0xAE, 0xe1, struct kvm_device_attr)
+const KVM_SET_DEVICE_ATTR: u64 = 0x4000_aee1 | (size_of::<kvm_device_attr>() as u64) << 16;
+
+/// Loads `state`. The order is KVM's: CPUID first (done at creation), then what depends on it.
+pub(super) fn load(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+    load_special(vcpu, state)?;
+    load_msrs(vcpu, state)?;
+    load_vector_state(vcpu, state)?;
+    same_time_as_host(vcpu)?;
+    let regs = kvm_regs { rip: state.rip, rsp: state.rsp, rflags: state.rflags, ..Default::default() };
+    vcpu.set_regs(&regs).map_err(|e| EngineError::new("KVM_SET_REGS", e))
+}
+
+fn load_special(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+    let mut sregs: kvm_sregs = vcpu.get_sregs().map_err(|e| EngineError::new("KVM_GET_SREGS", e))?;
+    sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
+    sregs.cr4 = CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+    sregs.cr4 |= if state.fsgsbase { CR4_FSGSBASE } else { 0 };
+    sregs.cr4 |= if state.pcid { CR4_PCIDE } else { 0 };
+    sregs.cr4 |= if state.xcr0.is_some() { CR4_OSXSAVE } else { 0 };
+    sregs.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+    sregs.cr3 = state.cr3;
+    sregs.cs = segment(&state.cs);
+    sregs.ss = segment(&state.ss);
+    sregs.ds = segment(&state.ss);
+    sregs.es = segment(&state.ss);
+    sregs.fs = segment(&Segment { base: state.fs_base, ..state.ss });
+    sregs.gs = segment(&Segment { base: state.gs_base, ..state.ss });
+    sregs.tr = segment(&state.tr);
+    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+    (sregs.gdt.base, sregs.gdt.limit) = (state.gdt.base, state.gdt.limit);
+    (sregs.idt.base, sregs.idt.limit) = (state.idt.base, state.idt.limit);
+    vcpu.set_sregs(&sregs).map_err(|e| EngineError::new("KVM_SET_SREGS", e))
+}
+
+/// KVM wants the access rights bit by bit.
+fn segment(segment: &Segment) -> kvm_segment {
+    let bit = |n: u16| ((segment.rights >> n) & 1) as u8;
+    kvm_segment {
+        base: segment.base,
+        limit: segment.limit,
+        selector: segment.selector,
+        type_: (segment.rights & 0xf) as u8,
+        s: bit(4),
+        dpl: ((segment.rights >> 5) & 3) as u8,
+        present: bit(7),
+        avl: bit(12),
+        l: bit(13),
+        db: bit(14),
+        g: bit(15),
+        unusable: 0,
+        padding: 0,
+    }
+}
+
+fn load_msrs(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+    let values = [
+        (IA32_STAR, state.syscall.star),
+        (IA32_LSTAR, state.syscall.lstar),
+        (IA32_CSTAR, state.syscall.cstar),
+        (IA32_FMASK, state.syscall.fmask),
+        (IA32_SYSENTER_CS, state.sysenter.cs),
+        (IA32_SYSENTER_ESP, state.sysenter.esp),
+        (IA32_SYSENTER_EIP, state.sysenter.eip),
+    ];
+    set_msrs(vcpu, &values)
+}
+
+fn set_msrs(vcpu: &VcpuFd, values: &[(u32, u64)]) -> Result<(), EngineError> {
+    let entries: Vec<kvm_msr_entry> =
+        values.iter().map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() }).collect();
+    let msrs = Msrs::from_entries(&entries)
+        .map_err(|_| EngineError { operation: "KVM_SET_MSRS", errno: sys::Errno::from_raw(7) })?;
+    match vcpu.set_msrs(&msrs) {
+        Ok(count) if count == values.len() => Ok(()),
+        // KVM stops at the first register it refuses.
+        Ok(_) => Err(EngineError { operation: "KVM_SET_MSRS", errno: sys::Errno::from_raw(22) }),
+        Err(e) => Err(EngineError::new("KVM_SET_MSRS", e)),
+    }
+}
+
+fn load_vector_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+    if let Some(xcr0) = state.xcr0 {
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        xcrs.xcrs[0] = kvm_xcr { xcr: 0, value: xcr0.0, ..Default::default() };
+        vcpu.set_xcrs(&xcrs).map_err(|e| EngineError::new("KVM_SET_XCRS", e))?;
+    }
+    // KVM_SET_FPU ignores MXCSR (peers.md P44), hence the XSAVE form: legacy area, then XSTATE_BV = x87 | SSE.
+    let mut xsave = kvm_xsave::default();
+    for (word, bytes) in xsave.region.iter_mut().zip(state.legacy_vector_state.chunks_exact(4)) {
+        *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    xsave.region[512 / 4] = 0b11;
+    // SAFETY: KVM reads at most the 4096 bytes of `kvm_xsave` because XCR0 enables no feature that needs more
+    // (dynamic features such as AMX are left out of XCR0).
+    unsafe { vcpu.set_xsave(&xsave) }.map_err(|e| EngineError::new("KVM_SET_XSAVE", e))
+}
+
+/// Makes RDTSC in Dune mode read the host's value, so that the vDSO's clocks are right.
+fn same_time_as_host(vcpu: &VcpuFd) -> Result<(), EngineError> {
+    let offset: u64 = 0;
+    let attribute = kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: KVM_VCPU_TSC_OFFSET.into(),
+        addr: (&raw const offset) as u64,
+        flags: 0,
+    };
+    // SAFETY: KVM reads `attribute` and the value it points to.
+    let set = unsafe {
+        sys::call(
+            __NR_ioctl,
+            [vcpu.as_raw_fd() as u64, KVM_SET_DEVICE_ATTR, (&raw const attribute) as u64, 0, 0, 0],
+        )
+    };
+    if set.is_ok() {
+        return Ok(());
+    }
+    // Kernels before 5.16: set the value itself, some hundred cycles late.
+    // SAFETY: RDTSC reads a counter.
+    set_msrs(vcpu, &[(IA32_TSC, unsafe { _rdtsc() })])
+}
+
+/// The registers of a report out of KVM's structures.
+pub(super) fn dump(regs: &kvm_regs, sregs: &kvm_sregs) -> RegisterDump {
+    RegisterDump {
+        general: [
+            regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9,
+            regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+        ],
+        rip: regs.rip,
+        rflags: regs.rflags,
+        cr2: sregs.cr2,
+        cr3: sregs.cr3,
+        cs: sregs.cs.selector,
+        ss: sregs.ss.selector,
+    }
+}

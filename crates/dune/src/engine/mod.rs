@@ -1,0 +1,101 @@
+//! The engine seam: what runs Dune mode, seen without knowing which engine it is.
+//!
+//! An engine opens a virtual machine for the calling process, gives it windows of the process's memory, and runs
+//! vCPUs. Everything above this module speaks of [`CpuState`], [`Window`](crate::memory::Window) and [`Exit`];
+//! no type of KVM's crosses the line, so that an engine of our own can take KVM's place. Dispatch is static: the
+//! host loop is compiled for the engine it runs on.
+
+pub(crate) mod kvm;
+mod state;
+
+pub(crate) use state::{
+    CpuState, DescriptorTable, RegisterDump, Segment, SyscallRegisters, SysenterRegisters, Xcr0,
+};
+
+use crate::error::EngineError;
+use crate::memory::Window;
+
+/// Why a vCPU stopped running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Dune mode executed HLT: a request stands in the thread block.
+    Request,
+    /// A signal is pending for this thread, or the engine was asked to stop; nothing else happened.
+    Interrupted,
+    /// The vCPU can now take the external interrupt that was waiting for it.
+    InterruptWindow,
+    /// The second level of address translation failed for an access of the instruction at the vCPU's RIP: the
+    /// address has a window but Linux has no usable page behind it. The engine does not know the address.
+    SecondLevelFault,
+    /// An access to a guest-physical address without a window.
+    OutsideWindows {
+        /// The guest-physical address.
+        gpa: u64,
+    },
+    /// Port input or output, which nothing answers.
+    PortAccess {
+        /// The I/O port.
+        port: u16,
+    },
+    /// A triple fault: the vCPU can not run on.
+    Shutdown,
+    /// The CPU refused to enter Dune mode; `reason` is the hardware's code.
+    EntryFailed {
+        /// VM-entry failure reason (Intel SDM vol. 3 §28.8, AMD APM vol. 2 §15.5 `VMEXIT_INVALID`).
+        reason: u64,
+    },
+    /// The engine gave up: an error number from the engine, or an exit it does not know.
+    Failed {
+        /// What the engine said, for people.
+        what: &'static str,
+        /// The engine's number for it.
+        code: u64,
+    },
+}
+
+/// What a vCPU of the engine's can be loaded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CpuLimits {
+    /// State components that XCR0 may enable.
+    pub xcr0: u64,
+    /// CR4.FSGSBASE may be set.
+    pub fsgsbase: bool,
+    /// CR4.PCIDE may be set.
+    pub pcid: bool,
+}
+
+/// A virtual machine around the calling process.
+pub(crate) trait Machine: Sized {
+    /// The vCPUs of this machine.
+    type Vcpu: Vcpu;
+
+    /// What its vCPUs can be loaded with.
+    fn cpu_limits(&self) -> CpuLimits;
+
+    /// Backs `window` with the process's memory.
+    fn add_window(&self, window: &Window) -> Result<(), EngineError>;
+
+    /// A vCPU with `id`, not yet loaded with a state.
+    fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, EngineError>;
+}
+
+/// A virtual CPU, used by one thread for its whole life.
+pub(crate) trait Vcpu {
+    /// Loads the state that Dune mode starts with.
+    fn load(&mut self, state: &CpuState) -> Result<(), EngineError>;
+
+    /// Runs Dune mode until it exits. Called on the host-loop stack: raw system calls only.
+    fn run(&mut self) -> Exit;
+
+    /// Queues external interrupt `vector`, if the vCPU can take one now.
+    fn try_interrupt(&mut self, vector: u8) -> bool;
+
+    /// Asks for [`Exit::InterruptWindow`] as soon as the vCPU can take an external interrupt.
+    fn request_interrupt_window(&mut self, wanted: bool);
+
+    /// The registers as they are now, for a report. Raw system calls only.
+    fn registers(&self) -> Option<RegisterDump>;
+
+    /// Faults of the second level of address translation so far, where the engine counts them.
+    fn second_level_faults(&self) -> Option<u64>;
+}

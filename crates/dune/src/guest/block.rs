@@ -1,0 +1,92 @@
+//! The thread block: what one thread's ring-0 code and its host loop share, found through GS.
+//!
+//! In Dune mode the GS base points here while the thread is at ring 0; ring-3 code gets its own GS base through
+//! SWAPGS. The assembly beside this file addresses the fields by the offsets exported at the end.
+
+use core::mem::offset_of;
+use core::sync::atomic::AtomicU64;
+
+use super::descriptors::{Gdt, TaskStateSegment};
+use super::request::Request;
+use crate::counters::ThreadCounters;
+
+/// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
+pub(crate) const SYSCALL_NUMBERS: usize = 512;
+
+/// State of one thread in Dune mode.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct ThreadBlock {
+    /// The request that HLT hands to the host loop. First, because each system call touches it.
+    pub request: Request,
+    /// Registers of the ring-3 code that runs or ran last, null when there is none.
+    pub user_context: u64,
+    /// Stack pointer to return to when ring 3 comes back.
+    pub user_return_rsp: u64,
+    /// Holds a register for a few instructions with interrupts off.
+    pub scratch: u64,
+    /// Top of the stack for system calls that Rust handles in ring 0; moves down one level while one runs.
+    pub syscall_stack: u64,
+    /// Bytes of an XSAVE (or FXSAVE) area for all of XCR0.
+    pub vector_area_size: u64,
+    /// The state components to save: XCR0.
+    pub vector_mask: u64,
+    /// Non-zero where XSAVE may be used, zero for FXSAVE.
+    pub has_xsave: u64,
+    /// Non-zero where RDFSBASE and its kin may be used.
+    pub has_fsgsbase: u64,
+    /// One bit per system call that Rust handles in ring 0.
+    pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
+    /// Handlers of this thread by vector, which come before the process's (see `handlers`).
+    pub handlers: [AtomicU64; 256],
+    /// What happened so far.
+    pub counters: ThreadCounters,
+    /// Descriptors of this thread.
+    pub gdt: Gdt,
+    /// The task-state segment: the stacks that traps switch to.
+    pub tss: TaskStateSegment,
+}
+
+// Offsets for the assembly.
+pub(crate) const REQUEST_KIND: usize = offset_of!(ThreadBlock, request) + offset_of!(Request, kind);
+pub(crate) const REQUEST_NUMBER: usize = offset_of!(ThreadBlock, request) + offset_of!(Request, number);
+pub(crate) const REQUEST_ARGUMENTS: usize = offset_of!(ThreadBlock, request) + offset_of!(Request, arguments);
+pub(crate) const REQUEST_RESULT: usize = offset_of!(ThreadBlock, request) + offset_of!(Request, result);
+pub(crate) const USER_CONTEXT: usize = offset_of!(ThreadBlock, user_context);
+pub(crate) const USER_RETURN_RSP: usize = offset_of!(ThreadBlock, user_return_rsp);
+pub(crate) const SCRATCH: usize = offset_of!(ThreadBlock, scratch);
+pub(crate) const SYSCALL_STACK: usize = offset_of!(ThreadBlock, syscall_stack);
+pub(crate) const VECTOR_AREA_SIZE: usize = offset_of!(ThreadBlock, vector_area_size);
+pub(crate) const VECTOR_MASK: usize = offset_of!(ThreadBlock, vector_mask);
+pub(crate) const HAS_XSAVE: usize = offset_of!(ThreadBlock, has_xsave);
+pub(crate) const HAS_FSGSBASE: usize = offset_of!(ThreadBlock, has_fsgsbase);
+pub(crate) const HANDLED_IN_RING0: usize = offset_of!(ThreadBlock, handled_in_ring0);
+pub(crate) const HANDLERS: usize = offset_of!(ThreadBlock, handlers);
+pub(crate) const TRAPS: usize = offset_of!(ThreadBlock, counters) + offset_of!(ThreadCounters, traps);
+pub(crate) const SYSCALLS_INTERCEPTED: usize =
+    offset_of!(ThreadBlock, counters) + offset_of!(ThreadCounters, intercepted_syscalls);
+const TSS: usize = offset_of!(ThreadBlock, tss);
+
+/// Offset of the TSS's pointer to stack `ist`, 1 to 7 (Intel SDM vol. 3 §8.7, figure 8-11).
+pub(crate) const fn interrupt_stack(ist: usize) -> usize {
+    TSS + offset_of!(TaskStateSegment, interrupt_stacks) + 8 * (ist - 1)
+}
+
+/// The thread block of the calling thread.
+///
+/// # Safety
+///
+/// The caller runs at ring 0 in Dune mode, where GS points to the block.
+pub(crate) unsafe fn current() -> *mut ThreadBlock {
+    let block: *mut ThreadBlock;
+    // SAFETY: in Dune mode GS:[this] holds the block's own address; the caller vouches for the mode.
+    unsafe {
+        core::arch::asm!(
+            "mov {}, gs:[{this}]",
+            out(reg) block,
+            this = const offset_of!(ThreadBlock, request) + offset_of!(Request, block),
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    block
+}

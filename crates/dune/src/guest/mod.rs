@@ -1,0 +1,102 @@
+//! What runs in ring 0 of Dune mode: trap entry, system-call entry, and the tables the CPU reads.
+//!
+//! | what happens | entry | goes on in |
+//! |---|---|---|
+//! | an exception or interrupt at ring 0 | `trap.S` | a handler of [`handlers`], or [`report`](crate::report) |
+//! | a trap in ring 3 | `trap.S` | [`user`](crate::user) |
+//! | SYSCALL at ring 0 | `syscall.S` | the host loop, through a [`request`]; a few calls in `syscall.rs` |
+//! | SYSCALL or SYSENTER in ring 3 | `syscall.S` | [`user`](crate::user) |
+
+pub(crate) mod block;
+pub(crate) mod descriptors;
+pub(crate) mod frame;
+mod grow;
+pub(crate) mod handlers;
+pub(crate) mod request;
+pub(crate) mod segments;
+pub(crate) mod stacks;
+pub(crate) mod syscall;
+pub(crate) mod trap;
+pub(crate) mod vector;
+
+pub use frame::TrapFrame;
+pub use handlers::{Handler, LeanHandler, TrapOutcome};
+pub use vector::Vector;
+
+use crate::Dune;
+use crate::error::HandlerError;
+use handlers::Entry;
+
+impl Dune {
+    /// Sets the process's handler for `vector`, in place of one that was set before.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+    ///
+    /// fn breakpoint(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+    ///     println!("INT3 at {:#x}", frame.rip - 1);
+    ///     TrapOutcome::Resume
+    /// }
+    ///
+    /// let dune = dune::enter()?;
+    /// dune.set_handler(Vector::BREAKPOINT, breakpoint);
+    /// # Ok::<(), dune::EnterError>(())
+    /// ```
+    pub fn set_handler(self, vector: Vector, handler: Handler) {
+        handlers::store(handlers::process_slot(vector), Entry::Full(handler));
+    }
+
+    /// As [`set_handler`](Dune::set_handler), for a vector that is known at run time only.
+    ///
+    /// # Errors
+    ///
+    /// [`HandlerError::OutOfRange`] for numbers above 255.
+    pub fn set_handler_by_number(self, number: u16, handler: Handler) -> Result<(), HandlerError> {
+        let vector = Vector::new(number).ok_or(HandlerError::OutOfRange { number })?;
+        self.set_handler(vector, handler);
+        Ok(())
+    }
+
+    /// Sets a handler that keeps only integer registers, for the shortest way from a fault to code and back.
+    ///
+    /// # Safety
+    ///
+    /// `handler` and what it calls must not execute x87, MMX, SSE or AVX instructions, as the interrupted code's
+    /// vector registers are live. Rust's compiler uses SSE freely, also to copy structures: write the handler in
+    /// assembly, or look at what the compiler made of it. It must not panic.
+    pub unsafe fn set_lean_handler(self, vector: Vector, handler: LeanHandler) {
+        handlers::store(handlers::process_slot(vector), Entry::Lean(handler));
+    }
+
+    /// Takes the process's handler for `vector` away: the trap then ends the process with a report.
+    pub fn clear_handler(self, vector: Vector) {
+        handlers::store(handlers::process_slot(vector), Entry::None);
+    }
+
+    /// Sets a handler for `vector` in the calling thread, which comes before the process's.
+    pub fn set_thread_handler(self, vector: Vector, handler: Handler) {
+        self.store_in_thread(vector, Entry::Full(handler));
+    }
+
+    /// Takes the calling thread's own handler for `vector` away; the process's comes into force again.
+    pub fn clear_thread_handler(self, vector: Vector) {
+        self.store_in_thread(vector, Entry::None);
+    }
+
+    /// As [`set_lean_handler`](Dune::set_lean_handler) for the calling thread alone.
+    ///
+    /// # Safety
+    ///
+    /// As for [`set_lean_handler`](Dune::set_lean_handler).
+    pub unsafe fn set_lean_thread_handler(self, vector: Vector, handler: LeanHandler) {
+        self.store_in_thread(vector, Entry::Lean(handler));
+    }
+
+    fn store_in_thread(self, vector: Vector, entry: Entry) {
+        // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
+        let slots = unsafe { &(*block::current()).handlers };
+        handlers::store(&slots[usize::from(vector.number())], entry);
+    }
+}

@@ -1,0 +1,75 @@
+//! The stacks that ring 0 switches to: one region per interrupt stack, one for system calls handled in ring 0.
+//!
+//! A region is divided into levels; each use moves its start one level down, so that nested use finds fresh space.
+//! Below the lowest level lies a page that is not mapped in Dune mode: what nests deeper ends in a double fault
+//! with a report, not in foreign memory.
+
+use linux_raw_sys::general::{
+    __NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
+};
+
+use crate::error::EnterError;
+use crate::sys;
+
+/// Bytes of one level. A panic's backtrace fits.
+pub(crate) const LEVEL: usize = 128 << 10;
+/// Levels of a region: how deep traps of one interrupt stack may nest.
+pub(crate) const LEVELS: usize = 8;
+/// Bytes of a region; it is aligned to its size, so that its top follows from any stack pointer inside.
+pub(crate) const SIZE: usize = LEVEL * LEVELS;
+/// Bytes at the top that hold the address of the thread's block.
+const TOP_RESERVED: usize = 64;
+
+const _: () = assert!(SIZE.is_power_of_two());
+
+/// Stack regions of one thread.
+#[derive(Debug)]
+pub(crate) struct Regions {
+    reserved: u64,
+    reserved_size: usize,
+    first: u64,
+    count: usize,
+}
+
+impl Regions {
+    /// Reserves `count` regions; memory is used when touched.
+    pub(crate) fn reserve(count: usize) -> Result<Regions, EnterError> {
+        let reserved_size = (count + 1) * SIZE;
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
+        let reserved = unsafe {
+            sys::call(
+                __NR_mmap,
+                [0, reserved_size as u64, (PROT_READ | PROT_WRITE).into(), flags.into(), u64::MAX, 0],
+            )
+        }
+        .map_err(|errno| EnterError::OutOfMemory {
+            what: "trap stacks",
+            bytes: reserved_size as u64,
+            errno,
+        })?;
+        let first = reserved.next_multiple_of(SIZE as u64);
+        Ok(Regions { reserved, reserved_size, first, count })
+    }
+
+    /// Where the stack of region `index` starts, after writing `block` to its top for code that has lost GS.
+    pub(crate) fn prepare(&self, index: usize, block: u64) -> u64 {
+        assert!(index < self.count);
+        let top = self.first + ((index + 1) * SIZE) as u64;
+        // SAFETY: the last 64 bytes of the region are mapped, aligned, and used for nothing else.
+        unsafe { ((top - 16) as *mut u64).write(block) };
+        top - TOP_RESERVED as u64
+    }
+
+    /// The guard pages, the lowest of each region, to be unmapped in Dune mode.
+    pub(crate) fn guards(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.count).map(|index| self.first + (index * SIZE) as u64)
+    }
+}
+
+impl Drop for Regions {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and no thread runs on it any more when it is dropped.
+        let _ = unsafe { sys::call(__NR_munmap, [self.reserved, self.reserved_size as u64, 0, 0, 0, 0]) };
+    }
+}

@@ -1,0 +1,144 @@
+// System-call entry. SYSCALL leaves the caller's RIP in RCX and its flags in R11 and switches no stack
+// (Intel SDM vol. 2 SYSCALL).
+//
+// The caller's ring is not recorded by the CPU, but flag bit 12 (the low bit of IOPL) tells: ring 3 always runs with
+// IOPL 1, which only ring 0 can change (Intel SDM vol. 2 POPF, IRET), and ring 0 runs with IOPL 0.
+
+    .section .text.dune_syscall, "ax", @progbits
+
+// From ring 0: hands the registers to the host loop through the thread block and returns as SYSCALL's caller expects:
+// RAX is the result, RCX and R11 are lost, all else is kept. The stack is touched below the red zone only, by the
+// return, because SYSRET can not return to ring 0.
+    .balign 64
+    .globl dune_syscall_entry
+    .hidden dune_syscall_entry
+    .type dune_syscall_entry, @function
+dune_syscall_entry:
+    bt r11d, 12
+    jc dune_syscall_from_ring3
+    mov gs:[{REQUEST_NUMBER}], rax
+    mov gs:[{REQUEST_ARGUMENTS}], rdi
+    mov gs:[{REQUEST_ARGUMENTS} + 8], rsi
+    mov gs:[{REQUEST_ARGUMENTS} + 16], rdx
+    mov gs:[{REQUEST_ARGUMENTS} + 24], r10
+    mov gs:[{REQUEST_ARGUMENTS} + 32], r8
+    mov gs:[{REQUEST_ARGUMENTS} + 40], r9
+    cmp rax, {SYSCALL_NUMBERS}
+    jae 1f
+    bt qword ptr gs:[{HANDLED_IN_RING0}], rax
+    jc dune_syscall_in_ring0
+1:
+    mov qword ptr gs:[{REQUEST_KIND}], {KIND_SYSCALL}
+    hlt
+    mov rax, gs:[{REQUEST_RESULT}]
+dune_syscall_return:
+    lea rsp, [rsp - 128]
+    push r11
+    popfq
+    lea rsp, [rsp + 128]
+    jmp rcx
+    .size dune_syscall_entry, . - dune_syscall_entry
+
+// A call that Rust handles in ring 0, on the thread's system-call stack with the vector state kept.
+// Builds syscall::SyscallFrame.
+    .type dune_syscall_in_ring0, @function
+dune_syscall_in_ring0:
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{SYSCALL_STACK}]
+    sub qword ptr gs:[{SYSCALL_STACK}], {STACK_LEVEL}
+    push qword ptr gs:[{SCRATCH}]
+    push rcx
+    push r11
+    push r9
+    push r8
+    push r10
+    push rdx
+    push rsi
+    push rdi
+    push rax
+    mov rdi, rsp
+    push rbx
+    mov rbx, rsp
+    KEEP_VECTOR_STATE
+    call {dispatch}                     // extern "C" fn dispatch(&mut SyscallFrame) -> u64
+    mov rcx, rax
+    RESTORE_VECTOR_STATE
+    mov rsp, rbx
+    pop rbx
+    mov rax, rcx
+    add rsp, 8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop r10
+    pop r8
+    pop r9
+    pop r11
+    pop rcx
+    add qword ptr gs:[{SYSCALL_STACK}], {STACK_LEVEL}
+    pop rsp
+    jmp dune_syscall_return
+    .size dune_syscall_in_ring0, . - dune_syscall_in_ring0
+
+// From ring 3: the registers go to the UserContext and user::run returns. On AMD also entered from compatibility
+// mode (CSTAR).
+    .balign 64
+    .type dune_syscall_from_ring3, @function
+    .globl dune_syscall_from_ring3
+    .hidden dune_syscall_from_ring3
+dune_syscall_from_ring3:
+    swapgs
+    mov gs:[{SCRATCH}], rax
+    mov rax, gs:[{USER_CONTEXT}]
+    mov [rax + {USER_RIP}], rcx
+    mov [rax + {USER_RFLAGS}], r11
+    mov [rax + {USER_RSP}], rsp
+    mov [rax + {USER_RCX}], rcx
+    mov [rax + {USER_R11}], r11
+1:
+    mov [rax + {USER_RBX}], rbx
+    mov [rax + {USER_RDX}], rdx
+    mov [rax + {USER_RSI}], rsi
+    mov [rax + {USER_RDI}], rdi
+    mov [rax + {USER_RBP}], rbp
+    mov [rax + {USER_R8}], r8
+    mov [rax + {USER_R9}], r9
+    mov [rax + {USER_R10}], r10
+    mov [rax + {USER_R12}], r12
+    mov [rax + {USER_R13}], r13
+    mov [rax + {USER_R14}], r14
+    mov [rax + {USER_R15}], r15
+    mov rcx, gs:[{SCRATCH}]
+    mov [rax + {USER_RAX}], rcx
+    inc qword ptr gs:[{SYSCALLS_INTERCEPTED}]
+    mov ebx, {EXIT_SYSCALL}
+    jmp dune_user_leave
+    .size dune_syscall_from_ring3, . - dune_syscall_from_ring3
+
+// SYSENTER from ring 3 (Intel only in 64-bit mode). The CPU keeps neither RIP nor RSP nor flags; the convention is
+// SYSEXIT's: RDX holds the address to return to, RCX the stack pointer. TF may still be set: the step is dropped by
+// trap::dispatch while RIP is between the two labels.
+    .balign 64
+    .globl dune_sysenter_entry
+    .hidden dune_sysenter_entry
+    .type dune_sysenter_entry, @function
+dune_sysenter_entry:
+    swapgs
+    mov gs:[{SCRATCH}], rax
+    mov rax, gs:[{USER_CONTEXT}]
+    mov rsp, gs:[{USER_RETURN_RSP}]
+    mov [rax + {USER_R11}], r11
+    pushfq
+    pop r11
+    mov [rax + {USER_RFLAGS}], r11
+    push 2
+    popfq
+    .globl dune_sysenter_flags_clear
+    .hidden dune_sysenter_flags_clear
+dune_sysenter_flags_clear:
+    mov [rax + {USER_RIP}], rdx
+    mov [rax + {USER_RSP}], rcx
+    mov [rax + {USER_RCX}], rcx
+    jmp 1b
+    .size dune_sysenter_entry, . - dune_sysenter_entry
+    .text

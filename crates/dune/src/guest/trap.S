@@ -1,0 +1,219 @@
+// Trap entry: from the CPU's frame on an interrupt stack to a handler, and back by IRETQ.
+//
+// Each of the 256 vectors has a stub that makes the frames alike: an error code (0 where the CPU pushes none) and
+// the vector. One body per interrupt stack follows, because the stack pointer in the TSS has to move down by a
+// level while a handler runs: a handler that faults again must not land on its own frame. Interrupt gates turn
+// interrupts off, so nothing comes between the CPU's push and that move but a non-maskable interrupt, which has a
+// stack of its own.
+//
+// The frame that handlers see is trap::TrapFrame; FRAME_* are its offsets, checked at compile time.
+
+// Saves what TrapFrame holds. In: rsp at the vector. Out: rsp at the TrapFrame, 16-byte aligned.
+.macro SAVE_FRAME
+    sub rsp, 16
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push rax
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+.endm
+
+// Undoes SAVE_FRAME and drops vector and error code.
+.macro RESTORE_FRAME
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    add rsp, 32
+.endm
+
+// Calls the handler of the vector in the frame at rsp.
+// IST_SLOT: offset of the interrupt stack's pointer from GS.
+// dune_trap_NAME: (TrapFrame on the stack) -> does not return, IRETQ
+.macro CALL_HANDLER IST_SLOT
+    mov rax, cr2
+    mov [rsp + {FRAME_CR2}], rax
+    mov eax, [rsp + {FRAME_VECTOR}]
+    sub qword ptr gs:[\IST_SLOT], {STACK_LEVEL}
+    inc qword ptr gs:[{TRAPS} + rax * 8]
+    mov rcx, gs:[{HANDLERS} + rax * 8]
+    mov rdi, rsp
+    cld
+    test rcx, rcx
+    js 2f
+    jnz 1f
+    lea rdx, [rip + {PROCESS_HANDLERS}]
+    mov rcx, [rdx + rax * 8]
+    test rcx, rcx
+    js 2f
+1:
+    call dune_trap_call_full
+    jmp 3f
+2:
+    // Bit 63 marks a lean handler: extern "C" fn(&mut TrapFrame), integer registers only.
+    btr rcx, 63
+    call rcx
+3:
+    add qword ptr gs:[\IST_SLOT], {STACK_LEVEL}
+.endm
+
+.macro TRAP_BODY NAME, IST_SLOT
+    .balign 64
+    .type \NAME, @function
+\NAME:
+    test byte ptr [rsp + 24], 3
+    jnz dune_trap_from_ring3
+    SAVE_FRAME
+    CALL_HANDLER \IST_SLOT
+    RESTORE_FRAME
+    iretq
+    .size \NAME, . - \NAME
+.endm
+
+// As TRAP_BODY for vectors that can come between SYSCALL or SYSENTER from ring 3 and its SWAPGS, when the CPU is at
+// ring 0 but GS is still ring 3's. The true block's address stands at the top of each interrupt stack.
+.macro TRAP_BODY_ANY_GS NAME, IST_SLOT
+    .balign 64
+    .type \NAME, @function
+\NAME:
+    test byte ptr [rsp + 24], 3
+    jnz dune_trap_from_ring3
+    SAVE_FRAME
+    mov ecx, 0xc0000101                 // IA32_GS_BASE
+    rdmsr
+    shl rdx, 32
+    or rdx, rax
+    mov rax, rsp
+    or rax, {STACK_SIZE} - 1
+    cmp rdx, [rax - 15]
+    setne byte ptr [rsp + {FRAME_RING3_GS}]
+    je 4f
+    swapgs
+4:
+    CALL_HANDLER \IST_SLOT
+    cmp byte ptr [rsp + {FRAME_RING3_GS}], 0
+    je 5f
+    swapgs
+5:
+    RESTORE_FRAME
+    iretq
+    .size \NAME, . - \NAME
+.endm
+
+    .section .text.dune_trap, "ax", @progbits
+
+TRAP_BODY dune_trap_general, {IST_GENERAL}
+TRAP_BODY dune_trap_page_fault, {IST_PAGE_FAULT}
+TRAP_BODY_ANY_GS dune_trap_double_fault, {IST_DOUBLE_FAULT}
+TRAP_BODY_ANY_GS dune_trap_nmi, {IST_NMI}
+TRAP_BODY_ANY_GS dune_trap_debug, {IST_DEBUG}
+TRAP_BODY_ANY_GS dune_trap_machine_check, {IST_MACHINE_CHECK}
+
+// dune_trap_call_full: (rdi: &mut TrapFrame, rcx: handler or 0) -> (); the Rust side gets a clean vector state and
+// flags, and the interrupted code's are kept. All registers but rsp are free: the frame holds them.
+    .type dune_trap_call_full, @function
+dune_trap_call_full:
+    mov rbx, rsp
+    mov rsi, rcx
+    KEEP_VECTOR_STATE
+    push 2
+    popfq
+    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, u64)
+    RESTORE_VECTOR_STATE
+    mov rsp, rbx
+    ret
+    .size dune_trap_call_full, . - dune_trap_call_full
+
+// A trap taken in ring 3: its registers go to its UserContext, and user::run returns.
+// In: rsp at vector, error code, RIP, CS, RFLAGS, RSP, SS on an interrupt stack, which is left at once.
+    .type dune_trap_from_ring3, @function
+dune_trap_from_ring3:
+    swapgs
+    push rax
+    mov rax, gs:[{USER_CONTEXT}]
+    mov [rax + {USER_RBX}], rbx
+    mov [rax + {USER_RCX}], rcx
+    mov [rax + {USER_RDX}], rdx
+    mov [rax + {USER_RSI}], rsi
+    mov [rax + {USER_RDI}], rdi
+    mov [rax + {USER_RBP}], rbp
+    mov [rax + {USER_R8}], r8
+    mov [rax + {USER_R9}], r9
+    mov [rax + {USER_R10}], r10
+    mov [rax + {USER_R11}], r11
+    mov [rax + {USER_R12}], r12
+    mov [rax + {USER_R13}], r13
+    mov [rax + {USER_R14}], r14
+    mov [rax + {USER_R15}], r15
+    pop qword ptr [rax + {USER_RAX}]
+    pop rcx
+    inc qword ptr gs:[{TRAPS} + rcx * 8]
+    mov [rax + {USER_VECTOR}], rcx
+    pop qword ptr [rax + {USER_ERROR_CODE}]
+    pop qword ptr [rax + {USER_RIP}]
+    pop rcx
+    pop qword ptr [rax + {USER_RFLAGS}]
+    pop qword ptr [rax + {USER_RSP}]
+    mov rcx, cr2
+    mov [rax + {USER_CR2}], rcx
+    mov ebx, {EXIT_TRAP}
+    jmp dune_user_leave
+    .size dune_trap_from_ring3, . - dune_trap_from_ring3
+
+// The 256 stubs, 16 bytes each. Vectors with an error code: 8, 10-14, 17, 21, 29, 30 (Intel SDM vol. 3 §6.13,
+// AMD APM vol. 2 §8.2).
+    .balign 16
+    .globl dune_trap_stubs
+    .hidden dune_trap_stubs
+dune_trap_stubs:
+    .set vector, 0
+    .rept 256
+    .balign 16
+    .if (vector != 8) && (vector < 10 || vector > 14) && (vector != 17) && (vector != 21) && (vector != 29) && (vector != 30)
+    push 0
+    .endif
+    push vector
+    .if vector == 14
+    jmp dune_trap_page_fault
+    .elseif vector == 1
+    jmp dune_trap_debug
+    .elseif vector == 2
+    jmp dune_trap_nmi
+    .elseif vector == 8
+    jmp dune_trap_double_fault
+    .elseif vector == 18
+    jmp dune_trap_machine_check
+    .else
+    jmp dune_trap_general
+    .endif
+    .set vector, vector + 1
+    .endr
+
+    .section .rodata.dune_trap, "a", @progbits
+    .balign 4
+    .globl dune_default_mxcsr
+    .hidden dune_default_mxcsr
+dune_default_mxcsr:
+    .long 0x1f80
+    .text

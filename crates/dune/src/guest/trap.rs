@@ -1,0 +1,145 @@
+//! Traps: the entry stubs, the IDT over them, and the dispatch to handlers that keep vector state.
+
+use core::arch::global_asm;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::block;
+use super::descriptors::{Gate, Idt};
+use super::frame::{FRAME_CR2, FRAME_RING3_GS, FRAME_VECTOR, TrapFrame};
+use super::grow;
+use super::handlers::{self, PROCESS_HANDLERS, TrapOutcome};
+use super::stacks;
+use super::vector::Vector;
+use crate::Dune;
+use crate::report;
+use crate::user::context::offsets as user;
+
+global_asm!(
+    concat!(include_str!("macros.S"), include_str!("trap.S")),
+    FRAME_CR2 = const FRAME_CR2,
+    FRAME_VECTOR = const FRAME_VECTOR,
+    FRAME_RING3_GS = const FRAME_RING3_GS,
+    STACK_LEVEL = const stacks::LEVEL,
+    STACK_SIZE = const stacks::SIZE,
+    IST_GENERAL = const block::interrupt_stack(Stack::General as usize),
+    IST_PAGE_FAULT = const block::interrupt_stack(Stack::PageFault as usize),
+    IST_DOUBLE_FAULT = const block::interrupt_stack(Stack::DoubleFault as usize),
+    IST_NMI = const block::interrupt_stack(Stack::NonMaskable as usize),
+    IST_DEBUG = const block::interrupt_stack(Stack::Debug as usize),
+    IST_MACHINE_CHECK = const block::interrupt_stack(Stack::MachineCheck as usize),
+    TRAPS = const block::TRAPS,
+    HANDLERS = const block::HANDLERS,
+    PROCESS_HANDLERS = sym PROCESS_HANDLERS,
+    VECTOR_AREA_SIZE = const block::VECTOR_AREA_SIZE,
+    VECTOR_MASK = const block::VECTOR_MASK,
+    HAS_XSAVE = const block::HAS_XSAVE,
+    USER_CONTEXT = const block::USER_CONTEXT,
+    USER_RAX = const user::RAX,
+    USER_RBX = const user::RBX,
+    USER_RCX = const user::RCX,
+    USER_RDX = const user::RDX,
+    USER_RSI = const user::RSI,
+    USER_RDI = const user::RDI,
+    USER_RBP = const user::RBP,
+    USER_R8 = const user::R8,
+    USER_R9 = const user::R9,
+    USER_R10 = const user::R10,
+    USER_R11 = const user::R11,
+    USER_R12 = const user::R12,
+    USER_R13 = const user::R13,
+    USER_R14 = const user::R14,
+    USER_R15 = const user::R15,
+    USER_RIP = const user::RIP,
+    USER_RFLAGS = const user::RFLAGS,
+    USER_RSP = const user::RSP,
+    USER_VECTOR = const user::VECTOR,
+    USER_ERROR_CODE = const user::ERROR_CODE,
+    USER_CR2 = const user::CR2,
+    EXIT_TRAP = const user::EXIT_TRAP,
+    dispatch = sym dispatch,
+);
+
+unsafe extern "C" {
+    /// 256 stubs of 16 bytes; not functions of Rust's, the IDT's targets.
+    static dune_trap_stubs: [[u8; 16]; 256];
+}
+
+/// The interrupt stacks, by their number in the TSS (IST1 to IST6). A vector that can interrupt the handler of
+/// another before that one has moved its stack needs a stack of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    General = 1,
+    PageFault = 2,
+    DoubleFault = 3,
+    NonMaskable = 4,
+    Debug = 5,
+    MachineCheck = 6,
+}
+
+impl Stack {
+    /// All of them.
+    pub(crate) const ALL: [Stack; 6] = [
+        Stack::General,
+        Stack::PageFault,
+        Stack::DoubleFault,
+        Stack::NonMaskable,
+        Stack::Debug,
+        Stack::MachineCheck,
+    ];
+
+    /// The stack that `vector` is taken on. trap.S jumps by the same rule.
+    const fn of(vector: Vector) -> Stack {
+        match vector {
+            Vector::PAGE_FAULT => Stack::PageFault,
+            Vector::DOUBLE_FAULT => Stack::DoubleFault,
+            Vector::NON_MASKABLE_INTERRUPT => Stack::NonMaskable,
+            Vector::DEBUG => Stack::Debug,
+            Vector::MACHINE_CHECK => Stack::MachineCheck,
+            _ => Stack::General,
+        }
+    }
+}
+
+/// The gates for all vectors. Ring 3 may raise #BP by INT3, as on Linux, and nothing else by INT n.
+pub(crate) fn gates() -> Idt {
+    core::array::from_fn(|number| {
+        let vector = Vector(number as u8);
+        // SAFETY: the address of a stub is taken, the stub is not read.
+        let target = unsafe { (&raw const dune_trap_stubs[number]) as u64 };
+        let ring = if vector == Vector::BREAKPOINT { 3 } else { 0 };
+        Gate::interrupt(target, Stack::of(vector) as u8, ring)
+    })
+}
+
+/// Calls the handler behind `word`, the table entry that trap.S found for the frame's vector, 0 for none.
+///
+/// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept.
+extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
+    if super::syscall::is_single_step_of_entry(frame) {
+        // Ring 3 executed SYSENTER with TF set; the step belongs to nobody.
+        frame.rflags &= !(1 << 8);
+        return;
+    }
+    // SAFETY: this code runs at ring 0 in Dune mode.
+    let dune = unsafe { Dune::assume() };
+    let Some(handler) = handlers::decode(word) else {
+        return unhandled(dune, frame, "no handler is set for this vector");
+    };
+    match catch_unwind(AssertUnwindSafe(|| handler(dune, frame))) {
+        Ok(TrapOutcome::Resume) => {}
+        Ok(TrapOutcome::Unhandled) => unhandled(dune, frame, "its handler returned Unhandled"),
+        Err(_) => {
+            report::unhandled_trap_with_signal(frame, "its handler panicked", linux_raw_sys::general::SIGABRT)
+        }
+    }
+}
+
+/// The last resort for a trap that nobody wants: a page fault may be about a mapping that has no window yet, which
+/// gets one; everything else ends the process.
+#[cold]
+fn unhandled(dune: Dune, frame: &TrapFrame, why: &str) {
+    if frame.vector() == Vector::PAGE_FAULT && grow::to(dune, frame.fault_address()) {
+        return;
+    }
+    report::unhandled_trap(frame, why)
+}

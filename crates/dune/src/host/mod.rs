@@ -1,0 +1,12 @@
+//! The host side: entering Dune mode, and the loop that serves it afterwards.
+//!
+//! [`enter`](enter::enter) builds machine, address space and thread state and switches over ([`switch`]); from then
+//! on this side of the thread is the host loop ([`run_loop`]), which makes the program's system calls ([`forward`]).
+
+pub(crate) mod enter;
+mod forward;
+mod grow;
+mod run_loop;
+mod signal_frame;
+mod switch;
+mod thread;

@@ -1,0 +1,148 @@
+//! The host loop: runs the vCPU and serves what Dune mode asks for.
+//!
+//! It shares the thread with the program like a signal handler: no allocation, no libc, no thread-local storage, no
+//! locks that the program may hold, no unwinding. Linux's own signal handlers of the program run on its stack, when
+//! a signal interrupts the run.
+
+use super::forward;
+use super::thread::HostThread;
+use crate::engine::{Exit, Machine, Vcpu};
+use crate::guest::request::kind;
+use crate::memory::Window;
+use crate::report;
+
+/// Runs Dune mode. Returns only if it did not start, with the reason in `thread.refused`.
+pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
+    let state = thread.first_state();
+    if let Err(error) = thread.vcpu.load(&state) {
+        thread.refused = Some(Exit::Failed { what: error.operation, code: error.errno.raw() as u64 });
+        return;
+    }
+    loop {
+        match thread.vcpu.run() {
+            Exit::Request => serve(thread),
+            Exit::Interrupted => thread.block.counters.interrupted += 1,
+            Exit::InterruptWindow => {
+                thread.block.counters.interrupt_windows += 1;
+                inject(thread);
+            }
+            other if !thread.entered => {
+                thread.refused = Some(other);
+                return;
+            }
+            other => report_exit(thread, other),
+        }
+    }
+}
+
+/// Answers the request in the thread block.
+#[inline(always)]
+fn serve(thread: &mut HostThread) {
+    let request = &mut thread.block.request;
+    let asked = core::mem::replace(&mut request.kind, kind::NONE);
+    if asked == kind::SYSCALL {
+        thread.block.counters.forwarded_syscalls += 1;
+        let number = thread.block.request.number;
+        let result = forward::system_call(number, &thread.block.request.arguments);
+        thread.block.request.result = result;
+        if forward::makes_mappings(number) {
+            cover(thread, number, result);
+        }
+    } else {
+        serve_own(thread, asked);
+    }
+}
+
+/// Requests of Dune's own.
+#[cold]
+fn serve_own(thread: &mut HostThread, asked: u64) {
+    let [first, ..] = thread.block.request.arguments;
+    thread.block.counters.other_requests += 1;
+    thread.block.request.result = match asked {
+        kind::ENTERED => {
+            thread.entered = true;
+            thread.block.counters.other_requests = 0;
+            0
+        }
+        kind::INTERRUPT => {
+            thread.pending_interrupts[first as usize / 64 % 4] |= 1 << (first % 64);
+            inject(thread);
+            0
+        }
+        kind::ADD_WINDOW => {
+            // SAFETY: ring 0 passes the address of a window that it holds while it waits for the answer.
+            let window = unsafe { &*(first as *const Window) };
+            match thread.machine.add_window(window) {
+                Ok(()) => 0,
+                Err(error) => error.errno.raw() as u64,
+            }
+        }
+        kind::SECOND_LEVEL_FAULTS => {
+            thread.block.counters.other_requests -= 1;
+            thread.vcpu.second_level_faults().unwrap_or(u64::MAX)
+        }
+        _ => report_registers(thread, format_args!("HLT in Dune mode without a request"), SIGSEGV),
+    };
+}
+
+/// Gives a window to the mapping that system call `number` has just made at `address`, unless it has one.
+#[cold]
+fn cover(thread: &HostThread, number: u64, address: u64) {
+    if crate::sys::result(address).is_err() || forward::is_covered(thread.memory, address) {
+        return;
+    }
+    if let Err(error) = super::grow::from_host(thread.memory, &thread.machine, address) {
+        report::message(format_args!(
+            "dune: system call {number} mapped memory at {address:#x} that Dune mode can not reach: {error}"
+        ));
+    }
+}
+
+/// Hands the lowest pending interrupt to the vCPU, or asks to be told when it can take one.
+fn inject(thread: &mut HostThread) {
+    if let Some(word) = thread.pending_interrupts.iter().position(|&bits| bits != 0) {
+        let bit = thread.pending_interrupts[word].trailing_zeros();
+        if thread.vcpu.try_interrupt((word as u32 * 64 + bit) as u8) {
+            thread.pending_interrupts[word] &= !(1 << bit);
+        }
+    }
+    let waiting = thread.pending_interrupts.iter().any(|&bits| bits != 0);
+    thread.vcpu.request_interrupt_window(waiting);
+}
+
+use linux_raw_sys::general::{SIGABRT, SIGBUS, SIGSEGV};
+
+/// Ends the process for an exit that Dune mode can not survive.
+#[cold]
+fn report_exit(thread: &HostThread, exit: Exit) -> ! {
+    match exit {
+        Exit::Shutdown => report_registers(thread, format_args!("triple fault in Dune mode"), SIGSEGV),
+        Exit::SecondLevelFault => report_registers(
+            thread,
+            format_args!("access to memory that Linux has not mapped, or not for this kind of access"),
+            SIGSEGV,
+        ),
+        Exit::OutsideWindows { gpa } => report_registers(
+            thread,
+            format_args!("access to guest-physical address {gpa:#x}, which has no window"),
+            SIGBUS,
+        ),
+        Exit::PortAccess { port } => {
+            report_registers(thread, format_args!("access to I/O port {port:#x}"), SIGSEGV)
+        }
+        Exit::EntryFailed { reason } => report_registers(
+            thread,
+            format_args!("the CPU refused to go on in Dune mode (hardware reason {reason:#x})"),
+            SIGABRT,
+        ),
+        Exit::Failed { what, code } => report_registers(thread, format_args!("{what} {code}"), SIGABRT),
+        Exit::Request | Exit::Interrupted | Exit::InterruptWindow => {
+            report_registers(thread, format_args!("exit {exit:?} in the wrong place"), SIGABRT)
+        }
+    }
+}
+
+#[cold]
+fn report_registers(thread: &HostThread, what: core::fmt::Arguments<'_>, signal: u32) -> ! {
+    report::stopped(what, thread.vcpu.registers().as_ref(), signal)
+}

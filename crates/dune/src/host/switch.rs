@@ -1,0 +1,66 @@
+//! The switch in the middle of a function: the stack of `enter` becomes Dune mode's, the host loop gets its own.
+
+use core::arch::naked_asm;
+use core::mem::offset_of;
+
+use super::run_loop::host_loop;
+use super::thread::HostThread;
+use crate::guest::block::REQUEST_KIND;
+use crate::guest::request::kind;
+
+/// Where Dune mode starts: filled in by [`switch`].
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Continuation {
+    pub rip: u64,
+    pub rsp: u64,
+}
+
+/// Enters Dune mode. Returns 0 in Dune mode, or 1 in host mode if the CPU did not start it.
+///
+/// # Safety
+///
+/// 1. `loop_stack` is the top of an unused stack, 16-byte aligned. 2. `thread` has a vCPU whose GS base will be the
+/// thread's block, and windows that cover this code, the current stack and the block. 3. If it returns 0, everything
+/// `thread` refers to stays alive until the thread ends.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread) -> u64 {
+    // ABI: System V on both returns. Callee-saved registers travel on the stack, which both sides share; vector state
+    // and segment bases are loaded into the vCPU.
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "lea rax, [rip + 2f]",
+        "mov [rsi + {RIP}], rax",
+        "mov [rsi + {RSP}], rsp",
+        "mov rbx, rsi",
+        "mov rsp, rdi",
+        "mov rdi, rsi",
+        "call {host_loop}", // extern "C" fn host_loop(&mut HostThread); returns only if Dune mode did not start
+        "mov rsp, [rbx + {RSP}]",
+        "mov eax, 1",
+        "jmp 3f",
+        // First instruction in Dune mode: only RSP, the segments and the vector state are set.
+        "2:",
+        "mov qword ptr gs:[{KIND}], {ENTERED}",
+        "hlt",
+        "xor eax, eax",
+        "3:",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+        RIP = const offset_of!(HostThread, continuation) + offset_of!(Continuation, rip),
+        RSP = const offset_of!(HostThread, continuation) + offset_of!(Continuation, rsp),
+        host_loop = sym host_loop,
+        KIND = const REQUEST_KIND,
+        ENTERED = const kind::ENTERED,
+    )
+}

@@ -1,0 +1,150 @@
+//! Safe, direct use of the CPU's privileged features for an ordinary Linux process.
+//!
+//! [`enter`] puts the calling thread into *Dune mode*: ring 0 of a virtual machine that is the process itself. It
+//! keeps its memory, files and system calls, and gains exceptions ([`Dune::set_handler`]), page tables
+//! ([`Dune::page_tables`], [`memory`]), privilege rings ([`user`]) and segmentation. Linux stays protected by the
+//! hardware: Dune mode can ask nothing of it that the process could not ask before.
+//!
+//! ```no_run
+//! let dune = dune::enter()?;
+//! println!("hello from ring 0; exits so far: {}", dune.counters().exits());
+//! # Ok::<(), dune::EnterError>(())
+//! ```
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("Dune runs on x86-64 Linux: it is made of that CPU's privileged features");
+
+pub mod counters;
+pub mod cpu;
+pub mod doctor;
+mod engine;
+mod error;
+mod guest;
+mod host;
+pub mod memory;
+mod report;
+mod symbol;
+mod sys;
+pub mod user;
+
+use core::marker::PhantomData;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+pub use counters::Counters;
+pub use error::{EngineError, EnterError, HandlerError, SegmentError, UserError};
+pub use guest::{Handler, LeanHandler, TrapFrame, TrapOutcome, Vector};
+pub use sys::Errno;
+
+use memory::{EditError, Memory, PageTables};
+
+/// Proof that the calling thread is in Dune mode.
+///
+/// Only [`enter`] and trap handlers get one; privileged operations are its methods. It stays on its thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Dune {
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl Dune {
+    /// The token.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread is at ring 0 in Dune mode.
+    pub(crate) unsafe fn assume() -> Dune {
+        Dune { _not_send: PhantomData }
+    }
+
+    /// The page tables of the process, locked for editing until the value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError::Busy`] if somebody holds them, for example the code that a trap handler interrupted.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use dune::memory::{PagePermissions, PageRange};
+    /// use x86_64::VirtAddr;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = 0x7000_0000_0000;
+    /// let dune = dune::enter()?;
+    /// let page = PageRange::new(VirtAddr::new(address), 4096)?;
+    /// dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn page_tables(self) -> Result<PageTables<'static>, EditError> {
+        self.memory().page_tables()
+    }
+
+    /// The memory of the process as Dune mode sees it: windows, frames, address spaces.
+    pub fn memory(self) -> &'static Memory {
+        // SAFETY: set before the first token was handed out, and never freed.
+        unsafe { &*MEMORY.load(Ordering::Acquire) }
+    }
+}
+
+static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(null_mut());
+
+fn set_memory(memory: &'static Memory) {
+    MEMORY.store(core::ptr::from_ref(memory).cast_mut(), Ordering::Release);
+}
+
+/// How to enter Dune mode. [`enter`] takes the defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) frame_arena: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { frame_arena: 1 << 30 }
+    }
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new() -> Config {
+        Config::default()
+    }
+
+    /// Address space in bytes to reserve for frames that the library owns: page tables and what the program
+    /// allocates from [`Memory::frames`]. Memory is used as frames are. Default: 1 GiB.
+    #[must_use]
+    pub fn frame_arena(mut self, bytes: u64) -> Config {
+        self.frame_arena = bytes;
+        self
+    }
+
+    /// Enters Dune mode: returns in the same thread, on the same stack, at ring 0.
+    ///
+    /// # Errors
+    ///
+    /// [`EnterError`]; the process is then as it was before.
+    pub fn enter(&self) -> Result<Dune, EnterError> {
+        host::enter::enter(self)
+    }
+}
+
+/// Enters Dune mode with the default [`Config`].
+///
+/// Everything the process had goes on: memory, files, system calls. For now one thread per process can enter, and
+/// signal handlers run in host mode, outside of Dune mode.
+///
+/// # Errors
+///
+/// [`EnterError`]; the process is then as it was before.
+///
+/// # Example
+///
+/// ```no_run
+/// let dune = dune::enter()?;
+/// println!("in ring 0: {}", dune::cpu::in_dune_mode());
+/// # Ok::<(), dune::EnterError>(())
+/// ```
+pub fn enter() -> Result<Dune, EnterError> {
+    Config::default().enter()
+}

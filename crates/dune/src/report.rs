@@ -1,0 +1,134 @@
+//! Reports that end the process, from either side, without allocating.
+//!
+//! A report is written to standard error in one piece, then the process ends by the signal that Linux would have
+//! sent, so that its exit status is the true one.
+
+use core::fmt::{self, Write};
+use core::mem::MaybeUninit;
+
+use linux_raw_sys::general::{
+    __NR_exit_group, __NR_getpid, __NR_gettid, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_tgkill,
+    __NR_write, SIG_UNBLOCK,
+};
+
+use crate::guest::{TrapFrame, Vector};
+use crate::symbol;
+use crate::sys;
+
+const STDERR: u64 = 2;
+
+/// Text on the stack; what does not fit is cut.
+struct Text {
+    bytes: [MaybeUninit<u8>; 4096],
+    length: usize,
+}
+
+impl Text {
+    fn new() -> Text {
+        Text { bytes: [MaybeUninit::uninit(); 4096], length: 0 }
+    }
+
+    fn write_to_stderr(&self) {
+        let (address, length) = (self.bytes.as_ptr() as u64, self.length as u64);
+        // SAFETY: write(2) reads the `length` bytes that have been filled.
+        let _ = unsafe { sys::raw(__NR_write, [STDERR, address, length, 0, 0, 0]) };
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.bytes[self.length..];
+        let length = text.len().min(room.len());
+        for (to, from) in room.iter_mut().zip(text.bytes()) {
+            to.write(from);
+        }
+        self.length += length;
+        Ok(())
+    }
+}
+
+/// Writes one line to standard error.
+pub(crate) fn message(text: fmt::Arguments<'_>) {
+    let mut out = Text::new();
+    let _ = writeln!(out, "{text}");
+    out.write_to_stderr();
+}
+
+/// Ends the process by SIGABRT after writing `text`.
+pub(crate) fn fatal(text: fmt::Arguments<'_>) -> ! {
+    message(format_args!("dune: {text}"));
+    die(linux_raw_sys::general::SIGABRT)
+}
+
+/// Reports a trap that nobody handled and ends the process by the signal that Linux has for it.
+pub(crate) fn unhandled_trap(frame: &TrapFrame, why: &str) -> ! {
+    unhandled_trap_with_signal(frame, why, frame.vector().signal())
+}
+
+/// As [`unhandled_trap`] with a signal of the caller's choice.
+pub(crate) fn unhandled_trap_with_signal(frame: &TrapFrame, why: &str, signal: u32) -> ! {
+    let mut out = Text::new();
+    let vector = frame.vector();
+    let _ = write!(
+        out,
+        "dune: unhandled trap {vector} in Dune mode: {why}\n  error code {:#x}",
+        frame.error_code
+    );
+    if vector == Vector::PAGE_FAULT {
+        let _ = write!(out, " {:?}, address (cr2) {:#x}", frame.page_fault_error(), frame.cr2);
+    }
+    let _ = writeln!(out);
+    let _ = symbol::describe(frame.rip, &mut out);
+    let _ = write!(out, "{frame:?}");
+    out.write_to_stderr();
+    die(signal)
+}
+
+/// Ends the process by `signal` as if nobody had ever caught or blocked it.
+pub(crate) fn die(signal: u32) -> ! {
+    // struct kernel_sigaction: handler (SIG_DFL), flags, restorer, mask.
+    let default = [0u64; 4];
+    let only = 1u64 << (signal - 1);
+    // SAFETY: the calls read `default` and `only`; the rest ends the process.
+    unsafe {
+        let _ = sys::raw(__NR_rt_sigaction, [signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);
+        let _ = sys::raw(__NR_rt_sigprocmask, [SIG_UNBLOCK.into(), (&raw const only) as u64, 0, 8, 0, 0]);
+        let process = sys::raw(__NR_getpid, [0; 6]);
+        let thread = sys::raw(__NR_gettid, [0; 6]);
+        let _ = sys::raw(__NR_tgkill, [process, thread, signal.into(), 0, 0, 0]);
+        loop {
+            // Not reached where signals work; the shell's convention otherwise.
+            let _ = sys::raw(__NR_exit_group, [u64::from(128 + signal), 0, 0, 0, 0, 0]);
+        }
+    }
+}
+
+/// Reports from the host loop that Dune mode can not go on, and ends the process by `signal`.
+pub(crate) fn stopped(
+    what: fmt::Arguments<'_>,
+    registers: Option<&crate::engine::RegisterDump>,
+    signal: u32,
+) -> ! {
+    let mut out = Text::new();
+    let _ = writeln!(out, "dune: Dune mode stopped: {what}");
+    if let Some(registers) = registers {
+        let _ = symbol::describe(registers.rip, &mut out);
+        let _ = writeln!(
+            out,
+            "  rip {:#018x}  cs {:#06x}  rflags {:#010x}  ss {:#06x}  cr2 {:#018x}  cr3 {:#018x}",
+            registers.rip, registers.cs, registers.rflags, registers.ss, registers.cr2, registers.cr3
+        );
+        const NAMES: [&str; 16] = [
+            "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
+            "r14", "r15",
+        ];
+        for (names, values) in NAMES.chunks(4).zip(registers.general.chunks(4)) {
+            for (name, value) in names.iter().zip(values) {
+                let _ = write!(out, "  {name:<3} {value:#018x}");
+            }
+            let _ = writeln!(out);
+        }
+    }
+    out.write_to_stderr();
+    die(signal)
+}

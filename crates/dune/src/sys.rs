@@ -1,0 +1,98 @@
+//! Raw Linux system calls that work the same on both sides.
+//!
+//! The host loop runs on the stack of nobody and with the thread-local storage of the program, so it must not
+//! touch libc's `errno` (design.md §3.1); code in Dune mode may have interrupted libc anywhere, so it must not
+//! either. Both use these functions: the `SYSCALL` instruction reaches Linux from host mode, and Dune's own
+//! system-call entry, which forwards to Linux, from Dune mode.
+//!
+//! # Safety
+//!
+//! This module only moves registers. What a call does to memory is the caller's business, hence the functions
+//! are `unsafe` where the kernel may write to or unmap what Rust owns.
+
+use core::arch::asm;
+use core::fmt;
+
+/// A Linux error number as the kernel returns it, 1..=4095.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(u16);
+
+impl Errno {
+    /// The error number `raw`, as in `errno(3)`.
+    pub const fn from_raw(raw: u32) -> Errno {
+        Errno(raw as u16)
+    }
+
+    /// The number, as in `errno(3)`.
+    pub const fn raw(self) -> i32 {
+        self.0 as i32
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Errno({}: {self})", self.0)
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.raw()), f)
+    }
+}
+
+/// Splits the kernel's return value into a value and an error number.
+pub const fn result(value: u64) -> Result<u64, Errno> {
+    if value > -4096i64 as u64 { Err(Errno(value.wrapping_neg() as u16)) } else { Ok(value) }
+}
+
+/// The system call `number` with up to six arguments, unchecked; the raw return value, `-errno` on failure.
+///
+/// # Safety
+///
+/// The call must not touch memory that Rust code relies on, as `mmap(MAP_FIXED)`, `munmap` or `read` into a
+/// borrowed buffer would.
+#[inline(always)]
+pub unsafe fn raw(number: u32, args: [u64; 6]) -> u64 {
+    // SAFETY: the caller's obligation is the same.
+    unsafe { raw_number(u64::from(number), args) }
+}
+
+/// As [`raw`], with the whole register that holds the number, for calls that are passed on unseen.
+///
+/// # Safety
+///
+/// As for [`raw`].
+#[inline(always)]
+pub unsafe fn raw_number(number: u64, args: [u64; 6]) -> u64 {
+    let value: u64;
+    // SAFETY: 1. the caller vouches for what the call does to memory; 2. SYSCALL overwrites RCX and R11 only,
+    // both declared; 3. no `nomem`: the kernel reads and writes memory.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => value,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    value
+}
+
+/// As [`raw`], with the return value split into value and error.
+///
+/// # Safety
+///
+/// As for [`raw`].
+#[inline(always)]
+pub unsafe fn call(number: u32, args: [u64; 6]) -> Result<u64, Errno> {
+    // SAFETY: the caller's obligation is the same.
+    result(unsafe { raw(number, args) })
+}

@@ -1,0 +1,183 @@
+//! The registers of ring-3 code, and what brings it back to ring 0.
+
+use core::fmt;
+use core::ptr::NonNull;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+use crate::cpu;
+use crate::guest::Vector;
+
+/// Flag bit that every ring-3 program runs with, the low bit of IOPL: it tells the system-call entry where a
+/// SYSCALL came from (see guest/syscall.S). It grants nothing: port access and CLI need CPL ≤ IOPL.
+const RING3_MARK: u64 = 1 << 12;
+const INTERRUPTS_ON: u64 = 1 << 9;
+const ALWAYS_ONE: u64 = 1 << 1;
+/// Flags that ring-3 code may set for itself: CF PF AF ZF SF TF DF OF AC ID.
+const RING3_FLAGS: u64 = 0x24_0dd5;
+
+/// By which instruction ring 0 enters ring 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum ReturnBy {
+    /// IRET: loads all registers. The default.
+    #[default]
+    Iret = 0,
+    /// SYSRET: faster; RCX and R11 are lost, as after a system call on Linux.
+    Sysret = 1,
+    /// SYSEXIT: as fast; RCX and RDX are lost. Intel only in 64-bit code (AMD APM vol. 3 SYSEXIT: "not valid in
+    /// long mode").
+    Sysexit = 2,
+}
+
+/// General registers, instruction pointer, flags and segment bases of ring-3 code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the registers' names say what they are")]
+pub struct UserRegisters {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rbp: u64,
+    pub rsp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rip: u64,
+    pub rflags: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
+}
+
+/// Why ring-3 code came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserExit {
+    /// It executed SYSCALL or SYSENTER: the registers hold number and arguments, RIP is the next instruction.
+    SystemCall,
+    /// It took a trap.
+    Trap {
+        /// The vector.
+        vector: Vector,
+        /// The CPU's error code, 0 where the vector has none.
+        error_code: u64,
+        /// The address a page fault is about; without meaning for other vectors.
+        address: u64,
+    },
+}
+
+/// Ring-3 code that can be run: its registers and its vector state.
+///
+/// See [`Dune::run_user`](crate::Dune::run_user) for an example.
+#[repr(C)]
+pub struct UserContext {
+    /// The registers; edit them between runs.
+    pub registers: UserRegisters,
+    vector: u64,
+    error_code: u64,
+    cr2: u64,
+    vector_area: NonNull<u8>,
+    return_by: ReturnBy,
+    area_size: u32,
+}
+
+/// Offsets and exit numbers for the assembly.
+pub(crate) mod offsets {
+    use super::{ReturnBy, UserContext, UserRegisters};
+    use core::mem::offset_of;
+
+    macro_rules! registers {
+        ($($name:ident $field:ident)*) => {
+            $(pub(crate) const $name: usize =
+                offset_of!(UserContext, registers) + offset_of!(UserRegisters, $field);)*
+        };
+    }
+    registers! {
+        RAX rax RBX rbx RCX rcx RDX rdx RSI rsi RDI rdi RBP rbp RSP rsp R8 r8 R9 r9 R10 r10 R11 r11 R12 r12 R13 r13
+        R14 r14 R15 r15 RIP rip RFLAGS rflags FS_BASE fs_base GS_BASE gs_base
+    }
+    pub(crate) const VECTOR: usize = offset_of!(UserContext, vector);
+    pub(crate) const ERROR_CODE: usize = offset_of!(UserContext, error_code);
+    pub(crate) const CR2: usize = offset_of!(UserContext, cr2);
+    pub(crate) const VECTOR_AREA: usize = offset_of!(UserContext, vector_area);
+    pub(crate) const RETURN_BY: usize = offset_of!(UserContext, return_by);
+    pub(crate) const BY_SYSRET: u32 = ReturnBy::Sysret as u32;
+    pub(crate) const EXIT_SYSCALL: u32 = 0;
+    pub(crate) const EXIT_TRAP: u32 = 1;
+}
+
+const AREA_ALIGNMENT: usize = 64;
+
+impl UserContext {
+    /// Ring-3 code that starts at `entry` with stack pointer `stack` and everything else zero; the vector state is
+    /// the CPU's initial one, with all floating-point exceptions masked.
+    pub fn new(entry: u64, stack: u64) -> UserContext {
+        let area_size = cpu::vector_state().area_size;
+        let layout = UserContext::area_layout(area_size);
+        // SAFETY: the layout has a size of at least 512 bytes.
+        let area = unsafe { alloc_zeroed(layout) };
+        let Some(vector_area) = NonNull::new(area) else { handle_alloc_error(layout) };
+        // The legacy part's control words (Intel SDM vol. 1 §13.4.1): x87 control word, MXCSR. With a zero
+        // XSTATE_BV XRSTOR takes the initial state for the rest, but MXCSR is always loaded.
+        // SAFETY: both offsets lie in the first 512 bytes of the area.
+        unsafe {
+            area.cast::<u16>().write(0x37f);
+            area.add(24).cast::<u32>().write(0x1f80);
+        }
+        UserContext {
+            registers: UserRegisters { rip: entry, rsp: stack, ..Default::default() },
+            vector: 0,
+            error_code: 0,
+            cr2: 0,
+            vector_area,
+            return_by: ReturnBy::Iret,
+            area_size: area_size as u32,
+        }
+    }
+
+    fn area_layout(size: usize) -> Layout {
+        Layout::from_size_align(size.max(512), AREA_ALIGNMENT).expect("an XSAVE area is a few KiB")
+    }
+
+    /// By which instruction the next run enters ring 3.
+    pub fn return_by(&self) -> ReturnBy {
+        self.return_by
+    }
+
+    pub(super) fn set_return_by(&mut self, by: ReturnBy) {
+        self.return_by = by;
+    }
+
+    /// Forces the flags that ring 3 does not choose.
+    #[inline(always)]
+    pub(super) fn seal_flags(&mut self) {
+        self.registers.rflags = self.registers.rflags & RING3_FLAGS | RING3_MARK | INTERRUPTS_ON | ALWAYS_ONE;
+    }
+
+    /// The trap that the assembly stored.
+    pub(super) fn trap(&self) -> UserExit {
+        UserExit::Trap { vector: Vector(self.vector as u8), error_code: self.error_code, address: self.cr2 }
+    }
+}
+
+impl Drop for UserContext {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout.
+        unsafe { dealloc(self.vector_area.as_ptr(), UserContext::area_layout(self.area_size as usize)) };
+    }
+}
+
+impl fmt::Debug for UserContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserContext")
+            .field("registers", &self.registers)
+            .field("return_by", &self.return_by)
+            .finish_non_exhaustive()
+    }
+}
