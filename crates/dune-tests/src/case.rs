@@ -1,0 +1,155 @@
+//! One case: what runs in the child process, and how that process has to end.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::{Completion, Failed};
+
+/// What a case returns: an error is a failure, but for [`Skip`].
+pub type CaseResult = Result<(), Box<dyn std::error::Error>>;
+
+/// The error of a case that can not run here, with the reason.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// How the child process has to end.
+#[derive(Debug, Clone, Copy)]
+pub enum Ending {
+    /// With exit status 0.
+    Success,
+    /// By this signal, having written all these texts to standard error.
+    Signal(i32, &'static [&'static str]),
+    /// With this exit status.
+    Status(i32),
+}
+
+/// A test case.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// `subject::what_holds`.
+    pub name: &'static str,
+    /// Runs in a process of its own.
+    pub body: fn() -> CaseResult,
+    /// How that process has to end.
+    pub ending: Ending,
+}
+
+/// Exit status of a skipped case: Automake's.
+const SKIPPED: i32 = 77;
+const LIMIT: Duration = Duration::from_secs(120);
+
+impl Case {
+    /// A case that has to succeed.
+    pub const fn new(name: &'static str, body: fn() -> CaseResult) -> Case {
+        Case { name, body, ending: Ending::Success }
+    }
+
+    /// The same case with another ending.
+    pub const fn ends(self, ending: Ending) -> Case {
+        Case { ending, ..self }
+    }
+
+    /// Runs the case in a child process and judges its end.
+    pub fn run_in_child(self) -> Result<Completion, Failed> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["--case", self.name]);
+        let end = run_limited(command, LIMIT)?;
+        if end.status.code() == Some(SKIPPED) {
+            let reason = end.stdout.lines().last().unwrap_or_default().to_owned();
+            println!("skip {}: {reason}", self.name);
+            return Ok(Completion::ignored_with(reason));
+        }
+        let good = match self.ending {
+            Ending::Success => end.status.success(),
+            Ending::Status(status) => end.status.code() == Some(status),
+            Ending::Signal(signal, texts) => {
+                end.status.signal() == Some(signal) && texts.iter().all(|text| end.stderr.contains(text))
+            }
+        };
+        if good { Ok(Completion::Completed) } else { Err(end.complaint(&self.ending).into()) }
+    }
+}
+
+/// Runs the body of the case called `name` in this process.
+pub fn run_here(cases: Vec<Case>, name: &str) -> ExitCode {
+    let Some(case) = cases.iter().find(|case| case.name == name) else {
+        eprintln!("dune-tests: no case is called {name}; `dune-tests --list` shows their names");
+        return ExitCode::from(2);
+    };
+    match (case.body)() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Skip>() => {
+            println!("{error}");
+            ExitCode::from(SKIPPED as u8)
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How a child process ended and what it wrote.
+#[derive(Debug)]
+pub struct End {
+    /// Its wait status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl End {
+    /// Why this is not the end that was expected.
+    pub fn complaint(&self, expected: &Ending) -> String {
+        format!(
+            "expected {expected:?}, got {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.status, self.stdout, self.stderr
+        )
+    }
+}
+
+/// Runs `command` to its end and collects what it writes; kills it after `limit`.
+pub fn run_limited(mut command: Command, limit: Duration) -> Result<End, Failed> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("{command:?} did not start: {error}"))?;
+    let stdout = read_all(child.stdout.take().expect("piped"));
+    let stderr = read_all(child.stderr.take().expect("piped"));
+    let (ended, timer) = mpsc::channel::<()>();
+    let id = child.id();
+    let watchdog = thread::spawn(move || {
+        if timer.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = writeln!(std::io::stderr(), "time limit of {limit:?} reached");
+            // SAFETY: kill touches no memory; the child has not been waited for, so the id is its own.
+            unsafe { libc::kill(id as i32, libc::SIGKILL) };
+        }
+    });
+    let stdout = stdout.join().unwrap_or_default();
+    let stderr = stderr.join().unwrap_or_default();
+    let status = child.wait().map_err(|error| format!("{command:?} could not be waited for: {error}"))?;
+    drop(ended);
+    let _ = watchdog.join();
+    Ok(End { status, stdout, stderr })
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
