@@ -1,0 +1,143 @@
+//! The command line.
+
+use crate::machine::{MachineName, memory_in_mib};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Development tasks of this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+/// The tasks.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Run a command inside a machine that has the workspace's release binaries on its PATH.
+    ///
+    /// The machine's output is streamed as it comes and the command's exit status is passed on. The time limit
+    /// gives status 124, Ctrl-C 130, a machine that cannot start or dies 125.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask vm -- dune doctor\n  \
+        cargo xtask vm --machine vtx -- dune bench\n  \
+        cargo xtask vm --machine svm --smp 4 --timeout 60 -- sh -c 'nproc; ls -l /dev/kvm'")]
+    Vm(VmArguments),
+
+    /// Show Dune at work: `dune doctor`, a real program in Dune mode, the paper's tables.
+    ///
+    /// Runs on this computer where it has virtualization hardware, else on the emulated Intel machine.
+    Demo(DemoArguments),
+
+    /// Run all checks and tests; the last line counts them.
+    ///
+    /// rustfmt, clippy, unit and doc tests and the documentation on this computer, then the integration suite on svm
+    /// and vtx, and on this computer too where it has virtualization hardware. With --machine or names of tests: only
+    /// the integration suite.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask test\n  \
+        cargo xtask test --machine svm\n  \
+        cargo xtask test --machine svm -- page_fault")]
+    Test(TestArguments),
+
+    /// Measure the paper's tables on the emulated machines and write docs/results.md anew.
+    ///
+    /// What lies between `<!-- notes -->` and `<!-- /notes -->` there is kept.
+    Results(ResultsArguments),
+}
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Where to run it.
+    #[arg(long, value_enum)]
+    pub machine: Option<MachineName>,
+
+    /// End it after this many seconds, boot included.
+    #[arg(long, value_name = "S", default_value = "1800", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub struct TestArguments {
+    /// Run only the integration suite, on this machine; may be given several times.
+    #[arg(long, value_enum)]
+    pub machine: Vec<MachineName>,
+
+    /// Give up on a machine after this many seconds, boot included.
+    #[arg(long, value_name = "S", default_value = "1200", value_parser = seconds)]
+    pub timeout: Duration,
+
+    /// Arguments of the integration suite: names of tests to run.
+    #[arg(last = true, value_name = "TESTS")]
+    pub filter: Vec<OsString>,
+}
+
+/// Arguments of `cargo xtask results`.
+#[derive(Debug, Args)]
+pub struct ResultsArguments {
+    /// Measure only on this machine, svm or vtx, and keep the other's tables; may be given several times.
+    #[arg(long, value_enum)]
+    pub machine: Vec<MachineName>,
+
+    /// More words for the kernel's command line, for example mitigations=off; the page names them.
+    #[arg(long, value_name = "KERNEL_ARGS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+
+    /// Give up on a machine after this many seconds, boot included.
+    #[arg(long, value_name = "S", default_value = "1800", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// Arguments of `cargo xtask vm`.
+#[derive(Debug, Args)]
+pub struct VmArguments {
+    /// Where to run: `host` where hardware virtualization is really there, else `svm`, unless you say.
+    #[arg(long, value_enum)]
+    pub machine: Option<MachineName>,
+
+    /// Processors of the machine (default: 2 on svm, 1 on vtx, which can have no more).
+    #[arg(long, value_name = "N")]
+    pub smp: Option<u32>,
+
+    /// Memory of the machine, for example 512M or 4G (default: 2G on svm, 512M on vtx).
+    #[arg(long, value_name = "M", value_parser = memory_in_mib)]
+    pub memory: Option<u32>,
+
+    /// A directory to lay over the machine's root.
+    #[arg(long, value_name = "DIR")]
+    pub overlay: Option<PathBuf>,
+
+    /// A kernel to boot in place of Debian's.
+    #[arg(long, value_name = "VMLINUZ", requires = "modules")]
+    pub kernel: Option<PathBuf>,
+
+    /// That kernel's modules, as in /lib/modules/VERSION.
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    pub modules: Option<PathBuf>,
+
+    /// More words for the kernel's command line, for example mitigations=off.
+    #[arg(long, value_name = "KERNEL_ARGS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+
+    /// End the machine after this many seconds, boot included.
+    #[arg(long, value_name = "S", default_value = "1800", value_parser = seconds)]
+    pub timeout: Duration,
+
+    /// The command to run and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Parses a time limit.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a whole number of seconds above 0 is wanted".to_owned()),
+        Ok(number) => Ok(Duration::from_secs(number)),
+    }
+}

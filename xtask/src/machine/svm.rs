@@ -1,0 +1,35 @@
+//! `svm`: QEMU translates the guest's code; its `max` processor with SVM and nested paging.
+
+use super::emulated::{Parts, Started};
+use crate::error::Result;
+use crate::packages;
+use crate::process::Running;
+
+/// What its kernel must be told.
+pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1";
+
+/// Starts the emulator.
+pub fn start(parts: &Parts<'_>) -> Result<Started> {
+    let qemu = packages::qemu()?;
+    let mut command = qemu.command();
+    let tree = &qemu.tree;
+    // Where an installed QEMU looks anyway; a fetched one is told.
+    for folder in ["usr/share/qemu", "usr/share/seabios"] {
+        command.arg("-L").arg(tree.join(folder));
+    }
+    command
+        .env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"))
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args(["-accel", "tcg", "-cpu", "max,+svm"])
+        .args(["-smp", &parts.processors.to_string(), "-m", &format!("{}M", parts.memory)])
+        .arg("-serial")
+        .arg(format!("file:{}", parts.console.display()))
+        .arg("-kernel")
+        .arg(parts.kernel)
+        .arg("-initrd")
+        .arg(parts.initramfs)
+        .args(["-append", parts.kernel_arguments])
+        .stdout(parts.log()?)
+        .stderr(parts.log()?);
+    Ok(Started::new(Running::start(&mut command)?))
+}

@@ -1,0 +1,249 @@
+//! apt with a state of its own, so that it needs no root's rights and touches nothing of the system.
+
+use super::Set;
+use crate::error::{Error, Result};
+use crate::process::{self, find_program, mortal_command};
+use crate::progress::Step;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// Package lists older than this may name versions that are gone from the mirror.
+const LISTS_MAX_AGE: Duration = Duration::from_secs(12 * 3600);
+
+/// apt, configured.
+#[derive(Debug)]
+pub struct Apt {
+    folder: PathBuf,
+}
+
+impl Apt {
+    /// Sets apt up below `folder` with fresh package lists.
+    pub fn new(folder: &Path, set: &Set) -> Result<Self> {
+        if find_program("apt-get").is_none() || find_program("dpkg-deb").is_none() {
+            return Err(Error::NoApt { what: set.name, remedy: set.remedy.to_owned() });
+        }
+        for name in ["lists/partial", "cache/archives/partial", "sources.d"] {
+            let path = folder.join(name);
+            fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
+        }
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(Error::file("write", &path))
+        };
+        // As if nothing were installed: what this computer has, and in which mixture of versions, does not matter.
+        write("status", "")?;
+        let mut config = configuration(folder);
+        let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        if let Some(sources) = debian_sources(&system) {
+            write("sources.list", &sources)?;
+            config += &format!(
+                "Dir::Etc::sourcelist \"{0}/sources.list\";\nDir::Etc::sourceparts \"{0}/sources.d\";\n",
+                folder.display()
+            );
+        }
+        write("apt.conf", &config)?;
+        let apt = Self { folder: folder.to_owned() };
+        if !apt.is_fresh() {
+            apt.update()?;
+        }
+        Ok(apt)
+    }
+
+    /// Fetches the package lists.
+    pub fn update(&self) -> Result<()> {
+        let step = Step::measured("fetching the package lists");
+        let mut command = self.command("apt-get");
+        command.args(["-q", "-o", "APT::Status-Fd=1", "-o", "APT::Update::Error-Mode=any", "update"]);
+        process::run_with(&mut command, |line| show_progress(line, &step))?;
+        let stamp = self.folder.join("updated");
+        fs::write(&stamp, "").map_err(Error::file("write", &stamp))
+    }
+
+    /// Whether the package lists were fetched lately.
+    fn is_fresh(&self) -> bool {
+        let fetched = fs::metadata(self.folder.join("updated")).and_then(|meta| meta.modified());
+        fetched.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < LISTS_MAX_AGE))
+    }
+
+    /// Downloads what `set` needs into `folder`; gives the packages, each as `name=version`.
+    pub fn fetch(&self, set: &Set, folder: &Path) -> Result<Vec<String>> {
+        let packages = self.resolve(set)?;
+        let step = Step::measured(&format!("downloading {} ({} packages)", set.name, packages.len()));
+        self.download(&packages, folder, &step)?;
+        Ok(packages)
+    }
+
+    /// The packages to fetch for `set`, each as `name=version`.
+    fn resolve(&self, set: &Set) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for choice in set.packages {
+            let known = choice.split('|').find_map(|name| Some((name, self.describe(name)?)));
+            let Some((name, description)) = known else {
+                return Err(Error::NoPackage { wanted: (*choice).to_owned(), remedy: set.remedy.to_owned() });
+            };
+            names.push(concrete_kernel(&description).unwrap_or_else(|| name.to_owned()));
+        }
+        let mut command = self.command("apt-get");
+        command.args(["-q", "--simulate", "--no-install-recommends", "install"]).args(&names);
+        let output = process::run(&mut command)?;
+        let plan = planned(&output);
+        let wanted =
+            |name: &str| names.iter().any(|other| other == name) || (set.libraries && is_library(name));
+        Ok(plan
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, version)| format!("{name}={version}"))
+            .collect())
+    }
+
+    /// What the package lists say of a package, if they know it.
+    fn describe(&self, name: &str) -> Option<String> {
+        let mut command = self.command("apt-cache");
+        let text = process::run(command.args(["show", "--no-all-versions", name])).ok()?;
+        (!text.trim().is_empty()).then_some(text)
+    }
+
+    /// Fetches `packages` into `folder`; apt checks them against the signed lists, and keeps those already there.
+    fn download(&self, packages: &[String], folder: &Path, step: &Step) -> Result<()> {
+        let mut command = self.command("apt-get");
+        command.args(["-q", "-o", "APT::Status-Fd=1", "download"]).args(packages).current_dir(folder);
+        process::run_with(&mut command, |line| show_progress(line, step))?;
+        Ok(())
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = mortal_command(program);
+        command.env("APT_CONFIG", self.folder.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+}
+
+/// The downloaded file of each package.
+pub fn files_of(packages: &[String], folder: &Path) -> Result<Vec<PathBuf>> {
+    let files: Vec<PathBuf> = fs::read_dir(folder)
+        .map_err(Error::file("list", folder))?
+        .flatten()
+        .map(|file| file.path())
+        .collect();
+    packages
+        .iter()
+        .map(|package| {
+            let start = file_name_start(package);
+            let is_it = |file: &&PathBuf| {
+                file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start))
+            };
+            files.iter().find(is_it).cloned().ok_or_else(|| Error::NoPackage {
+                wanted: package.clone(),
+                remedy: format!("apt downloaded no {start}*.deb; try again later"),
+            })
+        })
+        .collect()
+}
+
+/// How apt starts the file name of `name=version`.
+fn file_name_start(package: &str) -> String {
+    package.replacen('=', "_", 1).replace(':', "%3a") + "_"
+}
+
+/// apt's configuration for a state of its own in `folder`.
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "Dir::State::Lists \"{folder}/lists\";\n\
+         Dir::State::status \"{folder}/status\";\n\
+         Dir::Cache \"{folder}/cache\";\n\
+         APT::Sandbox::User \"\";\n\
+         APT::Get::List-Cleanup \"false\";\n\
+         Acquire::Languages \"none\";\n\
+         Acquire::Retries \"3\";\n\
+         Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
+         Debug::NoLocking \"true\";\n"
+    )
+}
+
+/// The archive's own sources for the Debian release that `os_release` describes; other distributions keep theirs.
+fn debian_sources(os_release: &str) -> Option<String> {
+    let fields: BTreeMap<&str, &str> = os_release
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect();
+    let release = fields.get("VERSION_CODENAME").filter(|_| fields.get("ID") == Some(&"debian"))?;
+    let keyring = "[arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
+    let mirror = "http://deb.debian.org";
+    Some(format!(
+        "deb {keyring} {mirror}/debian {release} main\n\
+         deb {keyring} {mirror}/debian {release}-updates main\n\
+         deb {keyring} {mirror}/debian-security {release}-security main\n"
+    ))
+}
+
+/// The kernel that a meta package's description names, for example `linux-image-6.1.0-44-cloud-amd64`.
+fn concrete_kernel(description: &str) -> Option<String> {
+    let is_meta = description.lines().any(|line| line.starts_with("Package: linux-image-"));
+    let depends = description.lines().find_map(|line| line.strip_prefix("Depends: "))?;
+    depends
+        .split([',', '|'])
+        .filter_map(|package| package.split_whitespace().next())
+        .find(|name| is_meta && name.starts_with("linux-image-"))
+        .map(str::to_owned)
+}
+
+/// Names and versions in the output of `apt-get --simulate install`.
+fn planned(output: &str) -> Vec<(&str, &str)> {
+    let plan = output.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+        Some((name, rest.trim_start_matches('(').split_whitespace().next()?))
+    });
+    plan.collect()
+}
+
+/// Whether a package of a dependency list holds libraries. The C library is the computer's own: it must fit its loader.
+fn is_library(name: &str) -> bool {
+    name.starts_with("lib") && !name.starts_with("libc6") && !name.starts_with("libperl")
+}
+
+/// Shows a line like `dlstatus:3:12.2669:Retrieving file 3 of 4`.
+fn show_progress(line: &str, step: &Step) {
+    let percent = line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse().ok());
+    if let Some(percent) = percent {
+        step.percent(percent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_package_names_its_kernel() {
+        let meta = "Package: linux-image-6.12-cloud-amd64\nVersion: 6.12.117-1~deb12u1\n\
+            Depends: linux-image-6.12.117+deb12-cloud-amd64 (= 6.12.117-1~deb12u1)\n";
+        assert_eq!(concrete_kernel(meta).as_deref(), Some("linux-image-6.12.117+deb12-cloud-amd64"));
+        let kernel = "Package: linux-image-6.1.0-44-cloud-amd64\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools\n";
+        assert_eq!(concrete_kernel(kernel), None);
+        assert_eq!(concrete_kernel("Package: busybox-static\n"), None);
+    }
+
+    #[test]
+    fn a_plan_gives_names_and_versions() {
+        let output = "Reading package lists...\nInst libfoo1 (1:2.3-1 Debian:12.11/stable [amd64]) [x]\n\
+            Inst qemu-system-x86 (1:7.2 Debian-Security:12/stable-security [amd64])\nConf libfoo1 (1:2.3-1)\n";
+        assert_eq!(planned(output), [("libfoo1", "1:2.3-1"), ("qemu-system-x86", "1:7.2")]);
+    }
+
+    #[test]
+    fn apt_writes_colons_as_percent_3a() {
+        assert_eq!(file_name_start("libfoo1=1:2.3-1"), "libfoo1_1%3a2.3-1_");
+    }
+
+    #[test]
+    fn only_debian_gets_debians_sources() {
+        let bookworm = debian_sources("ID=debian\nVERSION_CODENAME=bookworm\n").expect("Debian");
+        assert!(bookworm.contains("debian-security bookworm-security main"));
+        assert_eq!(debian_sources("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
+    }
+}

@@ -1,0 +1,277 @@
+//! What the machines need and this computer lacks: emulators, a kernel, busybox. Debian's packages, fetched and
+//! unpacked below `target/machines` without root's rights, once.
+
+mod apt;
+
+use crate::error::{Error, Result};
+use crate::process::{self, find_program};
+use crate::progress::Step;
+use crate::workspace;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// A folder of unpacked packages.
+#[derive(Debug)]
+struct Set {
+    name: &'static str,
+    /// The packages wanted; of several names for one thing, separated by `|`, the first that exists.
+    packages: &'static [&'static str],
+    /// Whether to fetch the shared libraries they need too.
+    libraries: bool,
+    /// What else would do, for a computer without apt.
+    remedy: &'static str,
+}
+
+const QEMU: Set = Set {
+    name: "qemu",
+    packages: &["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"],
+    libraries: true,
+    remedy: "install qemu-system-x86_64",
+};
+
+const BOCHS: Set = Set {
+    name: "bochs",
+    packages: &["bochs", "bochs-term", "bochsbios", "vgabios"],
+    libraries: true,
+    remedy: "install Bochs (bochs-bin or bochs, with its BIOS and the term display library)",
+};
+
+const XORRISO: Set =
+    Set { name: "xorriso", packages: &["xorriso"], libraries: true, remedy: "install xorriso" };
+
+const ISOLINUX: Set = Set {
+    name: "isolinux",
+    packages: &["isolinux", "syslinux-common"],
+    libraries: false,
+    remedy: "install isolinux (isolinux.bin and ldlinux.c32)",
+};
+
+const BUSYBOX: Set = Set {
+    name: "busybox",
+    packages: &["busybox-static"],
+    libraries: false,
+    remedy: "install a static busybox",
+};
+
+const KERNEL: Set = Set {
+    name: "kernel",
+    packages: &["linux-image-6.12-cloud-amd64|linux-image-cloud-amd64"],
+    libraries: false,
+    remedy: "name a kernel with --kernel VMLINUZ --modules /lib/modules/VERSION",
+};
+
+/// A program with the place of the tree it was unpacked in; no tree if it is installed.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// The root of its tree.
+    pub tree: PathBuf,
+    /// Folders of its tree with shared libraries.
+    library_path: Vec<PathBuf>,
+}
+
+impl Program {
+    /// A command that runs it with its own libraries and ends when xtask does.
+    pub fn command(&self) -> std::process::Command {
+        if self.library_path.is_empty() {
+            return process::mortal_command(&self.path);
+        }
+        let folders = std::env::join_paths(&self.library_path).expect("no colon in our own folder names");
+        let mut variable = std::ffi::OsString::from("LD_LIBRARY_PATH=");
+        variable.push(folders);
+        // Through env, so that setpriv runs with the system's own libraries.
+        let mut command = process::mortal_command("env");
+        command.arg(variable).arg(&self.path);
+        command
+    }
+
+    fn installed(names: &[&str]) -> Option<Self> {
+        let path = names.iter().find_map(|name| find_program(name))?;
+        Some(Self { path, tree: PathBuf::from("/"), library_path: Vec::new() })
+    }
+
+    fn fetched(set: &Set, inside: &str) -> Result<Self> {
+        let tree = fetch(set)?;
+        let path = tree.join(inside);
+        Ok(Self { path, library_path: library_folders(&tree), tree })
+    }
+}
+
+/// QEMU with TCG for x86-64.
+pub fn qemu() -> Result<Program> {
+    match Program::installed(&["qemu-system-x86_64"]) {
+        Some(program) => Ok(program),
+        None => Program::fetched(&QEMU, "usr/bin/qemu-system-x86_64"),
+    }
+}
+
+/// Bochs, with its BIOS and its `term` display below the same tree.
+pub fn bochs() -> Result<Program> {
+    let complete = |tree: &Path| {
+        tree.join("usr/share/bochs/BIOS-bochs-latest").exists()
+            && tree.join("usr/share/bochs/VGABIOS-lgpl-latest").exists()
+            && bochs_plugins(tree).is_some()
+    };
+    match Program::installed(&["bochs-bin"]).filter(|program| complete(&program.tree)) {
+        Some(program) => Ok(program),
+        None => Program::fetched(&BOCHS, "usr/bin/bochs-bin"),
+    }
+}
+
+/// The folder of Bochs' plugins, with the `term` display, below `tree`.
+pub fn bochs_plugins(tree: &Path) -> Option<PathBuf> {
+    ["usr/lib/x86_64-linux-gnu/bochs/plugins", "usr/lib/bochs/plugins"]
+        .map(|folder| tree.join(folder))
+        .into_iter()
+        .find(|folder| folder.join("libbx_term_gui.so").exists())
+}
+
+/// The maker of boot images.
+pub fn xorriso() -> Result<Program> {
+    match Program::installed(&["xorriso"]) {
+        Some(program) => Ok(program),
+        None => Program::fetched(&XORRISO, "usr/bin/xorriso"),
+    }
+}
+
+/// The boot loader for a CD: `isolinux.bin` and `ldlinux.c32`.
+pub fn isolinux() -> Result<(PathBuf, PathBuf)> {
+    let files = |tree: &Path| {
+        let loader = tree.join("usr/lib/ISOLINUX/isolinux.bin");
+        let module = tree.join("usr/lib/syslinux/modules/bios/ldlinux.c32");
+        (loader.exists() && module.exists()).then_some((loader, module))
+    };
+    if let Some(installed) = files(Path::new("/")) {
+        return Ok(installed);
+    }
+    let tree = fetch(&ISOLINUX)?;
+    files(&tree).ok_or_else(|| incomplete(&ISOLINUX))
+}
+
+/// A busybox that needs no libraries.
+pub fn busybox() -> Result<PathBuf> {
+    let is_static = |path: &PathBuf| {
+        fs::read(path).is_ok_and(|program| !program.windows(12).any(|text| text == b"ld-linux-x86"))
+    };
+    match find_program("busybox").filter(is_static) {
+        Some(program) => Ok(program),
+        None => {
+            let tree = fetch(&BUSYBOX)?;
+            ["bin/busybox", "usr/bin/busybox"]
+                .map(|path| tree.join(path))
+                .into_iter()
+                .find(|path| path.exists())
+                .ok_or_else(|| incomplete(&BUSYBOX))
+        }
+    }
+}
+
+/// A kernel and its modules.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// The compressed kernel.
+    pub image: PathBuf,
+    /// Its folder below /lib/modules.
+    pub modules: PathBuf,
+}
+
+/// Debian's kernel for virtual machines.
+pub fn kernel() -> Result<Kernel> {
+    let tree = fetch(&KERNEL)?;
+    let only = |folder: PathBuf, prefix: &str| {
+        let files = fs::read_dir(&folder).ok()?.flatten();
+        files
+            .map(|file| file.path())
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
+    };
+    let image = only(tree.join("boot"), "vmlinuz-");
+    let modules = only(tree.join("lib/modules"), "").or_else(|| only(tree.join("usr/lib/modules"), ""));
+    match (image, modules) {
+        (Some(image), Some(modules)) => Ok(Kernel { image, modules }),
+        _ => Err(incomplete(&KERNEL)),
+    }
+}
+
+/// The error of a folder that lacks what its packages should hold.
+fn incomplete(set: &Set) -> Error {
+    Error::NoPackage {
+        wanted: set.packages.join(", "),
+        remedy: format!(
+            "its unpacked form is not as expected; remove {} and try again, or {}",
+            workspace::machines().join(set.name).display(),
+            set.remedy
+        ),
+    }
+}
+
+/// Fetches and unpacks `set`, unless that was done before; gives the folder.
+///
+/// The folder appears under its name only when it is complete, and one xtask at a time works on it: a run that is
+/// interrupted leaves a `.partial` folder from which the next one goes on.
+fn fetch(set: &Set) -> Result<PathBuf> {
+    let machines = workspace::machines();
+    let (tree, stamp) = (machines.join(set.name), machines.join(set.name).join(".packages"));
+    let wanted = set.packages.join("\n");
+    let done = || fs::read_to_string(&stamp).is_ok_and(|text| text.starts_with(&wanted));
+    if done() {
+        return Ok(tree);
+    }
+    fs::create_dir_all(&machines).map_err(Error::file("create", &machines))?;
+    let lock_path = machines.join("lock");
+    let lock = File::create(&lock_path).map_err(Error::file("create", &lock_path))?;
+    if lock.try_lock().is_err() {
+        let _step = Step::waiting("waiting for another xtask that fetches packages");
+        lock.lock().map_err(Error::file("lock", &lock_path))?;
+    }
+    if done() {
+        return Ok(tree);
+    }
+
+    let apt = apt::Apt::new(&machines.join("apt"), set)?;
+    let partial = machines.join(format!("{}.partial", set.name));
+    let (debs, unpacked) = (partial.join("debs"), partial.join("tree"));
+    fs::create_dir_all(&debs).map_err(Error::file("create", &debs))?;
+    let packages = match apt.fetch(set, &debs) {
+        // The lists may name versions that a newer one has replaced since.
+        Err(Error::Failed { .. }) => {
+            apt.update()?;
+            apt.fetch(set, &debs)?
+        }
+        packages => packages?,
+    };
+
+    let step = Step::measured(&format!("unpacking {}", set.name));
+    remove_folder(&unpacked)?;
+    let files: Vec<PathBuf> = apt::files_of(&packages, &debs)?;
+    for (number, file) in files.iter().enumerate() {
+        process::run(process::mortal_command("dpkg-deb").arg("-x").arg(file).arg(&unpacked))?;
+        step.percent(100.0 * number as f64 / files.len() as f64);
+    }
+    let contents = format!("{wanted}\n\n{}\n", packages.join("\n"));
+    fs::write(unpacked.join(".packages"), contents).map_err(Error::file("write", &unpacked))?;
+    remove_folder(&tree)?;
+    fs::rename(&unpacked, &tree).map_err(Error::file("rename", &unpacked))?;
+    remove_folder(&partial)?;
+    Ok(tree)
+}
+
+/// Removes a folder that may not exist.
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The folders below `tree` that hold shared libraries.
+fn library_folders(tree: &Path) -> Vec<PathBuf> {
+    let triplet = "x86_64-linux-gnu";
+    let mut folders = Vec::new();
+    for top in ["usr/lib", "lib"] {
+        for folder in [tree.join(top).join(triplet), tree.join(top)] {
+            folders.extend(folder.is_dir().then_some(folder));
+        }
+    }
+    folders
+}

@@ -1,0 +1,189 @@
+//! The integration suite `dune-tests`, once per machine.
+
+use super::tally::Tally;
+use crate::artifacts::Artifact;
+use crate::error::Result;
+use crate::machine::{self, Machine, Run, host};
+use crate::process;
+use crate::progress::print;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+/// What to run everywhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Suite<'a> {
+    /// Programs for the PATH, the suite among them.
+    pub programs: &'a [Artifact],
+    /// Arguments of the suite: names of tests.
+    pub filter: &'a [OsString],
+    /// When to give up on a machine.
+    pub limit: Duration,
+}
+
+impl Suite<'_> {
+    /// Runs it on this computer.
+    pub fn on_host(&self) -> Result<Tally> {
+        let mut output = Lines::new("host");
+        let status = host::run_into(self.programs, &self.command(), self.limit, &mut output)?;
+        Ok(output.verdict(status))
+    }
+
+    /// Runs it on emulated machines, at the same time where there are processors enough.
+    pub fn on_emulated(&self, machines: &[Machine]) -> Result<Tally> {
+        let together =
+            machines.len() > 1 && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let tallies: Vec<Result<Tally>> = if together {
+            // Fetched beforehand, so that one progress bar at a time is drawn.
+            for machine in machines {
+                machine.prepare()?;
+            }
+            std::thread::scope(|scope| {
+                let running: Vec<_> =
+                    machines.iter().map(|&machine| scope.spawn(move || self.on_one(machine))).collect();
+                running
+                    .into_iter()
+                    .map(|thread| thread.join().expect("a machine's thread does not panic"))
+                    .collect()
+            })
+        } else {
+            machines.iter().map(|&machine| self.on_one(machine)).collect()
+        };
+        let mut sum = Tally::default();
+        for tally in tallies {
+            sum += tally?;
+        }
+        Ok(sum)
+    }
+
+    /// Boots one machine for the whole suite. Whatever goes wrong with it is one failure more.
+    fn on_one(&self, machine: Machine) -> Result<Tally> {
+        let name = machine.name();
+        print(&format!("==> suite on {name}"));
+        let start = Instant::now();
+        let mut output = Lines::new(name);
+        let run = Run {
+            machine,
+            processors: None,
+            memory: None,
+            kernel: None,
+            append: None,
+            artifacts: self.programs,
+            files: &[],
+            overlay: None,
+            command: &self.command(),
+            limit: self.limit,
+        };
+        let (tally, boot) = match machine::run(&run, &mut output) {
+            Ok(outcome) => {
+                for line in outcome.complaints.lines() {
+                    print(&format!("{name} kernel | {line}"));
+                }
+                (output.verdict(outcome.status), outcome.boot)
+            }
+            Err(error) if process::interrupted() => return Err(error),
+            Err(error) => {
+                output.finish();
+                print(&format!("{name} | {error}"));
+                let mut tally = Tally::of_suite(&output.text()).unwrap_or_default();
+                tally.failed += 1;
+                (tally, Duration::ZERO)
+            }
+        };
+        let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+        let (all, boot) = (start.elapsed().as_secs_f64(), boot.as_secs_f64());
+        print(&format!("==> suite on {name}: {verdict}, {tally}, {all:.1} s ({boot:.1} s of them to boot)"));
+        Ok(tally)
+    }
+
+    fn command(&self) -> Vec<OsString> {
+        std::iter::once("dune-tests".into()).chain(self.filter.iter().cloned()).collect()
+    }
+}
+
+/// Prints what a machine says line by line, each with the machine's name, and keeps it.
+#[derive(Debug)]
+pub struct Lines {
+    name: &'static str,
+    all: Vec<u8>,
+    shown: usize,
+}
+
+impl Lines {
+    fn new(name: &'static str) -> Self {
+        Self { name, all: Vec::new(), shown: 0 }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.all).into_owned()
+    }
+
+    /// Shows an unfinished last line too.
+    fn finish(&mut self) {
+        if self.shown < self.all.len() {
+            self.all.push(b'\n');
+            self.show();
+        }
+    }
+
+    fn show(&mut self) {
+        while let Some(length) = self.all[self.shown..].iter().position(|&byte| byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.all[self.shown..self.shown + length]);
+            print(&format!("{} | {line}", self.name));
+            self.shown += length + 1;
+        }
+    }
+
+    /// Counts the tests, after the suite has ended with `status`. A suite that ran none has failed, and so has one
+    /// whose status and last line do not agree.
+    fn verdict(mut self, status: u8) -> Tally {
+        self.finish();
+        let counted = Tally::of_suite(&self.text());
+        let mut tally = counted.unwrap_or_default();
+        let complaint = match counted {
+            None => Some(format!("ended with status {status} and without its last line")),
+            Some(Tally { passed: 0, failed: 0, .. }) => Some("ran no test".to_owned()),
+            Some(Tally { failed: 0, .. }) if status != 0 => {
+                Some(format!("ended with status {status}, but counted no failure"))
+            }
+            Some(_) => None,
+        };
+        if let Some(complaint) = complaint {
+            print(&format!("{} | FAILED: the suite {complaint}", self.name));
+            tally.failed += 1;
+        }
+        tally
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.all.extend_from_slice(bytes);
+        self.show();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(output: &str, status: u8) -> Tally {
+        let mut lines = Lines::new("test");
+        lines.write_all(output.as_bytes()).expect("memory takes all");
+        lines.verdict(status)
+    }
+
+    #[test]
+    fn a_suite_without_tests_or_end_has_failed() {
+        assert_eq!(verdict("dune-tests: 2 passed, 0 failed, 1 skipped\n", 0).failed, 0);
+        assert_eq!(verdict("dune-tests: 0 passed, 0 failed, 5 skipped\n", 0).failed, 1);
+        assert_eq!(verdict("hello", 0).failed, 1);
+        assert_eq!(verdict("dune-tests: 2 passed, 0 failed, 0 skipped\n", 139).failed, 1);
+        assert_eq!(verdict("dune-tests: 2 passed, 3 failed, 0 skipped\n", 101).failed, 3);
+    }
+}
