@@ -1,0 +1,93 @@
+//! The paper's tables as code: what an operation costs on Linux, and what it costs in Dune mode, measured in the
+//! same run, by the same loops.
+//!
+//! ```no_run
+//! let table = dune_bench::run(&dune_bench::Options::default())?;
+//! println!("{table}");
+//! # Ok::<(), dune_bench::BenchError>(())
+//! ```
+//!
+//! The way of a measurement: [`run`] measures the Linux side of every row in host mode, enters Dune mode once,
+//! measures the Dune side, and only then gives the [`Table`] away, because output that is still being drained
+//! would be measured with the next row. Each file in `rows/` holds one group of rows with its loop, its Linux side
+//! and its Dune side. Unsafe code lives in `cycles`, `linux`, `payload` and `ring0` alone.
+
+#![deny(unsafe_code)]
+
+#[expect(
+    unsafe_code,
+    reason = "reads the time-stamp counter, runs counted loops, makes the store that faults"
+)]
+mod cycles;
+mod error;
+#[expect(unsafe_code, reason = "mappings, signal handlers, ptrace and raw system calls")]
+mod linux;
+#[expect(unsafe_code, reason = "the loop that runs traced, dispatched and in ring 3, in assembly")]
+mod payload;
+#[expect(
+    unsafe_code,
+    reason = "vouches for what Dune cannot check: lean handlers, ring-3 memory, page permissions"
+)]
+mod ring0;
+mod rows;
+mod stats;
+mod table;
+
+pub use cycles::Unit;
+pub use error::BenchError;
+pub use rows::Row;
+pub use stats::Summary;
+pub use table::{Measurement, Table};
+
+use cycles::Clock;
+use rows::Session;
+
+/// What to measure, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The rows, in the order of the table.
+    pub rows: Vec<Row>,
+    /// Measured repeats of each row and side; the median is the figure.
+    pub repeats: u32,
+    /// Repeats before those, thrown away.
+    pub warm_up: u32,
+    /// Leave the Dune side out, and stay in host mode.
+    pub linux_only: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { rows: Row::ALL.to_vec(), repeats: 11, warm_up: 2, linux_only: false }
+    }
+}
+
+/// Measures. Prints nothing.
+///
+/// Unless told to keep to Linux, the calling thread is in Dune mode afterwards.
+///
+/// # Errors
+///
+/// A host that cannot run Dune mode is refused before anything is measured. A row that does not do what it should
+/// (a wrong answer, a fault not taken, a call not forwarded) is an error, not a figure.
+pub fn run(options: &Options) -> Result<Table, BenchError> {
+    if options.repeats == 0 {
+        return Err(BenchError::NoRepeats);
+    }
+    let facts = if options.linux_only { None } else { Some(dune::doctor::check()?) };
+    let mut session = Session::new(Clock::calibrate(), options);
+    let mut table = Table::describe(session.clock.unit(), facts.as_ref());
+    table.repeats = options.repeats;
+
+    for &row in &options.rows {
+        table.rows.push(Measurement::new(row, row.measure_linux(&session)?));
+    }
+    if !options.linux_only {
+        let ring0 = ring0::Ring0::enter()?;
+        session.clock = session.clock.recalibrated();
+        for measurement in &mut table.rows {
+            let dune = measurement.row().measure_dune(&session, ring0)?;
+            measurement.set_dune(dune);
+        }
+    }
+    Ok(table)
+}

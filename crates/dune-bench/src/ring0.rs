@@ -1,0 +1,206 @@
+//! What the rows ask of Dune mode: a count, handlers for #PF, page permissions, and the payload in ring 3.
+//!
+//! All uses of Dune's API by the benchmark are in this file.
+//!
+//! # Safety
+//!
+//! Pages whose permissions change, and pages that ring 3 may use, belong to mappings of the rows, which are only
+//! accessed through raw pointers. The lean handler is assembly that touches integer registers alone.
+
+use std::arch::naked_asm;
+use std::error::Error;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+use dune::memory::{PagePermissions, PageRange};
+use dune::user::{ReturnBy, UserContext, UserExit};
+use dune::{Dune, EnterError, TrapFrame, TrapOutcome, Vector};
+use x86_64::VirtAddr;
+
+use crate::cycles::{self, HANDLED_AT, STORE_BYTES, STORED_TO};
+use crate::linux::{self, Mapping, PAGE, Pages, Refused, ServesFaults};
+use crate::payload::{self, Outcome};
+
+/// Something that Dune refused.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) what: &'static str,
+    pub(crate) error: Box<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    /// For `map_err`: the error of trying `what`.
+    fn of<E: Into<Box<dyn Error + Send + Sync>>>(what: &'static str) -> impl Fn(E) -> Failure {
+        move |error| Failure { what, error: error.into() }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        Failure { what: refused.call, error: refused.error.into() }
+    }
+}
+
+/// Dune mode.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ring0 {
+    dune: Dune,
+}
+
+impl Ring0 {
+    /// Enters Dune mode: from here on the calling thread runs in ring 0.
+    pub(crate) fn enter() -> Result<Ring0, EnterError> {
+        Ok(Ring0 { dune: dune::enter()? })
+    }
+
+    /// System calls that left Dune mode so far.
+    pub(crate) fn forwarded_calls(self) -> u64 {
+        self.dune.counters().forwarded_syscalls
+    }
+
+    /// Handles #PF by noting the time and skipping the store of [`cycles::store`], vector state kept.
+    pub(crate) fn set_stamping_handler(self) {
+        fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+            let now = cycles::stop();
+            if frame.cr2 != STORED_TO.load(Ordering::Relaxed) {
+                return TrapOutcome::Unhandled;
+            }
+            HANDLED_AT.store(now, Ordering::Relaxed);
+            frame.rip += STORE_BYTES;
+            TrapOutcome::Resume
+        }
+        self.dune.set_handler(Vector::PAGE_FAULT, handler);
+    }
+
+    /// The same with a handler that leaves vector state alone.
+    pub(crate) fn set_lean_stamping_handler(self) {
+        // SAFETY: the handler is assembly that uses integer registers which the C ABI gives it, and no stack.
+        unsafe { self.dune.set_lean_handler(Vector::PAGE_FAULT, lean_stamp) }
+    }
+
+    /// Handles #PF by handing the address to `S`, vector state kept.
+    pub(crate) fn set_fault_handler<S: ServesFaults>(self) {
+        fn handler<S: ServesFaults>(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+            if S::serve(Ring0 { dune }, frame.cr2 as usize) {
+                TrapOutcome::Resume
+            } else {
+                TrapOutcome::Unhandled
+            }
+        }
+        self.dune.set_handler(Vector::PAGE_FAULT, handler::<S>);
+    }
+
+    /// Leaves #PF to Dune again.
+    pub(crate) fn clear_handler(self) {
+        self.dune.clear_handler(Vector::PAGE_FAULT);
+    }
+
+    /// Gives `bytes` bytes of whole pages from address `start` exactly `permissions`.
+    #[inline(always)]
+    fn set_permissions(self, start: u64, bytes: u64, permissions: PagePermissions) -> Result<(), Failure> {
+        let range =
+            PageRange::new(VirtAddr::new_truncate(start), bytes).map_err(Failure::of("PageRange::new"))?;
+        self.dune.memory().protect_now(self.dune, range, permissions).map_err(Failure::of("protect_now"))
+    }
+
+    /// As [`set_permissions`](Self::set_permissions), where there is nobody to return an error to.
+    #[inline(always)]
+    fn set_permissions_or_die(self, start: usize, pages: usize, permissions: PagePermissions) {
+        if self.set_permissions(start as u64, (pages * PAGE) as u64, permissions).is_err() {
+            linux::die("dune-bench: a page-table edit failed in Dune mode\n");
+        }
+    }
+
+    /// Memory for the payload in ring 3: a page for its outcome and a page of stack, both the program's own.
+    pub(crate) fn ring3(self) -> Result<Ring3, Failure> {
+        const CODE: PagePermissions =
+            PagePermissions::READ.union(PagePermissions::EXECUTE).union(PagePermissions::USER);
+        const DATA: PagePermissions = PagePermissions::READ_WRITE.union(PagePermissions::USER);
+        let memory = Mapping::private(RING3_PAGES)?;
+        memory.touch(0);
+        // The payload ends by returning to its last call.
+        memory.write_from_end(1, payload::done());
+        let code = payload::code();
+        self.set_permissions(code.start, code.end - code.start, CODE)?;
+        self.set_permissions(memory.address() as u64, (RING3_PAGES * PAGE) as u64, DATA)?;
+        Ok(Ring3 { ring0: self, memory })
+    }
+}
+
+impl Pages for Ring0 {
+    #[inline(always)]
+    fn protect(self, start: usize, pages: usize, writable: bool) {
+        let permissions = if writable { PagePermissions::READ_WRITE } else { PagePermissions::READ };
+        self.set_permissions_or_die(start, pages, permissions);
+    }
+
+    fn give_back(self, start: usize, pages: usize) {
+        self.set_permissions_or_die(start, pages, PagePermissions::ALL);
+    }
+}
+
+/// Pages of the payload in ring 3: its outcome, its stack.
+const RING3_PAGES: usize = 2;
+
+/// Where the payload runs without privileges.
+#[derive(Debug)]
+pub(crate) struct Ring3 {
+    ring0: Ring0,
+    memory: Mapping,
+}
+
+impl Drop for Ring3 {
+    fn drop(&mut self) {
+        // Page tables may outlive the mapping: what comes to lie there next is not ring 3's.
+        self.ring0.give_back(self.memory.address(), RING3_PAGES);
+        let code = payload::code();
+        self.ring0.give_back(code.start as usize, (code.end - code.start) as usize / PAGE);
+    }
+}
+
+impl Ring3 {
+    /// Runs the payload in ring 3; `answer` gives the result of each of its calls.
+    ///
+    /// Ring 3 is entered by SYSRET, as Linux returns from a system call.
+    pub(crate) fn run_payload(&self, calls: u32, answer: impl Fn() -> u64) -> Result<Outcome, Failure> {
+        let stack = self.memory.address() + RING3_PAGES * PAGE - 8;
+        let mut context = UserContext::new(payload::entry(), stack as u64);
+        self.ring0
+            .dune
+            .set_return_by(&mut context, ReturnBy::Sysret)
+            .map_err(Failure::of("set_return_by"))?;
+        context.registers.rdi = calls.into();
+        context.registers.rsi = self.memory.address() as u64;
+        loop {
+            match self.ring0.dune.run_user(&mut context).map_err(Failure::of("run_user"))? {
+                UserExit::SystemCall if context.registers.rax == libc::SYS_getpid as u64 => {
+                    context.registers.rax = answer();
+                }
+                UserExit::SystemCall if context.registers.rax == payload::DONE => {
+                    return Ok(self.memory.outcome());
+                }
+                other => {
+                    let seen = format!("ring 3 came back with {other:?}, {:x?}", context.registers);
+                    return Err(Failure { what: "run_user", error: seen.into() });
+                }
+            }
+        }
+    }
+}
+
+/// Notes the time and skips the store, in seven instructions. Only [`cycles::store`] faults while it is set.
+#[unsafe(naked)]
+unsafe extern "C" fn lean_stamp(frame: &mut TrapFrame) {
+    naked_asm!(
+        "lfence",
+        "rdtsc",
+        "shl rdx, 32",
+        "or rax, rdx",
+        "mov [rip + {handled_at}], rax",
+        "add qword ptr [rdi + {rip}], {store}",
+        "ret",
+        handled_at = sym HANDLED_AT,
+        rip = const offset_of!(TrapFrame, rip),
+        store = const STORE_BYTES,
+    )
+}

@@ -1,0 +1,293 @@
+//! The rows: what each measures, what the paper found, and how one is measured on either side.
+
+mod appel;
+mod getpid;
+mod intercept;
+mod page_fault;
+mod page_walk;
+mod ptrace;
+mod trap;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use crate::Options;
+use crate::cycles::{Clock, Unit};
+use crate::error::BenchError;
+use crate::linux::Refused;
+use crate::payload::Outcome;
+use crate::ring0::{Failure, Ring0};
+use crate::stats::Summary;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Row {
+    /// A system call that does nearly nothing.
+    Getpid,
+    /// The first store to a fresh page.
+    PageFault,
+    /// A reference that misses the TLB.
+    PageWalk,
+    /// A system call intercepted and made.
+    PtraceGetpid,
+    /// A system call intercepted and answered.
+    InterceptGetpid,
+    /// The same, against Linux's fastest way of intercepting.
+    InterceptSud,
+    /// From a faulting store to its handler, vector state kept.
+    Trap,
+    /// From a faulting store to its handler, integer registers only.
+    TrapLean,
+    /// Appel and Li's PROT1+TRAP+UNPROT over 100 pages.
+    Appel1,
+    /// Appel and Li's PROTN+TRAP+UNPROT over 100 pages.
+    Appel2,
+}
+
+/// What the paper measured, in cycles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Paper {
+    pub(crate) linux: f64,
+    pub(crate) dune: f64,
+}
+
+impl Row {
+    /// All rows, in the order of the table.
+    pub const ALL: [Row; 10] = [
+        Row::Getpid,
+        Row::PageFault,
+        Row::PageWalk,
+        Row::PtraceGetpid,
+        Row::InterceptGetpid,
+        Row::InterceptSud,
+        Row::Trap,
+        Row::TrapLean,
+        Row::Appel1,
+        Row::Appel2,
+    ];
+
+    /// The row's name in tables, in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Row::Getpid => "getpid",
+            Row::PageFault => "page_fault",
+            Row::PageWalk => "page_walk",
+            Row::PtraceGetpid => "ptrace_getpid",
+            Row::InterceptGetpid => "intercept_getpid",
+            Row::InterceptSud => "intercept_sud",
+            Row::Trap => "trap",
+            Row::TrapLean => "trap_lean",
+            Row::Appel1 => "appel1",
+            Row::Appel2 => "appel2",
+        }
+    }
+
+    /// What is measured on either side, in one line.
+    pub fn description(self) -> &'static str {
+        match self {
+            Row::Getpid => "getpid by SYSCALL; in Dune mode forwarded to Linux",
+            Row::PageFault => "one store to each page of a fresh anonymous mapping, per page",
+            Row::PageWalk => "random walk over 2^16 pages, less the same walk over one page, per reference",
+            Row::PtraceGetpid => "getpid intercepted and made: PTRACE_SYSCALL | ring 3, forwarded",
+            Row::InterceptGetpid => {
+                "getpid intercepted and answered: PTRACE_SYSEMU | ring 3, without an exit"
+            }
+            Row::InterceptSud => {
+                "getpid intercepted and answered: Syscall User Dispatch | ring 3, without an exit"
+            }
+            Row::Trap => "faulting store to handler: SIGSEGV | Rust handler, vector state kept",
+            Row::TrapLean => "faulting store to handler: SIGSEGV | handler of integer registers only",
+            Row::Appel1 => "PROT1+TRAP+UNPROT: 100 stores, the handler opens a page and protects another",
+            Row::Appel2 => "PROTN+TRAP+UNPROT: protect 100 pages at once, 100 stores, the handler opens each",
+        }
+    }
+
+    /// The paper's figures (Belay et al., OSDI'12, tables 2 and 3 and §6.2), where it has the row.
+    pub(crate) fn paper(self) -> Option<Paper> {
+        let paper = |linux, dune| Some(Paper { linux, dune });
+        match self {
+            Row::Getpid => paper(138.0, 895.0),
+            Row::PageFault => paper(2_687.0, 5_093.0),
+            Row::PageWalk => paper(35.8, 86.4),
+            Row::PtraceGetpid => paper(27_317.0, 1_091.0),
+            Row::InterceptGetpid => paper(13_592.0, 180.0),
+            Row::Trap => paper(2_821.0, 587.0),
+            Row::Appel1 => paper(701_413.0, 94_496.0),
+            Row::Appel2 => paper(684_909.0, 94_854.0),
+            Row::InterceptSud | Row::TrapLean => None,
+        }
+    }
+
+    /// Measures in host mode.
+    pub(crate) fn measure_linux(self, session: &Session) -> Result<Option<Summary>, BenchError> {
+        match self {
+            Row::Getpid => getpid::linux(session),
+            Row::PageFault => page_fault::linux(session),
+            Row::PageWalk => page_walk::linux(session),
+            Row::PtraceGetpid => ptrace::linux(session),
+            Row::InterceptGetpid => intercept::linux_sysemu(session),
+            Row::InterceptSud => intercept::linux_dispatch(session),
+            Row::Trap => trap::linux(session, Row::Trap),
+            Row::TrapLean => trap::linux(session, Row::TrapLean),
+            Row::Appel1 => appel::linux::<appel::One>(session),
+            Row::Appel2 => appel::linux::<appel::All>(session),
+        }
+    }
+
+    /// Measures in Dune mode.
+    pub(crate) fn measure_dune(self, session: &Session, ring0: Ring0) -> Result<Option<Summary>, BenchError> {
+        match self {
+            Row::Getpid => getpid::dune(session, ring0),
+            Row::PageFault => page_fault::dune(session, ring0),
+            Row::PageWalk => page_walk::dune(session, ring0),
+            Row::PtraceGetpid => ptrace::dune(session, ring0),
+            Row::InterceptGetpid => intercept::dune(session, ring0, Row::InterceptGetpid),
+            Row::InterceptSud => intercept::dune(session, ring0, Row::InterceptSud),
+            Row::Trap => trap::dune(session, ring0),
+            Row::TrapLean => trap::dune_lean(session, ring0),
+            Row::Appel1 => appel::dune::<appel::One>(session, ring0),
+            Row::Appel2 => appel::dune::<appel::All>(session, ring0),
+        }
+    }
+
+    /// Linux's refusal, as this row's error.
+    fn refused(self, refused: Refused) -> BenchError {
+        BenchError::System { row: self, call: refused.call, error: refused.error }
+    }
+
+    /// Dune's refusal, as this row's error.
+    fn failed(self, failure: Failure) -> BenchError {
+        BenchError::Dune { row: self, what: failure.what, error: failure.error }
+    }
+
+    /// The error of a row that did not do its work.
+    fn untrue(self, what: String) -> BenchError {
+        BenchError::Untrue { row: self, what }
+    }
+
+    /// An error unless `seen` is what the row's name promises.
+    fn expect(self, what: &str, seen: u64, expected: u64) -> Result<(), BenchError> {
+        if seen == expected {
+            Ok(())
+        } else {
+            Err(self.untrue(format!("{what}: {seen} instead of {expected}")))
+        }
+    }
+
+    /// Ticks per call that a payload saw, if each of its calls was answered with `pid`.
+    fn per_call(self, session: &Session, outcome: Outcome, calls: u32, pid: u64) -> Result<f64, BenchError> {
+        self.expect("the sum of the answers", outcome.sum, u64::from(calls) * pid)?;
+        Ok(session.clock.bracketed(outcome.ticks) as f64 / f64::from(calls))
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Row {
+    type Err = BenchError;
+
+    fn from_str(name: &str) -> Result<Row, BenchError> {
+        Row::ALL
+            .into_iter()
+            .find(|row| row.name() == name)
+            .ok_or_else(|| BenchError::UnknownRow { name: name.to_string() })
+    }
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What all rows of a run share.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) clock: Clock,
+    repeats: u32,
+    warm_up: u32,
+}
+
+impl Session {
+    pub(crate) fn new(clock: Clock, options: &Options) -> Session {
+        Session { clock, repeats: options.repeats, warm_up: options.warm_up }
+    }
+
+    /// `operations` per repeat where instructions are counted: exact, but on an emulated machine of some 50 million
+    /// of them a second. Ten times as many where cycles are.
+    fn operations(&self, operations: u32) -> u32 {
+        match self.clock.unit() {
+            Unit::Instructions => operations,
+            Unit::Cycles => operations * 10,
+        }
+    }
+
+    /// Runs `once` for the warm-up and for each repeat, and sums up what the repeats gave.
+    fn repeat(
+        &self,
+        mut once: impl FnMut() -> Result<f64, BenchError>,
+    ) -> Result<Option<Summary>, BenchError> {
+        for _ in 0..self.warm_up {
+            once()?;
+        }
+        let repeats = (0..self.repeats).map(|_| once()).collect::<Result<_, _>>()?;
+        Ok(Summary::of(repeats))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        Session { clock: Clock::calibrate(), repeats: 3, warm_up: 1 }
+    }
+
+    #[test]
+    fn names_lead_back_to_their_rows() {
+        for row in Row::ALL {
+            assert_eq!(row.name().parse::<Row>().unwrap(), row);
+        }
+        let error = "getppid".parse::<Row>().unwrap_err().to_string();
+        assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
+    }
+
+    #[test]
+    fn every_linux_side_measures_something() {
+        for row in Row::ALL {
+            let summary = row.measure_linux(&session()).unwrap_or_else(|error| panic!("{row}: {error}"));
+            match summary {
+                Some(summary) => {
+                    assert!(
+                        summary.min <= summary.median && summary.median <= summary.max,
+                        "{row}: {summary:?}"
+                    );
+                    // A difference of two walks drowns in the noise of other tests; the rest are sums of real work.
+                    assert!(summary.median > 0.0 || row == Row::PageWalk, "{row}: {summary:?}");
+                }
+                None => assert_eq!((row, session().clock.unit()), (Row::PageWalk, Unit::Instructions)),
+            }
+        }
+    }
+
+    #[test]
+    fn warm_up_is_thrown_away() {
+        let mut values = [900.0, 1.0, 2.0, 3.0].into_iter();
+        let summary = session().repeat(|| Ok(values.next().unwrap())).unwrap().unwrap();
+        assert_eq!((summary.median, summary.max), (2.0, 3.0));
+    }
+
+    #[test]
+    fn a_wrong_sum_is_no_figure() {
+        let outcome = Outcome { ticks: 1000, sum: 41 };
+        let error = Row::PtraceGetpid.per_call(&session(), outcome, 2, 21).unwrap_err();
+        assert!(error.to_string().contains("41 instead of 42"), "{error}");
+    }
+}

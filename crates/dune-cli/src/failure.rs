@@ -1,0 +1,80 @@
+//! How a command ends when it does not end well.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use dune_bench::BenchError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The doctor's verdict, already printed with its remedy.
+    #[error("Dune mode does not work here")]
+    NotReady,
+    /// Dune mode could not be entered.
+    #[error(transparent)]
+    Enter(#[from] dune::EnterError),
+    /// The first system call from Dune mode went wrong.
+    #[error("a system call from Dune mode answered {seen} instead of {expected}; report this defect of Dune")]
+    Answer { seen: u32, expected: u32 },
+    /// The system call of the trial reached Linux by a way that Dune does not know of.
+    #[error("a system call from Dune mode was not counted as forwarded; report this defect of Dune")]
+    NotForwarded,
+    /// No table.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    /// The table is no JSON: a figure was not a number.
+    #[error("cannot write JSON: {0}; report this defect of `dune bench`")]
+    Json(#[from] serde_json::Error),
+    /// Standard output takes nothing more.
+    #[error("cannot write the output: {0}; see whether the disk is full")]
+    Output(#[source] io::Error),
+    /// Whoever read standard output has gone, and needs no more of it.
+    #[error("nobody reads the output")]
+    NobodyReads,
+    /// The child that was to try Dune mode could not be started.
+    #[error("cannot start the trial of Dune mode: {0}; see what `ulimit -u` allows")]
+    Spawn(#[source] io::Error),
+}
+
+impl Failure {
+    /// The exit status: 1 for a failure on the way, 3 for a computer that cannot run Dune mode. (2 is clap's, for a
+    /// command line that was not understood.)
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Failure::NobodyReads => 0,
+            Failure::NotReady
+            | Failure::Enter(_)
+            | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
+            _ => 1,
+        }
+    }
+
+    /// The sentence for standard error, unless everything has been said.
+    pub(crate) fn sentence(&self) -> Option<String> {
+        match self {
+            Failure::NotReady | Failure::NobodyReads => None,
+            other => Some(other.to_string()),
+        }
+    }
+}
+
+/// How a trial of Dune mode went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrialError {
+    /// It ended by itself.
+    #[error("the process that tried Dune mode ended with {status}: {}", if said.is_empty() { "it said nothing" } else { said })]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// What it wrote to standard error.
+        said: String,
+    },
+    /// It had to be ended.
+    #[error("the process that tried Dune mode did not come back within {} seconds", limit.as_secs())]
+    Hung {
+        /// The time it had.
+        limit: Duration,
+    },
+}

@@ -1,0 +1,42 @@
+//! The `dune` command: can this computer run Dune mode (`dune doctor`), and what does it cost (`dune bench`)?
+//!
+//! Errors are one sentence on standard error, with the remedy. Exit statuses: see [`Failure::status`].
+
+#![deny(unsafe_code)]
+
+mod arguments;
+mod bench;
+mod doctor;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use arguments::{Arguments, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Completions { shell } => completions(shell),
+        Command::TryDuneMode => doctor::trial::enter_and_call(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(sentence) = failure.sentence() {
+                eprintln!("dune: {sentence}");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "dune", &mut script);
+    output::write(&script)
+}
