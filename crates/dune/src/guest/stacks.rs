@@ -1,20 +1,25 @@
 //! The stacks that ring 0 switches to: one region per interrupt stack, one for system calls handled in ring 0.
 //!
 //! A region is divided into levels; each use moves its start one level down, so that nested use finds fresh space.
-//! Below the lowest level lies a page that is not mapped in Dune mode: what nests deeper ends in a double fault
-//! with a report, not in foreign memory.
+//! The lowest level is not mapped in Dune mode: what nests deeper ends in a double fault with a report, not in
+//! foreign memory.
 
 use linux_raw_sys::general::{
     __NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
 };
 
+use x86_64::VirtAddr;
+
 use crate::error::EnterError;
+use crate::memory::PageRange;
 use crate::sys;
 
 /// Bytes of one level. A panic's backtrace fits.
 pub(crate) const LEVEL: usize = 128 << 10;
-/// Levels of a region: how deep traps of one interrupt stack may nest.
-pub(crate) const LEVELS: usize = 8;
+/// Levels of a region, the guard at the bottom included.
+const LEVELS: usize = 8;
+/// How deep traps of one interrupt stack may nest.
+pub const MAX_NESTING: usize = LEVELS - 1;
 /// Bytes of a region; it is aligned to its size, so that its top follows from any stack pointer inside.
 pub(crate) const SIZE: usize = LEVEL * LEVELS;
 /// Bytes at the top that hold the address of the thread's block.
@@ -61,9 +66,13 @@ impl Regions {
         top - TOP_RESERVED as u64
     }
 
-    /// The guard pages, the lowest of each region, to be unmapped in Dune mode.
-    pub(crate) fn guards(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.count).map(|index| self.first + (index * SIZE) as u64)
+    /// The guards, the lowest level of each region, to be unmapped in Dune mode: the next trap's start lies in it.
+    pub(crate) fn guards(&self) -> impl Iterator<Item = PageRange> + '_ {
+        (0..self.count).map(|index| {
+            let start = VirtAddr::new(self.first + (index * SIZE) as u64);
+            PageRange::covering(start, LEVEL as u64)
+                .expect("a level is some pages of the task's address space")
+        })
     }
 }
 

@@ -2,9 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use linux_raw_sys::general::__NR_gettid;
-use x86_64::VirtAddr;
-
+use super::main_stack;
 use super::signal_frame;
 use super::switch::switch;
 use super::thread::{HostThread, ThreadMemory};
@@ -13,6 +11,7 @@ use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::memory::{Memory, MemoryError, MemoryOptions, PageRange, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
+use linux_raw_sys::general::__NR_gettid;
 
 /// The thread that is in Dune mode or about to enter, 0 for none.
 static ENTERED: AtomicU32 = AtomicU32::new(0);
@@ -71,6 +70,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let facts = doctor::check()?;
     let machine = KvmMachine::open()?;
     // What the windows must cover comes first, then the windows.
+    main_stack::grow();
     let thread_memory = ThreadMemory::new()?;
     let mut features = PagingFeatures::detect();
     features.pcid &= machine.cpu_limits().pcid;
@@ -102,10 +102,9 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     Ok(unsafe { Dune::assume() })
 }
 
-/// Takes a guard page out of Dune mode's view.
-fn unmap_guard(memory: &'static Memory, guard: u64) -> Result<(), EnterError> {
-    let range = PageRange::page(VirtAddr::new(guard));
-    let flush = memory.page_tables().and_then(|mut tables| tables.unmap(range)).map_err(MemoryError::from)?;
+/// Takes a guard out of Dune mode's view.
+fn unmap_guard(memory: &'static Memory, guard: PageRange) -> Result<(), EnterError> {
+    let flush = memory.page_tables().and_then(|mut tables| tables.unmap(guard)).map_err(MemoryError::from)?;
     // No CPU has used the tables yet.
     flush.ignore();
     Ok(())

@@ -6,6 +6,7 @@
 pub(crate) mod enter;
 mod forward;
 mod grow;
+mod main_stack;
 mod run_loop;
 mod signal_frame;
 mod switch;

@@ -18,8 +18,8 @@ use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::request::{Request, kind};
 use crate::guest::stacks::Regions;
 use crate::guest::{syscall, trap};
-use crate::memory::Memory;
-use crate::sys;
+use crate::memory::{Memory, PageRange};
+use crate::{sys, user};
 
 /// A stack for the host loop, with a guard page below.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ pub(crate) struct HostThread {
     pub(super) block: Box<ThreadBlock>,
     pub(super) machine: KvmMachine,
     pub(super) memory: &'static Memory,
+    fsgsbase: bool,
     /// Dune mode has reached its first instruction.
     pub(super) entered: bool,
     /// Why it has not, for the error.
@@ -103,12 +104,13 @@ impl ThreadMemory {
             },
             user_context: 0,
             user_return_rsp: 0,
+            user_enter: 0,
+            user_leave: 0,
             scratch: 0,
             syscall_stack: 0,
             vector_area_size: vector_state.area_size as u64,
             vector_mask: 0,
             has_xsave: 0,
-            has_fsgsbase: 0,
             handled_in_ring0: syscall::handled_in_ring0(),
             handlers: [const { AtomicU64::new(0) }; 256],
             counters: ThreadCounters::new(),
@@ -127,8 +129,8 @@ impl ThreadMemory {
         Ok(ThreadMemory { block, idt: Box::new(trap::gates()), regions, stack: LoopStack::new()? })
     }
 
-    /// The guard pages of the trap stacks.
-    pub(super) fn guards(&self) -> impl Iterator<Item = u64> + '_ {
+    /// The guards of the trap stacks.
+    pub(super) fn guards(&self) -> impl Iterator<Item = PageRange> + '_ {
         self.regions.guards()
     }
 }
@@ -149,13 +151,15 @@ impl HostThread {
         let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
         block.has_xsave = xcr0.is_some().into();
         block.vector_mask = xcr0.unwrap_or(0);
-        block.has_fsgsbase = (features.fsgsbase && limits.fsgsbase).into();
+        let fsgsbase = features.fsgsbase && limits.fsgsbase;
+        (block.user_enter, block.user_leave) = user::ways(xcr0.is_some(), fsgsbase);
         Ok(HostThread {
             continuation: Continuation::default(),
             vcpu,
             block,
             machine,
             memory,
+            fsgsbase,
             entered: false,
             refused: None,
             pending_interrupts: [0; 4],
@@ -189,7 +193,7 @@ impl HostThread {
             xcr0: (block.has_xsave != 0).then_some(Xcr0(block.vector_mask)),
             legacy_vector_state: legacy.0,
             pcid: self.machine.cpu_limits().pcid,
-            fsgsbase: block.has_fsgsbase != 0,
+            fsgsbase: self.fsgsbase,
         }
     }
 }
