@@ -6,7 +6,6 @@ use crate::doctor::DoctorError;
 use crate::guest::Vector;
 use crate::memory::MemoryError;
 use crate::sys::Errno;
-use crate::user::UserRegisters;
 
 /// Why [`enter`](crate::enter) did not enter. The process is as it was before, in host mode.
 #[derive(Debug, Error)]
@@ -91,15 +90,11 @@ pub enum HandlerError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UserError {
-    /// An address that would fault in ring 0.
-    #[error(
-        "{register} = {value:#x} is not an address below 2^47; set it to an address of ring-3 code or data"
-    )]
+    /// An instruction pointer that would fault in ring 0.
+    #[error("rip = {rip:#x} is not an address below 2^47; set it to the address of ring-3 code")]
     NotCanonical {
-        /// The register.
-        register: &'static str,
-        /// Its value.
-        value: u64,
+        /// The instruction pointer.
+        rip: u64,
     },
     /// The CPU lacks the instruction.
     #[error(
@@ -111,18 +106,6 @@ pub enum UserError {
         /// The CPU's vendor.
         cpu: &'static str,
     },
-}
-
-impl UserError {
-    /// Names the register that is beyond the task size.
-    #[cold]
-    pub(crate) fn not_canonical(registers: &UserRegisters) -> UserError {
-        let candidates =
-            [("rip", registers.rip), ("fs_base", registers.fs_base), ("gs_base", registers.gs_base)];
-        let (register, value) =
-            candidates.into_iter().find(|(_, value)| value >> 47 != 0).unwrap_or(candidates[0]);
-        UserError::NotCanonical { register, value }
-    }
 }
 
 /// Why a descriptor or a table of them was refused.

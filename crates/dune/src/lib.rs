@@ -33,7 +33,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 pub use counters::Counters;
 pub use error::{EngineError, EnterError, HandlerError, SegmentError, UserError};
-pub use guest::{Handler, LeanHandler, TrapFrame, TrapOutcome, Vector};
+pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapFrame, TrapOutcome, Vector};
 pub use sys::Errno;
 
 use memory::{EditError, Memory, PageTables};
@@ -76,11 +76,13 @@ impl Dune {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn page_tables(self) -> Result<PageTables<'static>, EditError> {
         self.memory().page_tables()
     }
 
     /// The memory of the process as Dune mode sees it: windows, frames, address spaces.
+    #[inline]
     pub fn memory(self) -> &'static Memory {
         // SAFETY: set before the first token was handed out, and never freed.
         unsafe { &*MEMORY.load(Ordering::Acquire) }

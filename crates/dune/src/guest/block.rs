@@ -23,6 +23,10 @@ pub(crate) struct ThreadBlock {
     pub user_context: u64,
     /// Stack pointer to return to when ring 3 comes back.
     pub user_return_rsp: u64,
+    /// The ways into ring 3 and back that fit this CPU (see user.S).
+    pub user_enter: u64,
+    /// See `user_enter`.
+    pub user_leave: u64,
     /// Holds a register for a few instructions with interrupts off.
     pub scratch: u64,
     /// Top of the stack for system calls that Rust handles in ring 0; moves down one level while one runs.
@@ -33,8 +37,6 @@ pub(crate) struct ThreadBlock {
     pub vector_mask: u64,
     /// Non-zero where XSAVE may be used, zero for FXSAVE.
     pub has_xsave: u64,
-    /// Non-zero where RDFSBASE and its kin may be used.
-    pub has_fsgsbase: u64,
     /// One bit per system call that Rust handles in ring 0.
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
@@ -54,12 +56,13 @@ pub(crate) const REQUEST_ARGUMENTS: usize = offset_of!(ThreadBlock, request) + o
 pub(crate) const REQUEST_RESULT: usize = offset_of!(ThreadBlock, request) + offset_of!(Request, result);
 pub(crate) const USER_CONTEXT: usize = offset_of!(ThreadBlock, user_context);
 pub(crate) const USER_RETURN_RSP: usize = offset_of!(ThreadBlock, user_return_rsp);
+pub(crate) const USER_ENTER: usize = offset_of!(ThreadBlock, user_enter);
+pub(crate) const USER_LEAVE: usize = offset_of!(ThreadBlock, user_leave);
 pub(crate) const SCRATCH: usize = offset_of!(ThreadBlock, scratch);
 pub(crate) const SYSCALL_STACK: usize = offset_of!(ThreadBlock, syscall_stack);
 pub(crate) const VECTOR_AREA_SIZE: usize = offset_of!(ThreadBlock, vector_area_size);
 pub(crate) const VECTOR_MASK: usize = offset_of!(ThreadBlock, vector_mask);
 pub(crate) const HAS_XSAVE: usize = offset_of!(ThreadBlock, has_xsave);
-pub(crate) const HAS_FSGSBASE: usize = offset_of!(ThreadBlock, has_fsgsbase);
 pub(crate) const HANDLED_IN_RING0: usize = offset_of!(ThreadBlock, handled_in_ring0);
 pub(crate) const HANDLERS: usize = offset_of!(ThreadBlock, handlers);
 pub(crate) const TRAPS: usize = offset_of!(ThreadBlock, counters) + offset_of!(ThreadCounters, traps);

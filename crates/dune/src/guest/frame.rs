@@ -70,9 +70,12 @@ const _: () = assert!(size_of::<TrapFrame>() == 24 * 8);
 const _: () = assert!(offset_of!(TrapFrame, rdi) == 14 * 8);
 const _: () = assert!(offset_of!(TrapFrame, vector) == 17 * 8);
 
-pub(super) const FRAME_CR2: usize = offset_of!(TrapFrame, cr2);
-pub(super) const FRAME_VECTOR: usize = offset_of!(TrapFrame, vector);
-pub(super) const FRAME_RING3_GS: usize = offset_of!(TrapFrame, ring3_gs);
+// Offsets for the assembly.
+pub(super) const CR2: usize = offset_of!(TrapFrame, cr2);
+pub(super) const RING3_GS: usize = offset_of!(TrapFrame, ring3_gs);
+pub(super) const VECTOR: usize = offset_of!(TrapFrame, vector);
+pub(super) const RIP: usize = offset_of!(TrapFrame, rip);
+pub(super) const RFLAGS: usize = offset_of!(TrapFrame, rflags);
 
 impl TrapFrame {
     /// The vector that was taken.

@@ -20,7 +20,7 @@ pub enum TrapOutcome {
 /// A handler in Rust. It runs at ring 0 on a stack of its own with interrupts off.
 ///
 /// The interrupted code's vector state is kept around it. It may print, allocate and cause further traps, also of
-/// its own vector, up to [`MAX_NESTING`](super::stacks::LEVELS) levels; what it does must be possible where the
+/// its own vector, up to [`MAX_NESTING`](crate::MAX_NESTING) levels; what it does must be possible where the
 /// interrupted code stood, as in a signal handler (signal-safety(7)): a lock that the interrupted code holds is
 /// never released.
 pub type Handler = fn(Dune, &mut TrapFrame) -> TrapOutcome;

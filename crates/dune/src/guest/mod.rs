@@ -21,6 +21,7 @@ pub(crate) mod vector;
 
 pub use frame::TrapFrame;
 pub use handlers::{Handler, LeanHandler, TrapOutcome};
+pub use stacks::MAX_NESTING;
 pub use vector::Vector;
 
 use crate::Dune;

@@ -80,65 +80,65 @@ dune_syscall_in_ring0:
     jmp dune_syscall_return
     .size dune_syscall_in_ring0, . - dune_syscall_in_ring0
 
-// From ring 3: the registers go to the UserContext and user::run returns. On AMD also entered from compatibility
-// mode (CSTAR).
+// The registers of ring 3 that both ways below store. In: rdi: the context; gs:[SCRATCH]: ring 3's RDI.
+.macro STORE_RING3
+    mov [rdi + {USER_RAX}], rax
+    mov [rdi + {USER_RBX}], rbx
+    mov [rdi + {USER_RDX}], rdx
+    mov [rdi + {USER_RSI}], rsi
+    mov [rdi + {USER_RBP}], rbp
+    mov [rdi + {USER_R8}], r8
+    mov [rdi + {USER_R9}], r9
+    mov [rdi + {USER_R10}], r10
+    mov [rdi + {USER_R12}], r12
+    mov [rdi + {USER_R13}], r13
+    mov [rdi + {USER_R14}], r14
+    mov [rdi + {USER_R15}], r15
+    mov rax, gs:[{SCRATCH}]
+    mov [rdi + {USER_RDI}], rax
+    inc qword ptr gs:[{SYSCALLS_INTERCEPTED}]
+    mov ebx, {EXIT_SYSCALL}
+    jmp qword ptr gs:[{USER_LEAVE}]
+.endm
+
+// From ring 3: the registers go to the UserContext and run_user returns. RCX and R11 are lost to the caller by the
+// ABI and not stored. On AMD also entered from compatibility mode (CSTAR).
     .balign 64
     .type dune_syscall_from_ring3, @function
     .globl dune_syscall_from_ring3
     .hidden dune_syscall_from_ring3
 dune_syscall_from_ring3:
     swapgs
-    mov gs:[{SCRATCH}], rax
-    mov rax, gs:[{USER_CONTEXT}]
-    mov [rax + {USER_RIP}], rcx
-    mov [rax + {USER_RFLAGS}], r11
-    mov [rax + {USER_RSP}], rsp
-    mov [rax + {USER_RCX}], rcx
-    mov [rax + {USER_R11}], r11
-1:
-    mov [rax + {USER_RBX}], rbx
-    mov [rax + {USER_RDX}], rdx
-    mov [rax + {USER_RSI}], rsi
-    mov [rax + {USER_RDI}], rdi
-    mov [rax + {USER_RBP}], rbp
-    mov [rax + {USER_R8}], r8
-    mov [rax + {USER_R9}], r9
-    mov [rax + {USER_R10}], r10
-    mov [rax + {USER_R12}], r12
-    mov [rax + {USER_R13}], r13
-    mov [rax + {USER_R14}], r14
-    mov [rax + {USER_R15}], r15
-    mov rcx, gs:[{SCRATCH}]
-    mov [rax + {USER_RAX}], rcx
-    inc qword ptr gs:[{SYSCALLS_INTERCEPTED}]
-    mov ebx, {EXIT_SYSCALL}
-    jmp dune_user_leave
+    mov gs:[{SCRATCH}], rdi
+    mov rdi, gs:[{USER_CONTEXT}]
+    mov [rdi + {USER_RIP}], rcx
+    mov [rdi + {USER_RFLAGS}], r11
+    mov [rdi + {USER_RSP}], rsp
+    STORE_RING3
     .size dune_syscall_from_ring3, . - dune_syscall_from_ring3
 
 // SYSENTER from ring 3 (Intel only in 64-bit mode). The CPU keeps neither RIP nor RSP nor flags; the convention is
-// SYSEXIT's: RDX holds the address to return to, RCX the stack pointer. TF may still be set: the step is dropped by
-// trap::dispatch while RIP is between the two labels.
+// SYSEXIT's: RDX holds the address to return to, RCX the stack pointer. TF may still be set: trap.S drops the step while
+// RIP is between the two labels.
     .balign 64
     .globl dune_sysenter_entry
     .hidden dune_sysenter_entry
     .type dune_sysenter_entry, @function
 dune_sysenter_entry:
     swapgs
-    mov gs:[{SCRATCH}], rax
-    mov rax, gs:[{USER_CONTEXT}]
+    mov gs:[{SCRATCH}], rdi
+    mov rdi, gs:[{USER_CONTEXT}]
     mov rsp, gs:[{USER_RETURN_RSP}]
-    mov [rax + {USER_R11}], r11
+    mov [rdi + {USER_R11}], r11
     pushfq
-    pop r11
-    mov [rax + {USER_RFLAGS}], r11
+    pop qword ptr [rdi + {USER_RFLAGS}]
     push 2
     popfq
     .globl dune_sysenter_flags_clear
     .hidden dune_sysenter_flags_clear
 dune_sysenter_flags_clear:
-    mov [rax + {USER_RIP}], rdx
-    mov [rax + {USER_RSP}], rcx
-    mov [rax + {USER_RCX}], rcx
-    jmp 1b
+    mov [rdi + {USER_RIP}], rdx
+    mov [rdi + {USER_RSP}], rcx
+    STORE_RING3
     .size dune_sysenter_entry, . - dune_sysenter_entry
     .text

@@ -9,7 +9,6 @@ use linux_raw_sys::general::{
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block::{self, SYSCALL_NUMBERS};
-use super::frame::TrapFrame;
 use super::request::kind;
 use super::stacks;
 use crate::cpu;
@@ -34,10 +33,10 @@ global_asm!(
     HAS_XSAVE = const block::HAS_XSAVE,
     USER_CONTEXT = const block::USER_CONTEXT,
     USER_RETURN_RSP = const block::USER_RETURN_RSP,
+    USER_LEAVE = const block::USER_LEAVE,
     SYSCALLS_INTERCEPTED = const block::SYSCALLS_INTERCEPTED,
     USER_RAX = const user::RAX,
     USER_RBX = const user::RBX,
-    USER_RCX = const user::RCX,
     USER_RDX = const user::RDX,
     USER_RSI = const user::RSI,
     USER_RDI = const user::RDI,
@@ -62,7 +61,6 @@ unsafe extern "C" {
     static dune_syscall_entry: u8;
     static dune_syscall_from_ring3: u8;
     static dune_sysenter_entry: u8;
-    static dune_sysenter_flags_clear: u8;
 }
 
 /// Flags that SYSCALL clears, as Linux does: CF PF AF ZF SF TF IF DF OF IOPL NT RF AC ID.
@@ -86,12 +84,6 @@ pub(crate) fn sysenter_registers(stack: u64) -> SysenterRegisters {
         esp: stack,
         eip: &raw const dune_sysenter_entry as u64,
     }
-}
-
-/// Whether `frame` is a single step of the first instructions after SYSENTER, which does not clear TF.
-pub(super) fn is_single_step_of_entry(frame: &TrapFrame) -> bool {
-    let (start, end) = (&raw const dune_sysenter_entry as u64, &raw const dune_sysenter_flags_clear as u64);
-    frame.vector() == super::vector::Vector::DEBUG && (start..=end).contains(&frame.rip)
 }
 
 /// The bits of [`block::ThreadBlock::handled_in_ring0`].

@@ -93,7 +93,7 @@
 
 // As TRAP_BODY for vectors that can come between SYSCALL or SYSENTER from ring 3 and its SWAPGS, when the CPU is at
 // ring 0 but GS is still ring 3's. The true block's address stands at the top of each interrupt stack.
-.macro TRAP_BODY_ANY_GS NAME, IST_SLOT
+.macro TRAP_BODY_ANY_GS NAME, IST_SLOT, STEP=0
     .balign 64
     .type \NAME, @function
 \NAME:
@@ -111,7 +111,21 @@
     je 4f
     swapgs
 4:
+    .if \STEP
+    // SYSENTER does not clear TF: a step of its entry code that ring 3 has set up belongs to no handler.
+    mov rax, [rsp + {FRAME_RIP}]
+    lea rcx, [rip + dune_sysenter_entry]
+    sub rax, rcx
+    lea rdx, [rip + dune_sysenter_flags_clear]
+    sub rdx, rcx
+    cmp rax, rdx
+    ja 6f
+    and qword ptr [rsp + {FRAME_RFLAGS}], ~0x100
+    jmp 7f
+6:
+    .endif
     CALL_HANDLER \IST_SLOT
+7:
     cmp byte ptr [rsp + {FRAME_RING3_GS}], 0
     je 5f
     swapgs
@@ -127,7 +141,7 @@ TRAP_BODY dune_trap_general, {IST_GENERAL}
 TRAP_BODY dune_trap_page_fault, {IST_PAGE_FAULT}
 TRAP_BODY_ANY_GS dune_trap_double_fault, {IST_DOUBLE_FAULT}
 TRAP_BODY_ANY_GS dune_trap_nmi, {IST_NMI}
-TRAP_BODY_ANY_GS dune_trap_debug, {IST_DEBUG}
+TRAP_BODY_ANY_GS dune_trap_debug, {IST_DEBUG}, 1
 TRAP_BODY_ANY_GS dune_trap_machine_check, {IST_MACHINE_CHECK}
 
 // dune_trap_call_full: (rdi: &mut TrapFrame, rcx: handler or 0) -> (); the Rust side gets a clean vector state and
@@ -136,6 +150,10 @@ TRAP_BODY_ANY_GS dune_trap_machine_check, {IST_MACHINE_CHECK}
 dune_trap_call_full:
     mov rbx, rsp
     mov rsi, rcx
+    cmp dword ptr [rsp + 8 + {FRAME_VECTOR}], 7
+    jne 1f
+    clts                                // #NM: keeping the vector state would raise it again
+1:
     KEEP_VECTOR_STATE
     push 2
     popfq
@@ -150,35 +168,35 @@ dune_trap_call_full:
     .type dune_trap_from_ring3, @function
 dune_trap_from_ring3:
     swapgs
-    push rax
-    mov rax, gs:[{USER_CONTEXT}]
-    mov [rax + {USER_RBX}], rbx
-    mov [rax + {USER_RCX}], rcx
-    mov [rax + {USER_RDX}], rdx
-    mov [rax + {USER_RSI}], rsi
-    mov [rax + {USER_RDI}], rdi
-    mov [rax + {USER_RBP}], rbp
-    mov [rax + {USER_R8}], r8
-    mov [rax + {USER_R9}], r9
-    mov [rax + {USER_R10}], r10
-    mov [rax + {USER_R11}], r11
-    mov [rax + {USER_R12}], r12
-    mov [rax + {USER_R13}], r13
-    mov [rax + {USER_R14}], r14
-    mov [rax + {USER_R15}], r15
-    pop qword ptr [rax + {USER_RAX}]
+    push rdi
+    mov rdi, gs:[{USER_CONTEXT}]
+    mov [rdi + {USER_RAX}], rax
+    mov [rdi + {USER_RBX}], rbx
+    mov [rdi + {USER_RCX}], rcx
+    mov [rdi + {USER_RDX}], rdx
+    mov [rdi + {USER_RSI}], rsi
+    mov [rdi + {USER_RBP}], rbp
+    mov [rdi + {USER_R8}], r8
+    mov [rdi + {USER_R9}], r9
+    mov [rdi + {USER_R10}], r10
+    mov [rdi + {USER_R11}], r11
+    mov [rdi + {USER_R12}], r12
+    mov [rdi + {USER_R13}], r13
+    mov [rdi + {USER_R14}], r14
+    mov [rdi + {USER_R15}], r15
+    mov rcx, cr2
+    mov [rdi + {USER_CR2}], rcx
+    pop qword ptr [rdi + {USER_RDI}]
     pop rcx
     inc qword ptr gs:[{TRAPS} + rcx * 8]
-    mov [rax + {USER_VECTOR}], rcx
-    pop qword ptr [rax + {USER_ERROR_CODE}]
-    pop qword ptr [rax + {USER_RIP}]
+    mov [rdi + {USER_VECTOR}], rcx
+    pop qword ptr [rdi + {USER_ERROR_CODE}]
+    pop qword ptr [rdi + {USER_RIP}]
     pop rcx
-    pop qword ptr [rax + {USER_RFLAGS}]
-    pop qword ptr [rax + {USER_RSP}]
-    mov rcx, cr2
-    mov [rax + {USER_CR2}], rcx
+    pop qword ptr [rdi + {USER_RFLAGS}]
+    pop qword ptr [rdi + {USER_RSP}]
     mov ebx, {EXIT_TRAP}
-    jmp dune_user_leave
+    jmp qword ptr gs:[{USER_LEAVE}]
     .size dune_trap_from_ring3, . - dune_trap_from_ring3
 
 // The 256 stubs, 16 bytes each. Vectors with an error code: 8, 10-14, 17, 21, 29, 30 (Intel SDM vol. 3 §6.13,

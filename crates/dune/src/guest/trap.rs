@@ -1,11 +1,12 @@
 //! Traps: the entry stubs, the IDT over them, and the dispatch to handlers that keep vector state.
 
 use core::arch::global_asm;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use linux_raw_sys::general::SIGABRT;
 
 use super::block;
 use super::descriptors::{Gate, Idt};
-use super::frame::{FRAME_CR2, FRAME_RING3_GS, FRAME_VECTOR, TrapFrame};
+use super::frame::{self, TrapFrame};
 use super::grow;
 use super::handlers::{self, PROCESS_HANDLERS, TrapOutcome};
 use super::stacks;
@@ -16,9 +17,11 @@ use crate::user::context::offsets as user;
 
 global_asm!(
     concat!(include_str!("macros.S"), include_str!("trap.S")),
-    FRAME_CR2 = const FRAME_CR2,
-    FRAME_VECTOR = const FRAME_VECTOR,
-    FRAME_RING3_GS = const FRAME_RING3_GS,
+    FRAME_CR2 = const frame::CR2,
+    FRAME_RIP = const frame::RIP,
+    FRAME_RFLAGS = const frame::RFLAGS,
+    FRAME_VECTOR = const frame::VECTOR,
+    FRAME_RING3_GS = const frame::RING3_GS,
     STACK_LEVEL = const stacks::LEVEL,
     STACK_SIZE = const stacks::SIZE,
     IST_GENERAL = const block::interrupt_stack(Stack::General as usize),
@@ -34,6 +37,7 @@ global_asm!(
     VECTOR_MASK = const block::VECTOR_MASK,
     HAS_XSAVE = const block::HAS_XSAVE,
     USER_CONTEXT = const block::USER_CONTEXT,
+    USER_LEAVE = const block::USER_LEAVE,
     USER_RAX = const user::RAX,
     USER_RBX = const user::RBX,
     USER_RCX = const user::RCX,
@@ -115,22 +119,27 @@ pub(crate) fn gates() -> Idt {
 ///
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept.
 extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
-    if super::syscall::is_single_step_of_entry(frame) {
-        // Ring 3 executed SYSENTER with TF set; the step belongs to nobody.
-        frame.rflags &= !(1 << 8);
-        return;
+    /// Reports where the trap came from if the handler panics: dropped in unwinding only, for nothing otherwise.
+    struct Panicked(*const TrapFrame);
+
+    impl Drop for Panicked {
+        fn drop(&mut self) {
+            // SAFETY: the frame outlives the handler, whose borrow of it has ended.
+            let frame = unsafe { &*self.0 };
+            report::unhandled_trap_with_signal(frame, "its handler panicked", SIGABRT);
+        }
     }
+
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
     let Some(handler) = handlers::decode(word) else {
         return unhandled(dune, frame, "no handler is set for this vector");
     };
-    match catch_unwind(AssertUnwindSafe(|| handler(dune, frame))) {
-        Ok(TrapOutcome::Resume) => {}
-        Ok(TrapOutcome::Unhandled) => unhandled(dune, frame, "its handler returned Unhandled"),
-        Err(_) => {
-            report::unhandled_trap_with_signal(frame, "its handler panicked", linux_raw_sys::general::SIGABRT)
-        }
+    let panicked = Panicked(frame);
+    let outcome = handler(dune, frame);
+    core::mem::forget(panicked);
+    if outcome == TrapOutcome::Unhandled {
+        unhandled(dune, frame, "its handler returned Unhandled");
     }
 }
 

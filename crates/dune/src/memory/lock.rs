@@ -51,6 +51,7 @@ impl<T> SpinLock<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn wait(&self) -> Result<Guard<'_, T>, Busy> {
         for _ in 0..SPINS {
             spin_loop();

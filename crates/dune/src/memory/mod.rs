@@ -204,8 +204,9 @@ impl Memory {
     /// Protects `range` and flushes at once: [`PageTables::protect`] and [`Flush::now`] in one.
     ///
     /// For a single page that is 4 KiB large already, this is the shortest way: a walk, one compare-and-swap
-    /// and one INVLPG. It is for handlers that change one page per fault.
-    #[inline]
+    /// and one INVLPG. It is for handlers that change one page per fault, and always inlined there: most of what
+    /// it would do for any permissions is done by the compiler for the ones given.
+    #[inline(always)]
     pub fn protect_now(
         &self,
         dune: Dune,
@@ -220,7 +221,7 @@ impl Memory {
     }
 
     /// Protects one page of the process's own tables, if it is a page of 4 KiB; says whether it did.
-    #[inline]
+    #[inline(always)]
     fn protect_page(&self, address: u64, permissions: PagePermissions) -> Result<bool, EditError> {
         let bits = Entry::permission_bits(permissions);
         let user = permissions.contains(PagePermissions::USER);

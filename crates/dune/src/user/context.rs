@@ -4,16 +4,17 @@ use core::fmt;
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
+use x86_64::VirtAddr;
+
 use crate::cpu;
 use crate::guest::Vector;
 
-/// Flag bit that every ring-3 program runs with, the low bit of IOPL: it tells the system-call entry where a
-/// SYSCALL came from (see guest/syscall.S). It grants nothing: port access and CLI need CPL ≤ IOPL.
-const RING3_MARK: u64 = 1 << 12;
-const INTERRUPTS_ON: u64 = 1 << 9;
-const ALWAYS_ONE: u64 = 1 << 1;
-/// Flags that ring-3 code may set for itself: CF PF AF ZF SF TF DF OF AC ID.
-const RING3_FLAGS: u64 = 0x24_0dd5;
+/// Flags that every ring-3 program runs with: IOPL 1, which tells the system-call entry where a SYSCALL came from
+/// (see guest/syscall.S), IF, and the bit that is always one. IOPL 1 grants nothing: port access and CLI need
+/// CPL ≤ IOPL.
+pub(super) const RING3_ALWAYS: u32 = 1 << 12 | 1 << 9 | 1 << 1;
+/// Flags that ring-3 code may choose for itself: CF PF AF ZF SF TF DF OF AC ID.
+pub(super) const RING3_FLAGS: u32 = 0x24_0dd5;
 
 /// By which instruction ring 0 enters ring 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,7 +30,9 @@ pub enum ReturnBy {
     Sysexit = 2,
 }
 
-/// General registers, instruction pointer, flags and segment bases of ring-3 code.
+/// General registers, instruction pointer and flags of ring-3 code.
+///
+/// After a system call by SYSCALL, RCX and R11 are what they were before, as the ABI gives them up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 #[allow(missing_docs, reason = "the registers' names say what they are")]
@@ -52,8 +55,6 @@ pub struct UserRegisters {
     pub r15: u64,
     pub rip: u64,
     pub rflags: u64,
-    pub fs_base: u64,
-    pub gs_base: u64,
 }
 
 /// Why ring-3 code came back.
@@ -79,6 +80,8 @@ pub enum UserExit {
 pub struct UserContext {
     /// The registers; edit them between runs.
     pub registers: UserRegisters,
+    fs_base: u64,
+    gs_base: u64,
     vector: u64,
     error_code: u64,
     cr2: u64,
@@ -100,8 +103,10 @@ pub(crate) mod offsets {
     }
     registers! {
         RAX rax RBX rbx RCX rcx RDX rdx RSI rsi RDI rdi RBP rbp RSP rsp R8 r8 R9 r9 R10 r10 R11 r11 R12 r12 R13 r13
-        R14 r14 R15 r15 RIP rip RFLAGS rflags FS_BASE fs_base GS_BASE gs_base
+        R14 r14 R15 r15 RIP rip RFLAGS rflags
     }
+    pub(crate) const FS_BASE: usize = offset_of!(UserContext, fs_base);
+    pub(crate) const GS_BASE: usize = offset_of!(UserContext, gs_base);
     pub(crate) const VECTOR: usize = offset_of!(UserContext, vector);
     pub(crate) const ERROR_CODE: usize = offset_of!(UserContext, error_code);
     pub(crate) const CR2: usize = offset_of!(UserContext, cr2);
@@ -132,6 +137,8 @@ impl UserContext {
         }
         UserContext {
             registers: UserRegisters { rip: entry, rsp: stack, ..Default::default() },
+            fs_base: 0,
+            gs_base: 0,
             vector: 0,
             error_code: 0,
             cr2: 0,
@@ -154,10 +161,24 @@ impl UserContext {
         self.return_by = by;
     }
 
-    /// Forces the flags that ring 3 does not choose.
-    #[inline(always)]
-    pub(super) fn seal_flags(&mut self) {
-        self.registers.rflags = self.registers.rflags & RING3_FLAGS | RING3_MARK | INTERRUPTS_ON | ALWAYS_ONE;
+    /// The FS base, which ring 3 may change itself (WRFSBASE) on CPUs that have the instruction.
+    pub fn fs_base(&self) -> VirtAddr {
+        VirtAddr::new_truncate(self.fs_base)
+    }
+
+    /// Sets the FS base, where ring-3 code finds its thread-local storage.
+    pub fn set_fs_base(&mut self, base: VirtAddr) {
+        self.fs_base = base.as_u64();
+    }
+
+    /// The GS base; it has nothing to do with ring 0's.
+    pub fn gs_base(&self) -> VirtAddr {
+        VirtAddr::new_truncate(self.gs_base)
+    }
+
+    /// Sets the GS base.
+    pub fn set_gs_base(&mut self, base: VirtAddr) {
+        self.gs_base = base.as_u64();
     }
 
     /// The trap that the assembly stored.

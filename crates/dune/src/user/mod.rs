@@ -10,7 +10,7 @@
 
 pub(crate) mod context;
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 
 pub use context::{ReturnBy, UserContext, UserExit, UserRegisters};
 
@@ -25,8 +25,8 @@ global_asm!(
     USER_CONTEXT = const block::USER_CONTEXT,
     USER_RETURN_RSP = const block::USER_RETURN_RSP,
     VECTOR_MASK = const block::VECTOR_MASK,
-    HAS_XSAVE = const block::HAS_XSAVE,
-    HAS_FSGSBASE = const block::HAS_FSGSBASE,
+    RING3_FLAGS = const context::RING3_FLAGS,
+    RING3_ALWAYS = const context::RING3_ALWAYS,
     RING3_CODE = const RING3_CODE,
     RING3_DATA = const RING3_DATA,
     BY_SYSRET = const user::BY_SYSRET,
@@ -54,12 +54,64 @@ global_asm!(
     RETURN_BY = const user::RETURN_BY,
 );
 
+// Not functions of Rust's: they lose callee-saved registers. Only their addresses are used here.
 unsafe extern "C" {
-    /// See user.S.
-    fn dune_user_enter(context: *mut UserContext) -> u32;
+    static dune_user_enter_xsave_fsgsbase: u8;
+    static dune_user_enter_xsave_msr: u8;
+    static dune_user_enter_fxsave_fsgsbase: u8;
+    static dune_user_enter_fxsave_msr: u8;
+    static dune_user_leave_xsave_fsgsbase: u8;
+    static dune_user_leave_xsave_msr: u8;
+    static dune_user_leave_fxsave_fsgsbase: u8;
+    static dune_user_leave_fxsave_msr: u8;
 }
 
-/// First address that ring 3 may not execute at or point FS and GS at: the end of the 47-bit task size.
+/// The addresses of the way into ring 3 and of the way back for a CPU with these features.
+pub(crate) fn ways(xsave: bool, fsgsbase: bool) -> (u64, u64) {
+    let (enter, leave) = match (xsave, fsgsbase) {
+        (true, true) => {
+            (&raw const dune_user_enter_xsave_fsgsbase, &raw const dune_user_leave_xsave_fsgsbase)
+        }
+        (true, false) => (&raw const dune_user_enter_xsave_msr, &raw const dune_user_leave_xsave_msr),
+        (false, true) => {
+            (&raw const dune_user_enter_fxsave_fsgsbase, &raw const dune_user_leave_fxsave_fsgsbase)
+        }
+        (false, false) => (&raw const dune_user_enter_fxsave_msr, &raw const dune_user_leave_fxsave_msr),
+    };
+    (enter as u64, leave as u64)
+}
+
+/// Enters ring 3 with `context` and comes back: the exit's number.
+///
+/// # Safety
+///
+/// Ring 0 in Dune mode, and RIP and the bases of `context` are addresses that a register takes.
+#[inline(always)]
+unsafe fn enter_ring3(context: *mut UserContext) -> u32 {
+    let exit;
+    // SAFETY: 1. the caller's conditions are those of user.S; 2. all that it loses is declared, or saved here where
+    // the compiler does not let it be declared.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "call qword ptr gs:[{enter}]",
+            "pop rbp",
+            "pop rbx",
+            enter = const block::USER_ENTER,
+            in("rdi") context,
+            lateout("eax") exit,
+            lateout("r12") _,
+            lateout("r13") _,
+            lateout("r14") _,
+            lateout("r15") _,
+            clobber_abi("C"),
+        );
+    }
+    exit
+}
+
+/// First address that ring 3 may not execute at: the end of the 47-bit task size.
 const TASK_SIZE: u64 = 1 << 47;
 
 impl Dune {
@@ -70,7 +122,7 @@ impl Dune {
     ///
     /// # Errors
     ///
-    /// [`UserError::NotCanonical`] if RIP or a segment base lies beyond the task size, which would fault in ring 0.
+    /// [`UserError::NotCanonical`] if RIP lies beyond the task size: loading it would fault in ring 0.
     ///
     /// # Example
     ///
@@ -92,16 +144,13 @@ impl Dune {
     /// ```
     #[inline]
     pub fn run_user(self, context: &mut UserContext) -> Result<UserExit, UserError> {
-        let registers = &context.registers;
-        // One test for the three values: none of the bits that make an address non-canonical.
-        if (registers.rip | registers.fs_base | registers.gs_base) >= TASK_SIZE {
-            return Err(UserError::not_canonical(registers));
+        if context.registers.rip >= TASK_SIZE {
+            return Err(UserError::NotCanonical { rip: context.registers.rip });
         }
-        context.seal_flags();
-        // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP and the bases are canonical and the flags sealed, so
-        // no instruction of user.S faults; 3. what the code does to memory, the page tables granted it, and whoever
-        // granted it answers for that (`grant_user`).
-        let exit = unsafe { dune_user_enter(context) };
+        // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, the bases are by their type or because
+        // the CPU stored them, and user.S forces the flags, so that none of its instructions faults; 3. what the
+        // code does to memory, the page tables granted it, and whoever granted it answers for that (`grant_user`).
+        let exit = unsafe { enter_ring3(context) };
         Ok(if exit == user::EXIT_SYSCALL { UserExit::SystemCall } else { context.trap() })
     }
 
