@@ -111,7 +111,11 @@ pub(crate) fn stopped(
 ) -> ! {
     let mut out = Text::new();
     let _ = writeln!(out, "dune: Dune mode stopped: {what}");
-    if let Some(registers) = registers {
+    // A processor that KVM has reset, as it does on AMD after a triple fault (AMD APM vol. 2 §14.1.3).
+    let reset = registers.is_some_and(|registers| (registers.cs, registers.rip) == (0xf000, 0xfff0));
+    if reset {
+        let _ = writeln!(out, "  the processor was reset and kept no registers");
+    } else if let Some(registers) = registers {
         let _ = symbol::describe(registers.rip, &mut out);
         let _ = writeln!(
             out,

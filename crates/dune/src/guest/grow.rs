@@ -5,12 +5,14 @@ use x86_64::VirtAddr;
 
 use super::request::{hypercall, kind};
 use crate::Dune;
+use crate::memory::maps;
 
 /// Gives a window to the mapping at `address`. False if nothing is mapped there, it has a window already, or there
 /// is no room for one.
 pub(super) fn to(dune: Dune, address: VirtAddr) -> bool {
     let memory = dune.memory();
-    if memory.windows().find(address).is_some() {
+    let is_mapped = || matches!(maps::find(address.as_u64(), |_| ()), Ok(Some(())));
+    if memory.windows().find(address).is_some() || !is_mapped() {
         return false;
     }
     let Ok(window) = memory.plan_window(address) else { return false };

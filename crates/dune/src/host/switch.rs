@@ -20,9 +20,12 @@ pub(super) struct Continuation {
 ///
 /// # Safety
 ///
-/// 1. `loop_stack` is the top of an unused stack, 16-byte aligned. 2. `thread` has a vCPU whose GS base will be the
-/// thread's block, and windows that cover this code, the current stack and the block. 3. If it returns 0, everything
-/// `thread` refers to stays alive until the thread ends.
+/// The caller sees to it that
+///
+/// * `loop_stack` is the top of an unused stack, 16-byte aligned;
+/// * `thread` has a vCPU whose GS base will be the thread's block, and windows that cover this code, the current stack
+///   and the block;
+/// * everything `thread` refers to stays alive until the thread ends, if the function returns 0.
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread) -> u64 {
     // ABI: System V on both returns. Callee-saved registers travel on the stack, which both sides share; vector state

@@ -35,7 +35,7 @@ pub enum ReturnBy {
 /// After a system call by SYSCALL, RCX and R11 are what they were before, as the ABI gives them up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
-#[allow(missing_docs, reason = "the registers' names say what they are")]
+#[expect(missing_docs, reason = "the registers' names say what they are")]
 pub struct UserRegisters {
     pub rax: u64,
     pub rbx: u64,
