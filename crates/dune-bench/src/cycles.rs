@@ -194,7 +194,7 @@ fn bare_stamp() -> u64 {
 /// True if the time-stamp counter advances by exactly one per instruction: three loops of known length say so.
 ///
 /// No real processor passes: the loops differ in instructions per cycle. The median of some tries is compared: an
-/// interrupt adds to one, and the least was seen to be too small once, where the emulator had synchronised its clocks.
+/// interrupt adds to one, and comparing the least of them was seen to fail once on vtx.
 fn counts_instructions() -> bool {
     const SHORT: u64 = 1000;
     const LONG: u64 = 3000;
