@@ -1,8 +1,13 @@
-//! Small helpers for cases: raw system calls and pages to play with.
+//! Small helpers for cases: raw system calls, pages to play with, and a net under code that faults.
 
-use std::arch::asm;
+use std::arch::{asm, naked_asm};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use dune::memory::{PagePermissions, PageRange, PageSize};
+use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 use x86_64::VirtAddr;
+
+use crate::case::{CaseResult, Skip};
 
 /// A getpid that no library can answer from memory.
 pub fn getpid() -> i64 {
@@ -28,17 +33,153 @@ pub fn syscall(number: u64, arguments: [u64; 6]) -> i64 {
 
 /// Fresh anonymous memory of `pages` pages, never unmapped.
 pub fn pages(pages: usize) -> VirtAddr {
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            pages * 4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    assert_ne!(address, libc::MAP_FAILED, "mmap of {pages} pages: {}", std::io::Error::last_os_error());
-    VirtAddr::from_ptr(address)
+    VirtAddr::new(map(0, pages as u64 * 4096, libc::PROT_READ | libc::PROT_WRITE, 0))
+}
+
+/// Fresh anonymous memory of `bytes` bytes that starts on a multiple of `alignment`.
+pub fn aligned(bytes: u64, alignment: u64) -> VirtAddr {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let start = map(0, bytes + alignment, protection, libc::MAP_NORESERVE);
+    VirtAddr::new(start.next_multiple_of(alignment))
+}
+
+/// mmap of private anonymous memory with further `flags`; panics if it fails.
+pub fn map(address: u64, bytes: u64, protection: i32, flags: i32) -> u64 {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let arguments = [address, bytes, protection as u64, flags as u64, u64::MAX, 0];
+    let result = syscall(libc::SYS_mmap as u64, arguments);
+    assert!(result > 0, "mmap of {bytes:#x} bytes at {address:#x}: {result}");
+    result as u64
+}
+
+/// Fresh pages that are mapped with 4 KiB each, so that edits of one do not touch another.
+pub fn small_pages(dune: Dune, count: usize) -> Result<PageRange, Box<dyn std::error::Error>> {
+    let range = PageRange::new(pages(count), count as u64 * 4096)?;
+    let mut tables = dune.page_tables()?;
+    for page in 0..count as u64 {
+        tables.split(range.start() + page * 4096, PageSize::Size4KiB)?.now(dune);
+    }
+    Ok(range)
+}
+
+/// Page `index` of `range`.
+pub fn page(range: PageRange, index: u64) -> PageRange {
+    PageRange::page(range.start() + index * 4096)
+}
+
+/// Gives `range` these permissions, at once.
+pub fn protect(dune: Dune, range: PageRange, permissions: PagePermissions) -> CaseResult {
+    dune.page_tables()?.protect(range, permissions)?.now(dune);
+    Ok(())
+}
+
+/// Reads the 8 bytes at `address`.
+pub fn peek(address: VirtAddr) -> u64 {
+    // SAFETY: cases pass memory of their own.
+    unsafe { address.as_ptr::<u64>().read_volatile() }
+}
+
+/// Writes the 8 bytes at `address`.
+pub fn poke(address: VirtAddr, value: u64) {
+    // SAFETY: cases pass memory of their own.
+    unsafe { address.as_mut_ptr::<u64>().write_volatile(value) };
+}
+
+/// The error that makes a case fail with `text`.
+pub fn fail<T>(text: String) -> Result<T, Box<dyn std::error::Error>> {
+    Err(text.into())
+}
+
+/// Skips on the emulated AMD machine, whose emulator lacks `what`; a failure everywhere else.
+pub fn lacking_on_svm(what: &str) -> CaseResult {
+    if std::env::var("DUNE_MACHINE").as_deref() == Ok("svm") {
+        return Err(Skip(format!("QEMU's emulated CPU lacks {what}")).into());
+    }
+    fail(format!("this CPU lacks {what}"))
+}
+
+/// A trap that [`catch`] caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caught {
+    pub vector: u8,
+    pub error_code: u64,
+    pub cr2: u64,
+    pub rip: u64,
+}
+
+static RESUME_RSP: AtomicU64 = AtomicU64::new(0);
+static RESUME_RIP: AtomicU64 = AtomicU64::new(0);
+static VECTOR: AtomicU64 = AtomicU64::new(NONE);
+static ERROR_CODE: AtomicU64 = AtomicU64::new(0);
+static CR2: AtomicU64 = AtomicU64::new(0);
+static RIP: AtomicU64 = AtomicU64::new(0);
+const NONE: u64 = u64::MAX;
+
+/// Calls `body` with `argument`, and comes back from the first exception that it takes. `body` must be code without
+/// anything to drop: it is left in the middle.
+pub fn catch(dune: Dune, body: unsafe extern "C" fn(u64), argument: u64) -> Option<Caught> {
+    for number in 0..32 {
+        if number != 8
+            && let Some(vector) = Vector::new(number)
+        {
+            dune.set_thread_handler(vector, leave);
+        }
+    }
+    VECTOR.store(NONE, Ordering::Relaxed);
+    // SAFETY: `body` keeps the ABI or is left by `leave`, which restores what `guarded` saved.
+    unsafe { guarded(body, argument, RESUME_RSP.as_ptr(), RESUME_RIP.as_ptr()) };
+    for number in 0..32 {
+        if let Some(vector) = Vector::new(number) {
+            dune.clear_thread_handler(vector);
+        }
+    }
+    let vector = VECTOR.load(Ordering::Relaxed);
+    (vector != NONE).then(|| Caught {
+        vector: vector as u8,
+        error_code: ERROR_CODE.load(Ordering::Relaxed),
+        cr2: CR2.load(Ordering::Relaxed),
+        rip: RIP.load(Ordering::Relaxed),
+    })
+}
+
+/// Notes the trap and goes on behind the call in `guarded`.
+fn leave(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+    const KEPT: u64 = 1 << 9 | 1 << 1;
+    VECTOR.store(frame.vector().number().into(), Ordering::Relaxed);
+    ERROR_CODE.store(frame.error_code, Ordering::Relaxed);
+    CR2.store(frame.cr2, Ordering::Relaxed);
+    RIP.store(frame.rip, Ordering::Relaxed);
+    frame.rip = RESUME_RIP.load(Ordering::Relaxed);
+    frame.rsp = RESUME_RSP.load(Ordering::Relaxed);
+    frame.rflags = KEPT;
+    TrapOutcome::Resume
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn guarded(body: unsafe extern "C" fn(u64), argument: u64, rsp: *mut u64, rip: *mut u64) {
+    // ABI: System V, by either way out: callee-saved registers are on the stack, whose pointer is noted.
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 8",
+        "mov [rdx], rsp",
+        "lea rax, [rip + 2f]",
+        "mov [rcx], rax",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "call rax",
+        "2:",
+        "add rsp, 8",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+    )
 }

@@ -1,11 +1,43 @@
 //! The cases by subject.
 
+mod attacks;
+mod counters;
 mod entry;
+mod examples;
+mod exceptions;
+mod faults;
+mod frames;
+mod interrupts;
+mod memory;
+mod refusals;
+mod segments;
+mod state;
+mod syscalls;
+mod tlb;
 mod traps;
+mod user;
 
 use crate::case::Case;
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [entry::CASES, traps::CASES].concat()
+    [
+        entry::CASES,
+        refusals::CASES,
+        syscalls::CASES,
+        state::CASES,
+        traps::CASES,
+        exceptions::CASES,
+        interrupts::CASES,
+        faults::CASES,
+        memory::CASES,
+        frames::CASES,
+        tlb::CASES,
+        user::CASES,
+        attacks::CASES,
+        segments::CASES,
+        counters::CASES,
+        examples::CASES,
+    ]
+    .concat()
 }
