@@ -1,5 +1,6 @@
 //! The cases by subject.
 
+mod children;
 mod entry;
 mod traps;
 
@@ -7,5 +8,5 @@ use crate::case::Case;
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [entry::CASES, traps::CASES].concat()
+    [children::CASES, entry::CASES, traps::CASES].concat()
 }

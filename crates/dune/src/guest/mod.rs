@@ -8,6 +8,7 @@
 //! | SYSCALL or SYSENTER in ring 3 | `syscall.S` | [`user`](crate::user) |
 
 pub(crate) mod block;
+pub(crate) mod clone;
 pub(crate) mod descriptors;
 pub(crate) mod frame;
 mod grow;

@@ -19,6 +19,8 @@ pub(crate) mod kind {
     pub(crate) const INTERRUPT: u64 = 3;
     /// Back the window described by the [`Window`](crate::memory::Window) at `arguments[0]`.
     pub(crate) const ADD_WINDOW: u64 = 4;
+    /// Make the child that the [`Birth`](super::clone::Birth) at `arguments[0]` describes.
+    pub(crate) const BIRTH: u64 = 6;
     /// Read the engine's count of second-level faults.
     pub(crate) const SECOND_LEVEL_FAULTS: u64 = 5;
 }

@@ -16,14 +16,22 @@ use linux_raw_sys::general::__NR_gettid;
 /// The thread that is in Dune mode or about to enter, 0 for none.
 static ENTERED: AtomicU32 = AtomicU32::new(0);
 
+/// In the child of a fork: the thread that is in Dune mode is this one, under a new id.
+pub(super) fn adopt() {
+    ENTERED.store(thread_id(), Ordering::Release);
+}
+
+fn thread_id() -> u32 {
+    // SAFETY: gettid takes no argument.
+    unsafe { sys::raw(__NR_gettid, [0; 6]) as u32 }
+}
+
 /// Gives the place back unless the thread has entered.
 struct Claim;
 
 impl Claim {
     fn take() -> Result<Claim, EnterError> {
-        // SAFETY: gettid takes no argument.
-        let thread = unsafe { sys::raw(__NR_gettid, [0; 6]) } as u32;
-        match ENTERED.compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed) {
+        match ENTERED.compare_exchange(0, thread_id(), Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Ok(Claim),
             Err(thread) => Err(EnterError::OtherThread { thread }),
         }

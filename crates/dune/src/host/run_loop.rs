@@ -4,9 +4,10 @@
 //! locks that the program may hold, no unwinding. Linux's own signal handlers of the program run on its stack, when
 //! a signal interrupts the run.
 
-use super::forward;
 use super::thread::HostThread;
+use super::{birth, forward};
 use crate::engine::{Exit, Machine, Vcpu};
+use crate::guest::clone::Birth;
 use crate::guest::request::kind;
 use crate::memory::Window;
 use crate::report;
@@ -76,6 +77,10 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
                 Ok(()) => 0,
                 Err(error) => error.errno.raw() as u64,
             }
+        }
+        kind::BIRTH => {
+            // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
+            birth::bear(thread, unsafe { &*(first as *const Birth) })
         }
         kind::SECOND_LEVEL_FAULTS => {
             thread.block.counters.other_requests -= 1;

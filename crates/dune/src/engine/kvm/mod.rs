@@ -5,6 +5,7 @@
 
 pub(crate) mod probe;
 mod registers;
+mod snapshot;
 mod statistics;
 mod vcpu;
 
@@ -20,6 +21,7 @@ use crate::error::EngineError;
 use crate::memory::Window;
 use crate::sys::{self, Errno};
 
+use snapshot::Snapshot;
 pub(crate) use vcpu::KvmVcpu;
 
 /// A virtual machine of KVM's around this process.
@@ -37,20 +39,24 @@ impl KvmMachine {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| EngineError::new("KVM_GET_SUPPORTED_CPUID", e))?;
-        let vm = loop {
-            match kvm.create_vm() {
-                Ok(vm) => break vm,
-                // Registration of the MMU notifier is interruptible (peers.md P2).
-                Err(e) if e.errno() == linux_raw_sys::errno::EINTR as i32 => continue,
-                Err(e) => return Err(EngineError::new("KVM_CREATE_VM", e)),
-            }
-        };
-        let high = duplicate_high(&vm)?;
-        // SAFETY: `high` is a virtual machine's descriptor and nobody else's.
-        let vm =
-            unsafe { kvm.create_vmfd_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VM", e))?;
+        let vm = new_vm(&kvm)?;
         Ok(KvmMachine { vm, cpuid, slots: AtomicU32::new(0) })
     }
+}
+
+/// A virtual machine of the calling process.
+fn new_vm(kvm: &Kvm) -> Result<VmFd, EngineError> {
+    let vm = loop {
+        match kvm.create_vm() {
+            Ok(vm) => break vm,
+            // Registration of the MMU notifier is interruptible (peers.md P2).
+            Err(e) if e.errno() == linux_raw_sys::errno::EINTR as i32 => continue,
+            Err(e) => return Err(EngineError::new("KVM_CREATE_VM", e)),
+        }
+    };
+    let high = duplicate_high(&vm)?;
+    // SAFETY: `high` is a virtual machine's descriptor and nobody else's.
+    unsafe { kvm.create_vmfd_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VM", e))
 }
 
 impl Machine for KvmMachine {
@@ -82,7 +88,27 @@ impl Machine for KvmMachine {
     }
 
     fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
-        KvmVcpu::create(&self.vm, id, &self.cpuid)
+        let mut vcpu = KvmVcpu::create(&self.vm, id, &self.cpuid)?;
+        vcpu.open_statistics();
+        Ok(vcpu)
+    }
+
+    fn rebuild(
+        &mut self,
+        windows: impl Iterator<Item = Window>,
+        parent: &KvmVcpu,
+        state: &Snapshot,
+    ) -> Result<KvmVcpu, EngineError> {
+        let kvm = Kvm::new().map_err(|e| EngineError::new("open /dev/kvm", e))?;
+        // The old one pins the parent's memory until it is closed, which is here.
+        self.vm = new_vm(&kvm)?;
+        self.slots = AtomicU32::new(0);
+        for window in windows {
+            self.add_window(&window)?;
+        }
+        let mut vcpu = KvmVcpu::create(&self.vm, 0, &self.cpuid)?;
+        vcpu.succeed(parent, state)?;
+        Ok(vcpu)
     }
 }
 

@@ -24,11 +24,7 @@ pub(super) struct Statistics {
 impl Statistics {
     /// Opens the statistics of `vcpu`; `None` where the kernel has none or does not count the faults.
     pub(super) fn open(vcpu: &VcpuFd) -> Option<Statistics> {
-        // SAFETY: the call touches no memory and returns a new descriptor.
-        let file = unsafe {
-            let fd = sys::call(__NR_ioctl, [vcpu.as_raw_fd() as u64, KVM_GET_STATS_FD, 0, 0, 0, 0]).ok()?;
-            OwnedFd::from_raw_fd(super::duplicate_high(&OwnedFd::from_raw_fd(fd as i32)).ok()?)
-        };
+        let file = open_file(vcpu)?;
         // struct kvm_stats_header: flags, name_size, num_desc, id_offset, desc_offset, data_offset.
         let mut header = [0u8; 24];
         read_at(&file, &mut header, 0)?;
@@ -46,11 +42,24 @@ impl Statistics {
         Some(Statistics { file, faults_at: data_at + u64::from(offset) })
     }
 
+    /// The statistics of `vcpu`, which has the same counters at the same places. Does not allocate.
+    pub(super) fn reopen(&self, vcpu: &VcpuFd) -> Option<Statistics> {
+        Some(Statistics { file: open_file(vcpu)?, faults_at: self.faults_at })
+    }
+
     /// Faults of the second level of address translation since the vCPU was made.
     pub(super) fn second_level_faults(&self) -> Option<u64> {
         let mut value = [0u8; 8];
         read_at(&self.file, &mut value, self.faults_at)?;
         Some(u64::from_le_bytes(value))
+    }
+}
+
+fn open_file(vcpu: &VcpuFd) -> Option<OwnedFd> {
+    // SAFETY: the call touches no memory and returns a new descriptor.
+    unsafe {
+        let fd = sys::call(__NR_ioctl, [vcpu.as_raw_fd() as u64, KVM_GET_STATS_FD, 0, 0, 0, 0]).ok()?;
+        Some(OwnedFd::from_raw_fd(super::duplicate_high(&OwnedFd::from_raw_fd(fd as i32)).ok()?))
     }
 }
 
