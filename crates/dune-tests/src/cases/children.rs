@@ -194,7 +194,7 @@ fn vector_state_survives() -> CaseResult {
             seed = in(reg) seed,
             kept = out(reg) kept,
             inlateout("rax") libc::SYS_fork => child,
-            lateout("rcx") _, lateout("r11") _, out("xmm15") _,
+            out("rcx") _, out("r11") _, out("xmm15") _,
         );
     }
     static DEFAULT: u32 = 0x1f80;
