@@ -239,11 +239,17 @@ impl FrameAllocator {
     pub fn reserve(bytes: u64) -> Result<FrameAllocator, FrameError> {
         let bytes = round_up(bytes.clamp(BLOCK_BYTES, 1 << 46), BLOCK_BYTES);
         let alignment = if bytes >= GIB { GIB } else { BLOCK_BYTES };
-        let start = reserve_aligned(bytes, alignment)?;
         let block =
             |index| Block { used: [0; 8], free: FRAMES, state: State::Clean, next: index, previous: NONE };
         let count = (bytes / BLOCK_BYTES) as u32;
-        let mut blocks: Box<[Block]> = (0..count).map(block).collect();
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(count as usize).map_err(|_| FrameError::Reserve {
+            bytes,
+            errno: Errno::from_raw(linux_raw_sys::errno::ENOMEM),
+        })?;
+        blocks.extend((0..count).map(block));
+        let mut blocks = blocks.into_boxed_slice();
+        let start = reserve_aligned(bytes, alignment)?;
         let mut clean = List::EMPTY;
         for index in (0..count).rev() {
             clean.push(&mut blocks, index);

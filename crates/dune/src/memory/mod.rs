@@ -141,6 +141,7 @@ impl Memory {
     /// For the host side, before entry. Each window then becomes a slot, and [`root`](Self::root) goes to
     /// CR3.
     pub fn build(options: &MemoryOptions) -> Result<Memory, MemoryError> {
+        options.limits.check(options.arena_bytes)?;
         let mut frames = FrameAllocator::reserve(options.arena_bytes)?;
         let windows = plan_windows(options.limits)?;
         let arena = windows.to_physical(frames.range().start());

@@ -53,6 +53,16 @@ impl Limits {
     const fn gpa_end(&self) -> u64 {
         1 << if self.physical_bits > 52 { 52 } else { self.physical_bits }
     }
+
+    /// Whether `bytes` of guest-physical addresses are there at all.
+    pub(super) fn check(&self, bytes: u64) -> Result<(), PlanError> {
+        if bytes > self.gpa_end() - FIRST_GPA.as_u64() { Err(self.too_few(bytes)) } else { Ok(()) }
+    }
+
+    fn too_few(&self, needed: u64) -> PlanError {
+        let bits = 64 - FIRST_GPA.as_u64().saturating_add(needed - 1).leading_zeros();
+        PlanError::TooFewPhysicalBits { needed: bits as u8, available: self.physical_bits }
+    }
 }
 
 /// Why there is no plan.
@@ -307,8 +317,7 @@ impl Planner {
     }
 
     fn too_few(&self, needed: u64) -> PlanError {
-        let bits = 64 - (FIRST_GPA.as_u64() + needed - 1).leading_zeros();
-        PlanError::TooFewPhysicalBits { needed: bits as u8, available: self.limits.physical_bits }
+        self.limits.too_few(needed)
     }
 }
 
