@@ -1,18 +1,23 @@
 //! Children: fork, vfork and clone in Dune mode.
 //!
+//! A thread gets a vCPU and is in Dune mode from its first instruction: ring 0 prepares everything, then the host loop makes
+//! the call, and the child's first act is to load the registers that the call would have returned with.
+//!
 //! A child with memory of its own (fork) goes on in Dune mode, in a machine that its host loop builds anew, as KVM serves
 //! only the process that made a machine. A child that borrows its parent's memory until it execs (vfork, posix_spawn)
 //! runs in host mode: the parent's vCPU is the parent's, and all the child does is to become another program.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use linux_raw_sys::errno::{E2BIG, EFAULT, EINVAL, ENOSYS};
+use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
     __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, clone_args,
 };
 
 use super::request::{hypercall, kind};
 use super::syscall::{SyscallFrame, VectorArea, error};
+use crate::error::EnterError;
+use crate::host::thread::{self, HostThread};
 use crate::{cpu, report};
 
 /// What the host loop is asked to bear.
@@ -23,6 +28,8 @@ pub(crate) struct Birth {
     pub number: u64,
     /// Its arguments.
     pub arguments: [u64; 6],
+    /// The child is a thread, to be served by this; the arguments give it its loop stack.
+    pub thread: Option<*mut HostThread>,
     /// The child runs in host mode with its parent's memory, starting from `frame` and `vector_area`.
     pub in_host_mode: bool,
     /// The registers that the child starts with; RAX is 0 for it.
@@ -64,8 +71,7 @@ pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) ->
     };
     let shares_memory = request.flags & u64::from(CLONE_VM) != 0;
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
-        warn_once();
-        return error(ENOSYS);
+        return start_thread(frame, vector_area, request, &mut copy);
     }
     let parent_rsp = frame.rsp;
     if request.stack != 0 {
@@ -74,6 +80,7 @@ pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) ->
     let birth = Birth {
         number: request.number,
         arguments: request.arguments,
+        thread: None,
         in_host_mode: shares_memory,
         frame,
         vector_area,
@@ -134,13 +141,61 @@ fn parse_clone3(address: u64, size: u64, copy: &mut clone_args) -> Result<Reques
     Ok(Request { flags, stack, tls, number: __NR_clone3.into(), arguments })
 }
 
-/// Says once per process that threads are not there yet.
-fn warn_once() {
+/// Starts a thread, or whatever else shares memory and runs beside its parent.
+fn start_thread(
+    frame: &SyscallFrame,
+    vector_area: &VectorArea,
+    mut request: Request,
+    copy: &mut clone_args,
+) -> u64 {
+    let fs_base = if request.flags & u64::from(CLONE_SETTLS) != 0 {
+        request.tls
+    } else {
+        // SAFETY: ring 0.
+        unsafe { cpu::fs_base() }
+    };
+    let first =
+        SyscallFrame { rax: 0, rsp: if request.stack == 0 { frame.rsp } else { request.stack }, ..*frame };
+    let child = match thread::prepare(crate::process(), &first, vector_area, fs_base) {
+        Ok(child) => child,
+        Err(error_text) => {
+            warn_once(&error_text);
+            return error(EAGAIN);
+        }
+    };
+    let (stack, size) = child.loop_stack();
+    if request.number == u64::from(__NR_clone3) {
+        (copy.stack, copy.stack_size) = (stack, size);
+    } else {
+        request.arguments[1] = stack + size;
+    }
+    let birth = Birth {
+        number: request.number,
+        arguments: request.arguments,
+        thread: Some(child.pointer()),
+        in_host_mode: false,
+        frame,
+        vector_area,
+    };
+    // SAFETY: ring 0; `birth` and what it points to live until the answer is there.
+    let result = unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) };
+    if crate::sys::result(result).is_err() {
+        child.give_back();
+    }
+    result
+}
+
+/// exit(2): ends this thread, not the process.
+pub(super) fn exit(status: u64) -> ! {
+    // SAFETY: ring 0; the host loop does not answer.
+    unsafe { hypercall(kind::EXIT, status, 0) };
+    unreachable!("the host loop has ended the thread")
+}
+
+/// Says once per process why a thread could not be started.
+fn warn_once(why: &EnterError) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
-        report::message(format_args!(
-            "dune: threads can not be started in Dune mode yet: clone returns ENOSYS; \
-             start them before dune::enter()"
-        ));
+        report::message(format_args!("dune: no further thread can be started in Dune mode (EAGAIN): {why}"));
     }
 }

@@ -15,6 +15,7 @@ mod grow;
 pub(crate) mod handlers;
 pub(crate) mod request;
 pub(crate) mod segments;
+pub(crate) mod shootdown;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
 pub(crate) mod trap;

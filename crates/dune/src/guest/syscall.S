@@ -67,6 +67,10 @@ dune_syscall_in_ring0:
     KEEP_VECTOR_STATE
     mov rsi, rsp
     call {dispatch}                     // extern "C" fn dispatch(&mut SyscallFrame, &VectorArea)
+    // A new thread starts here, with rbx at its frame and rsp at its vector area.
+    .globl dune_syscall_resume
+    .hidden dune_syscall_resume
+dune_syscall_resume:
     RESTORE_VECTOR_STATE
     mov rsp, rbx
     pop r15

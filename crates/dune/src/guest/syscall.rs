@@ -4,7 +4,7 @@ use core::arch::global_asm;
 
 use linux_raw_sys::errno::{EINVAL, EOPNOTSUPP};
 use linux_raw_sys::general::{
-    __NR_arch_prctl, __NR_clone, __NR_clone3, __NR_fork, __NR_rt_sigreturn, __NR_vfork,
+    __NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_rt_sigreturn, __NR_vfork,
 };
 
 use super::block::{self, SYSCALL_NUMBERS};
@@ -61,6 +61,7 @@ unsafe extern "C" {
     static dune_syscall_entry: u8;
     static dune_syscall_from_ring3: u8;
     static dune_sysenter_entry: u8;
+    static dune_syscall_resume: u8;
 }
 
 /// Flags that SYSCALL clears, as Linux does: CF PF AF ZF SF TF IF DF OF IOPL NT RF AC ID.
@@ -86,10 +87,17 @@ pub(crate) fn sysenter_registers(stack: u64) -> SysenterRegisters {
     }
 }
 
+/// Where a new thread starts: the end of the call that made it, with RBX at its frame and RSP at its vector area.
+pub(crate) fn resume_address() -> u64 {
+    &raw const dune_syscall_resume as u64
+}
+
 /// The bits of [`block::ThreadBlock::handled_in_ring0`].
 pub(crate) fn handled_in_ring0() -> [u64; SYSCALL_NUMBERS / 64] {
     let mut bits = [0; SYSCALL_NUMBERS / 64];
-    for number in [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_fork, __NR_vfork, __NR_rt_sigreturn] {
+    for number in
+        [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_vfork, __NR_rt_sigreturn]
+    {
         bits[number as usize / 64] |= 1 << (number % 64);
     }
     bits
@@ -142,6 +150,7 @@ extern "C" fn dispatch(frame: &mut SyscallFrame, vector_area: &VectorArea) {
             "rt_sigreturn in Dune mode at rip {:#x}: signal handlers run in host mode and must return there",
             frame.rip
         )),
+        n if n == __NR_exit => clone::exit(frame.rdi),
         _ => clone::system_call(frame, vector_area),
     };
 }

@@ -1,11 +1,12 @@
 //! Bearing children for Dune mode: the system call itself, and what the child does first.
 
-use core::arch::naked_asm;
+use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
-use linux_raw_sys::general::SIGABRT;
+use linux_raw_sys::general::{__NR_exit, __NR_rt_sigprocmask, SIG_SETMASK, SIGABRT};
 
 use super::enter;
+use super::run_loop::host_loop;
 use super::thread::HostThread;
 use crate::engine::{Machine, Vcpu};
 use crate::error::EngineError;
@@ -15,6 +16,10 @@ use crate::{report, sys};
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
 pub(super) fn bear(thread: &mut HostThread, birth: &Birth) -> u64 {
+    if let Some(child) = birth.thread {
+        // SAFETY: ring 0 has prepared the child and the arguments for exactly this.
+        return unsafe { start_thread(birth.number, &raw const birth.arguments, child) };
+    }
     if birth.in_host_mode {
         let mask = thread.block.vector_mask;
         // SAFETY: 1. the call is a clone with CLONE_VM and CLONE_VFORK: this thread waits until the child has another
@@ -43,11 +48,73 @@ fn revive(
     thread: &mut HostThread,
     state: &<crate::engine::kvm::KvmVcpu as Vcpu>::Snapshot,
 ) -> Result<(), EngineError> {
+    let process = thread.process;
     enter::adopt();
+    process.survive(thread);
     thread.pending_interrupts = [0; 4];
-    let vcpu = thread.machine.rebuild(thread.memory.windows().iter(), &thread.vcpu, state)?;
+    // SAFETY: this is the child's only thread, and holds no reference to the machine.
+    let machine = unsafe { process.replace_machine() };
+    let vcpu = machine.rebuild(process.memory.windows().iter(), &thread.vcpu, state)?;
     thread.vcpu = vcpu;
     Ok(())
+}
+
+/// Ends the calling thread, whose place the next thread of the process may take.
+pub(super) fn end(thread: &HostThread, status: u64) -> ! {
+    thread.process.depart();
+    let everything = u64::MAX;
+    // SAFETY: 1. no signal can come any more that would need this stack; 2. once `taken` is 0 another thread may use
+    // stack and block, and the assembly touches neither after that.
+    unsafe {
+        let _ =
+            sys::raw(__NR_rt_sigprocmask, [SIG_SETMASK.into(), (&raw const everything) as u64, 0, 8, 0, 0]);
+        asm!(
+            "mov dword ptr [{taken}], 0",
+            "syscall",
+            "ud2",
+            taken = in(reg) thread.taken.as_ptr(),
+            in("rax") u64::from(__NR_exit),
+            in("rdi") status,
+            options(noreturn, nostack)
+        );
+    }
+}
+
+/// Makes the system call `number` with `arguments`, a clone with a stack of its own; the child serves `thread`.
+///
+/// # Safety
+///
+/// The arguments share memory and give the child the top of `thread`'s loop stack; `thread` is nobody else's.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn start_thread(
+    number: u64,
+    arguments: *const [u64; 6],
+    thread: *mut HostThread,
+) -> u64 {
+    // ABI: System V in the parent. The child starts with an empty stack and never returns.
+    naked_asm!(
+        "push r12",
+        "mov r12, rdx",
+        "mov rax, rdi",
+        "mov r11, rsi",
+        "mov rdi, [r11]",
+        "mov rsi, [r11 + 8]",
+        "mov rdx, [r11 + 16]",
+        "mov r10, [r11 + 24]",
+        "mov r8, [r11 + 32]",
+        "mov r9, [r11 + 40]",
+        "syscall",
+        "test rax, rax",
+        "jz 2f",
+        "pop r12",
+        "ret",
+        "2:",
+        "xor ebp, ebp",
+        "mov rdi, r12",
+        "call {host_loop}", // extern "C" fn host_loop(&mut HostThread)
+        "ud2",
+        host_loop = sym host_loop,
+    )
 }
 
 /// Makes the system call of `birth`; in the child, loads the registers of its frame and goes on there in host mode.

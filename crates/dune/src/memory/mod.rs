@@ -216,6 +216,7 @@ impl Memory {
     ) -> Result<(), EditError> {
         if range.bytes() == PAGE_BYTES && self.protect_page(range.first(), permissions)? {
             tlb::flush_page(dune, range.start());
+            shootdown::others(dune);
             return Ok(());
         }
         self.protect_pages(dune, range, permissions)

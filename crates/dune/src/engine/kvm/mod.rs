@@ -87,9 +87,9 @@ impl Machine for KvmMachine {
             .map_err(|e| EngineError::new("KVM_SET_USER_MEMORY_REGION", e))
     }
 
-    fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
+    fn create_vcpu(&self, id: u32, sibling: Option<&KvmVcpu>) -> Result<KvmVcpu, EngineError> {
         let mut vcpu = KvmVcpu::create(&self.vm, id, &self.cpuid)?;
-        vcpu.open_statistics();
+        vcpu.open_statistics(sibling);
         Ok(vcpu)
     }
 

@@ -60,7 +60,13 @@ pub(super) fn load(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
     load_msrs(vcpu, state)?;
     load_vector_state(vcpu, state)?;
     same_time_as_host(vcpu)?;
-    let regs = kvm_regs { rip: state.rip, rsp: state.rsp, rflags: state.rflags, ..Default::default() };
+    let regs = kvm_regs {
+        rip: state.rip,
+        rsp: state.rsp,
+        rbx: state.rbx,
+        rflags: state.rflags,
+        ..Default::default()
+    };
     vcpu.set_regs(&regs).map_err(|e| EngineError::new("KVM_SET_REGS", e))
 }
 

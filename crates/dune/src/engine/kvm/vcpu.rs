@@ -49,16 +49,19 @@ impl KvmVcpu {
         Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics: None })
     }
 
-    /// Opens the vCPU's own counters, where the kernel has them.
-    pub(super) fn open_statistics(&mut self) {
-        self.statistics = Statistics::open(&self.vcpu);
+    /// Opens the vCPU's own counters, where the kernel has them; without allocating if there is a `sibling`.
+    pub(super) fn open_statistics(&mut self, sibling: Option<&KvmVcpu>) {
+        self.statistics = match sibling {
+            Some(sibling) => sibling.statistics.as_ref().and_then(|known| known.reopen(&self.vcpu)),
+            None => Statistics::open(&self.vcpu),
+        };
     }
 
     /// Takes the place of `parent`, the vCPU that this process inherited by a fork, in the state it had.
     pub(super) fn succeed(&mut self, parent: &KvmVcpu, state: &Snapshot) -> Result<(), EngineError> {
         state.load(&self.vcpu)?;
         self.has_xsave = parent.has_xsave;
-        self.statistics = parent.statistics.as_ref().and_then(|parent| parent.reopen(&self.vcpu));
+        self.open_statistics(Some(parent));
         Ok(())
     }
 
