@@ -21,7 +21,7 @@ pub(crate) struct ThreadBlock {
     pub request: Request,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
     pub user_context: u64,
-    /// Stack pointer to return to when ring 3 comes back.
+    /// Stack pointer to return to when ring 3 comes back, where ring 0's FS base is kept; 0 while FS is ring 0's.
     pub user_return_rsp: u64,
     /// The ways into ring 3 and back that fit this CPU (see user.S).
     pub user_enter: u64,

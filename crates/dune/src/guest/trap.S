@@ -91,8 +91,10 @@
     .size \NAME, . - \NAME
 .endm
 
-// As TRAP_BODY for vectors that can come between SYSCALL or SYSENTER from ring 3 and its SWAPGS, when the CPU is at
-// ring 0 but GS is still ring 3's. The true block's address stands at the top of each interrupt stack.
+// As TRAP_BODY for vectors that can come while the CPU is at ring 0 already, or still, but GS or FS are ring 3's: between
+// SYSCALL or SYSENTER and the end of dune_user_leave, or at the end of dune_user_enter. The true block's address stands
+// at the top of each interrupt stack; ring 0's FS base where USER_RETURN_RSP points, which is 0 outside of these times.
+// STEP: the vector is #DB.
 .macro TRAP_BODY_ANY_GS NAME, IST_SLOT, STEP=0
     .balign 64
     .type \NAME, @function
@@ -100,6 +102,7 @@
     test byte ptr [rsp + 24], 3
     jnz dune_trap_from_ring3
     SAVE_FRAME
+    xor r15d, r15d                      // whether r14 holds an FS base of ring 3's
     mov ecx, 0xc0000101                 // IA32_GS_BASE
     rdmsr
     shl rdx, 32
@@ -112,7 +115,10 @@
     swapgs
 4:
     .if \STEP
-    // SYSENTER does not clear TF: a step of its entry code that ring 3 has set up belongs to no handler.
+    // Ring 3 made a system call with TF set: the step of the entry code belongs to no handler. With ring 3's GS it can
+    // be nothing else; SYSENTER does not clear TF, so its code is stepped on until it does so itself.
+    cmp byte ptr [rsp + {FRAME_RING3_GS}], 0
+    jne 5f
     mov rax, [rsp + {FRAME_RIP}]
     lea rcx, [rip + dune_sysenter_entry]
     sub rax, rcx
@@ -120,16 +126,37 @@
     sub rdx, rcx
     cmp rax, rdx
     ja 6f
+5:
     and qword ptr [rsp + {FRAME_RFLAGS}], ~0x100
     jmp 7f
 6:
     .endif
+    mov rbx, gs:[{USER_RETURN_RSP}]
+    test rbx, rbx
+    jz 8f
+    mov ecx, 0xc0000100                 // IA32_FS_BASE
+    rdmsr
+    mov r14d, eax
+    shl rdx, 32
+    or r14, rdx
+    inc r15d
+    mov eax, [rbx]
+    mov edx, [rbx + 4]
+    wrmsr
+8:
     CALL_HANDLER \IST_SLOT
+    test r15d, r15d
+    jz 7f
+    mov ecx, 0xc0000100
+    mov eax, r14d
+    mov rdx, r14
+    shr rdx, 32
+    wrmsr
 7:
     cmp byte ptr [rsp + {FRAME_RING3_GS}], 0
-    je 5f
+    je 9f
     swapgs
-5:
+9:
     RESTORE_FRAME
     iretq
     .size \NAME, . - \NAME

@@ -38,6 +38,7 @@ global_asm!(
     HAS_XSAVE = const block::HAS_XSAVE,
     USER_CONTEXT = const block::USER_CONTEXT,
     USER_LEAVE = const block::USER_LEAVE,
+    USER_RETURN_RSP = const block::USER_RETURN_RSP,
     USER_RAX = const user::RAX,
     USER_RBX = const user::RBX,
     USER_RCX = const user::RCX,

@@ -141,6 +141,8 @@
     shr rdx, 32
     wrmsr
     .endif
+    // FS is ring 0's again: see TRAP_BODY_ANY_GS.
+    mov qword ptr gs:[{USER_RETURN_RSP}], 0
     mov rcx, [rdi + {VECTOR_AREA}]
     .if \XSAVE
     mov eax, gs:[{VECTOR_MASK}]
