@@ -102,6 +102,12 @@ fn set_process(process: &'static Process) {
     PROCESS.store(core::ptr::from_ref(process).cast_mut(), Ordering::Release);
 }
 
+/// The token, if the calling thread is in Dune mode: for threads that were started there, and for libraries.
+pub fn current() -> Option<Dune> {
+    // SAFETY: the thread is at ring 0.
+    cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
+}
+
 /// How to enter Dune mode. [`enter`] takes the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {

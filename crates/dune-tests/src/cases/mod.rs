@@ -2,11 +2,12 @@
 
 mod children;
 mod entry;
+mod threads;
 mod traps;
 
 use crate::case::Case;
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [children::CASES, entry::CASES, traps::CASES].concat()
+    [children::CASES, threads::CASES, entry::CASES, traps::CASES].concat()
 }

@@ -75,8 +75,8 @@ pub(crate) trait Machine: Sized {
     /// Backs `window` with the process's memory.
     fn add_window(&self, window: &Window) -> Result<(), EngineError>;
 
-    /// A vCPU with `id`, not yet loaded with a state. Does not allocate if there is a `sibling`.
-    fn create_vcpu(&self, id: u32, sibling: Option<&Self::Vcpu>) -> Result<Self::Vcpu, EngineError>;
+    /// A vCPU with `id`, not yet loaded with a state. Does not allocate.
+    fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, EngineError>;
 
     /// In the child of a fork: makes the machine anew for this process with `windows` and gives it one vCPU in the
     /// state of `parent`, the inherited one, which the caller drops. Does not allocate.

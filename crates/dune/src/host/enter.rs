@@ -94,7 +94,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     }
     let process = Leaked::new(Process::new(machine, memory, trap::gates()));
     unmap_guards(process.get(), &thread_memory)?;
-    let mut thread = HostThread::new(process.get(), thread_memory, None)?;
+    let mut thread = HostThread::new(process.get(), thread_memory)?;
     thread.continuation.rflags = FIRST_FLAGS;
     thread.continuation.fs_base = thread_pointer();
     process.get().arrive();

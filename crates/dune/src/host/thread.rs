@@ -126,9 +126,8 @@ impl HostThread {
     pub(super) fn new(
         process: &'static Process,
         thread_memory: ThreadMemory,
-        parent: Option<&KvmVcpu>,
     ) -> Result<Mapped<HostThread>, EnterError> {
-        let vcpu = process.machine().create_vcpu(process.new_vcpu_id(), parent)?;
+        let vcpu = process.machine().create_vcpu(process.new_vcpu_id())?;
         let ThreadMemory { mut block, regions, stack } = thread_memory;
         let fsgsbase = fit_to_cpu(&mut block, process);
         Mapped::new(
@@ -243,10 +242,7 @@ pub(crate) fn prepare(
         None => {
             let memory = ThreadMemory::new()?;
             enter::unmap_guards(process, &memory)?;
-            let sibling = process.threads().next();
-            // SAFETY: threads on the list are never freed; only what never changes is read.
-            let sibling = sibling.map(|thread| unsafe { &(*thread).vcpu });
-            let thread = HostThread::new(process, memory, sibling)?.leak();
+            let thread = HostThread::new(process, memory)?.leak();
             process.enlist(thread);
             thread
         }

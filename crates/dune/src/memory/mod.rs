@@ -71,6 +71,7 @@ pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{FIRST_GPA, Window, Windows};
 
+use crate::guest::shootdown;
 use crate::{Dune, sys};
 use entry::Entry;
 use lock::SpinLock;

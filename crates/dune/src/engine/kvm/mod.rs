@@ -87,10 +87,8 @@ impl Machine for KvmMachine {
             .map_err(|e| EngineError::new("KVM_SET_USER_MEMORY_REGION", e))
     }
 
-    fn create_vcpu(&self, id: u32, sibling: Option<&KvmVcpu>) -> Result<KvmVcpu, EngineError> {
-        let mut vcpu = KvmVcpu::create(&self.vm, id, &self.cpuid)?;
-        vcpu.open_statistics(sibling);
-        Ok(vcpu)
+    fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
+        KvmVcpu::create(&self.vm, id, &self.cpuid)
     }
 
     fn rebuild(
@@ -117,13 +115,13 @@ impl Machine for KvmMachine {
 /// Programs count on the lowest free numbers, and daemons close a few low descriptors without looking
 /// (peers.md P38). The caller drops the original.
 fn duplicate_high(fd: &impl AsRawFd) -> Result<RawFd, EngineError> {
-    const SPARE: u64 = 64;
     let mut limit = rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is what getrlimit writes to.
     let known =
         unsafe { sys::call(__NR_getrlimit, [RLIMIT_NOFILE.into(), (&raw mut limit) as u64, 0, 0, 0, 0]) };
     let top = if known.is_ok() { limit.rlim_cur.min(1 << 16) } else { 1024 };
-    let lowest = top.saturating_sub(SPARE);
+    // The upper half: one per thread has to fit.
+    let lowest = top / 2;
     // SAFETY: F_DUPFD_CLOEXEC touches no memory.
     unsafe { sys::call(__NR_fcntl, [fd.as_raw_fd() as u64, F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0]) }
         .map(|fd| fd as RawFd)

@@ -46,22 +46,15 @@ impl KvmVcpu {
         // Unmodified: what the program chose at start-up by CPUID has to work (design.md §3.2).
         vcpu.set_cpuid2(cpuid).map_err(|e| EngineError::new("KVM_SET_CPUID2", e))?;
         let run = &raw mut *vcpu.get_kvm_run();
-        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics: None })
-    }
-
-    /// Opens the vCPU's own counters, where the kernel has them; without allocating if there is a `sibling`.
-    pub(super) fn open_statistics(&mut self, sibling: Option<&KvmVcpu>) {
-        self.statistics = match sibling {
-            Some(sibling) => sibling.statistics.as_ref().and_then(|known| known.reopen(&self.vcpu)),
-            None => Statistics::open(&self.vcpu),
-        };
+        let statistics = Statistics::find(&vcpu);
+        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics })
     }
 
     /// Takes the place of `parent`, the vCPU that this process inherited by a fork, in the state it had.
     pub(super) fn succeed(&mut self, parent: &KvmVcpu, state: &Snapshot) -> Result<(), EngineError> {
         state.load(&self.vcpu)?;
         self.has_xsave = parent.has_xsave;
-        self.open_statistics(Some(parent));
+        self.statistics = parent.statistics;
         Ok(())
     }
 
@@ -124,7 +117,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn second_level_faults(&self) -> Option<u64> {
-        self.statistics.as_ref()?.second_level_faults()
+        self.statistics?.second_level_faults(&self.vcpu)
     }
 }
 
