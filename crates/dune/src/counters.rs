@@ -71,6 +71,8 @@ pub struct Counters {
     pub context_flushes: u64,
     /// Flushes of everything, in the process.
     pub full_flushes: u64,
+    /// Times that the other threads' CPUs were made to flush, in the process.
+    pub shootdowns: u64,
     traps: [u64; 256],
 }
 
@@ -108,6 +110,7 @@ impl core::fmt::Debug for Counters {
             .field("page_flushes", &self.page_flushes)
             .field("context_flushes", &self.context_flushes)
             .field("full_flushes", &self.full_flushes)
+            .field("shootdowns", &self.shootdowns)
             .field("traps", &core::fmt::from_fn(traps))
             .finish()
     }
@@ -131,6 +134,7 @@ impl Dune {
             page_flushes: PAGE_FLUSHES.load(Ordering::Relaxed),
             context_flushes: CONTEXT_FLUSHES.load(Ordering::Relaxed),
             full_flushes: FULL_FLUSHES.load(Ordering::Relaxed),
+            shootdowns: crate::guest::shootdown::count(),
             traps: counters.traps,
         }
     }

@@ -14,10 +14,10 @@ pub enum EnterError {
     /// The thread runs in Dune mode already.
     #[error("this thread is in Dune mode already; call dune::enter() once and pass the token on")]
     AlreadyInDuneMode,
-    /// Another thread of the process is in Dune mode.
+    /// Another thread of the process has entered. Threads that were started before it stay in host mode.
     #[error(
-        "thread {thread} of this process is in Dune mode already and only one can be for now; \
-         enter in one thread and leave the others in host mode"
+        "thread {thread} of this process has entered Dune mode already; start further threads from there, \
+         where they are in Dune mode by themselves"
     )]
     OtherThread {
         /// Its thread id (gettid(2)).

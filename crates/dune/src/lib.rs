@@ -36,6 +36,7 @@ pub use error::{EngineError, EnterError, HandlerError, SegmentError, UserError};
 pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapFrame, TrapOutcome, Vector};
 pub use sys::Errno;
 
+use host::process::Process;
 use memory::{EditError, Memory, PageTables};
 
 /// Proof that the calling thread is in Dune mode.
@@ -84,15 +85,27 @@ impl Dune {
     /// The memory of the process as Dune mode sees it: windows, frames, address spaces.
     #[inline]
     pub fn memory(self) -> &'static Memory {
-        // SAFETY: set before the first token was handed out, and never freed.
-        unsafe { &*MEMORY.load(Ordering::Acquire) }
+        process().memory()
     }
 }
 
-static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(null_mut());
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(null_mut());
 
-fn set_memory(memory: &'static Memory) {
-    MEMORY.store(core::ptr::from_ref(memory).cast_mut(), Ordering::Release);
+/// What the threads of the process share; there is one as soon as one of them is in Dune mode.
+#[inline]
+pub(crate) fn process() -> &'static Process {
+    // SAFETY: set before the first token was handed out, and never freed.
+    unsafe { &*PROCESS.load(Ordering::Acquire) }
+}
+
+fn set_process(process: &'static Process) {
+    PROCESS.store(core::ptr::from_ref(process).cast_mut(), Ordering::Release);
+}
+
+/// The token, if the calling thread is in Dune mode: for threads that were started there, and for libraries.
+pub fn current() -> Option<Dune> {
+    // SAFETY: the thread is at ring 0.
+    cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
 }
 
 /// How to enter Dune mode. [`enter`] takes the defaults.

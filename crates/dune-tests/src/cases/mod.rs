@@ -1,6 +1,7 @@
 //! The cases by subject.
 
 mod attacks;
+mod children;
 mod counters;
 mod entry;
 mod examples;
@@ -13,6 +14,7 @@ mod refusals;
 mod segments;
 mod state;
 mod syscalls;
+mod threads;
 mod tlb;
 mod traps;
 mod user;
@@ -23,6 +25,8 @@ use crate::case::Case;
 pub fn all() -> Vec<Case> {
     [
         entry::CASES,
+        children::CASES,
+        threads::CASES,
         refusals::CASES,
         syscalls::CASES,
         state::CASES,

@@ -150,6 +150,13 @@ static LEAN_CALLS: AtomicU64 = AtomicU64::new(0);
 #[unsafe(naked)]
 unsafe extern "C" fn lean(_: &mut TrapFrame) {
     naked_asm!(
+        // The ABI promises a clear direction flag: without it the case dies by #UD.
+        "pushfq",
+        "pop rax",
+        "test eax, 0x400",
+        "jz 2f",
+        "ud2",
+        "2:",
         "lock inc qword ptr [rip + {calls}]",
         "mov rax, -1", "mov rcx, rax", "mov rdx, rax", "mov rsi, rax", "mov rdi, rax", "mov r8, rax",
         "mov r9, rax", "mov r10, rax", "mov r11, rax",

@@ -75,12 +75,27 @@ pub(crate) trait Machine: Sized {
     /// Backs `window` with the process's memory.
     fn add_window(&self, window: &Window) -> Result<(), EngineError>;
 
-    /// A vCPU with `id`, not yet loaded with a state.
+    /// A vCPU with `id`, not yet loaded with a state. Does not allocate.
     fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, EngineError>;
+
+    /// In the child of a fork: makes the machine anew for this process with `windows` and gives it one vCPU in the
+    /// state of `parent`, the inherited one, which the caller drops. Does not allocate.
+    fn rebuild(
+        &mut self,
+        windows: impl Iterator<Item = Window>,
+        parent: &Self::Vcpu,
+        state: &<Self::Vcpu as Vcpu>::Snapshot,
+    ) -> Result<Self::Vcpu, EngineError>;
 }
 
 /// A virtual CPU, used by one thread for its whole life.
 pub(crate) trait Vcpu {
+    /// The whole state of a vCPU between two exits.
+    type Snapshot;
+
+    /// The state as it is now. Does not allocate.
+    fn snapshot(&self) -> Result<Self::Snapshot, EngineError>;
+
     /// Loads the state that Dune mode starts with.
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError>;
 

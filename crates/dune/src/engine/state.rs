@@ -58,6 +58,8 @@ pub(crate) struct CpuState {
     pub rip: u64,
     /// Stack pointer at that instruction.
     pub rsp: u64,
+    /// RBX at that instruction, for code that starts elsewhere than it was left.
+    pub rbx: u64,
     /// RFLAGS at that instruction.
     pub rflags: u64,
     /// Root of the page tables with PCID 0.

@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
 use super::descriptors::{Gdt, TaskStateSegment};
-use super::request::Request;
+use super::request::{Request, kind};
 use crate::counters::ThreadCounters;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
@@ -47,6 +47,35 @@ pub(crate) struct ThreadBlock {
     pub gdt: Gdt,
     /// The task-state segment: the stacks that traps switch to.
     pub tss: TaskStateSegment,
+}
+
+impl ThreadBlock {
+    /// A block whose stacks and descriptors are still to be set, for an XSAVE area of `vector_area_size` bytes.
+    pub(crate) fn new(vector_area_size: usize) -> ThreadBlock {
+        ThreadBlock {
+            request: Request {
+                kind: kind::NONE,
+                number: 0,
+                arguments: [0; 6],
+                result: 0,
+                block: core::ptr::null_mut(),
+            },
+            user_context: 0,
+            user_return_rsp: 0,
+            user_enter: 0,
+            user_leave: 0,
+            scratch: 0,
+            syscall_stack: 0,
+            vector_area_size: vector_area_size as u64,
+            vector_mask: 0,
+            has_xsave: 0,
+            handled_in_ring0: super::syscall::handled_in_ring0(),
+            handlers: [const { AtomicU64::new(0) }; 256],
+            counters: ThreadCounters::new(),
+            gdt: Gdt::new(0),
+            tss: TaskStateSegment::new([0; 7]),
+        }
+    }
 }
 
 // Offsets for the assembly.

@@ -8,12 +8,14 @@
 //! | SYSCALL or SYSENTER in ring 3 | `syscall.S` | [`user`](crate::user) |
 
 pub(crate) mod block;
+pub(crate) mod clone;
 pub(crate) mod descriptors;
 pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;
 pub(crate) mod request;
 pub(crate) mod segments;
+pub(crate) mod shootdown;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
 pub(crate) mod trap;

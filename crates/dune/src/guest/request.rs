@@ -19,6 +19,10 @@ pub(crate) mod kind {
     pub(crate) const INTERRUPT: u64 = 3;
     /// Back the window described by the [`Window`](crate::memory::Window) at `arguments[0]`.
     pub(crate) const ADD_WINDOW: u64 = 4;
+    /// Make the child that the [`Birth`](super::clone::Birth) at `arguments[0]` describes.
+    pub(crate) const BIRTH: u64 = 6;
+    /// End the thread with the exit status `arguments[0]`.
+    pub(crate) const EXIT: u64 = 7;
     /// Read the engine's count of second-level faults.
     pub(crate) const SECOND_LEVEL_FAULTS: u64 = 5;
 }

@@ -47,34 +47,47 @@ dune_syscall_in_ring0:
     mov rsp, gs:[{SYSCALL_STACK}]
     sub qword ptr gs:[{SYSCALL_STACK}], {STACK_LEVEL}
     push qword ptr gs:[{SCRATCH}]
-    push rcx
     push r11
-    push r9
-    push r8
-    push r10
-    push rdx
-    push rsi
-    push rdi
+    push rcx
     push rax
-    mov rdi, rsp
+    push rdi
+    push rsi
+    push rdx
+    push r10
+    push r8
+    push r9
     push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rsp
     mov rbx, rsp
     KEEP_VECTOR_STATE
-    call {dispatch}                     // extern "C" fn dispatch(&mut SyscallFrame) -> u64
-    mov rcx, rax
+    mov rsi, rsp
+    call {dispatch}                     // extern "C" fn dispatch(&mut SyscallFrame, &VectorArea)
+    // A new thread starts here, with rbx at its frame and rsp at its vector area.
+    .globl dune_syscall_resume
+    .hidden dune_syscall_resume
+dune_syscall_resume:
     RESTORE_VECTOR_STATE
     mov rsp, rbx
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
     pop rbx
-    mov rax, rcx
-    add rsp, 8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop r10
-    pop r8
     pop r9
-    pop r11
+    pop r8
+    pop r10
+    pop rdx
+    pop rsi
+    pop rdi
+    pop rax
     pop rcx
+    pop r11
     add qword ptr gs:[{SYSCALL_STACK}], {STACK_LEVEL}
     pop rsp
     jmp dune_syscall_return

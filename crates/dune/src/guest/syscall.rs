@@ -2,13 +2,13 @@
 
 use core::arch::global_asm;
 
-use linux_raw_sys::errno::{EINVAL, ENOSYS, EOPNOTSUPP};
+use linux_raw_sys::errno::{EINVAL, EOPNOTSUPP};
 use linux_raw_sys::general::{
-    __NR_arch_prctl, __NR_clone, __NR_clone3, __NR_fork, __NR_rt_sigreturn, __NR_vfork,
+    __NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_rt_sigreturn, __NR_vfork,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block::{self, SYSCALL_NUMBERS};
+use super::clone;
 use super::request::kind;
 use super::stacks;
 use crate::cpu;
@@ -61,6 +61,7 @@ unsafe extern "C" {
     static dune_syscall_entry: u8;
     static dune_syscall_from_ring3: u8;
     static dune_sysenter_entry: u8;
+    static dune_syscall_resume: u8;
 }
 
 /// Flags that SYSCALL clears, as Linux does: CF PF AF ZF SF TF IF DF OF IOPL NT RF AC ID.
@@ -86,45 +87,75 @@ pub(crate) fn sysenter_registers(stack: u64) -> SysenterRegisters {
     }
 }
 
+/// Where a new thread starts: the end of the call that made it, with RBX at its frame and RSP at its vector area.
+pub(crate) fn resume_address() -> u64 {
+    &raw const dune_syscall_resume as u64
+}
+
 /// The bits of [`block::ThreadBlock::handled_in_ring0`].
 pub(crate) fn handled_in_ring0() -> [u64; SYSCALL_NUMBERS / 64] {
     let mut bits = [0; SYSCALL_NUMBERS / 64];
-    for number in [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_fork, __NR_vfork, __NR_rt_sigreturn] {
+    for number in
+        [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_vfork, __NR_rt_sigreturn]
+    {
         bits[number as usize / 64] |= 1 << (number % 64);
     }
     bits
 }
 
-/// A system call of ring 0's as syscall.S pushes it.
-#[derive(Debug)]
+/// A system call of ring 0's: all registers of the caller, as syscall.S pushes them.
+#[derive(Debug, Clone, Copy)]
 #[repr(C)]
-struct SyscallFrame {
-    number: u64,
-    arguments: [u64; 6],
-    rflags: u64,
-    rip: u64,
-    rsp: u64,
+pub(crate) struct SyscallFrame {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub r10: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    /// The number; on return the result.
+    pub rax: u64,
+    /// Where the caller goes on.
+    pub rip: u64,
+    pub rflags: u64,
+    pub rsp: u64,
 }
 
-const _: () = assert!(size_of::<SyscallFrame>() == 10 * 8);
+const _: () = assert!(size_of::<SyscallFrame>() == 16 * 8);
 
-/// Handles a call of [`handled_in_ring0`]; the value goes to RAX.
-extern "C" fn dispatch(frame: &mut SyscallFrame) -> u64 {
-    let number = frame.number as u32;
-    if number == __NR_arch_prctl {
-        return arch_prctl(frame.arguments[0], frame.arguments[1]);
+impl SyscallFrame {
+    /// The arguments in the order of the ABI.
+    pub(crate) fn arguments(&self) -> [u64; 6] {
+        [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9]
     }
-    if number == __NR_rt_sigreturn {
-        report::fatal(format_args!(
+}
+
+/// The caller's vector state, as XSAVE or FXSAVE left it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct VectorArea([u8; 512]);
+
+/// Handles a call of [`handled_in_ring0`]; the result goes to the frame's RAX.
+extern "C" fn dispatch(frame: &mut SyscallFrame, vector_area: &VectorArea) {
+    let number = frame.rax as u32;
+    frame.rax = match number {
+        n if n == __NR_arch_prctl => arch_prctl(frame.rdi, frame.rsi),
+        n if n == __NR_rt_sigreturn => report::fatal(format_args!(
             "rt_sigreturn in Dune mode at rip {:#x}: signal handlers run in host mode and must return there",
             frame.rip
-        ));
-    }
-    warn_once();
-    error(ENOSYS)
+        )),
+        n if n == __NR_exit => clone::exit(frame.rdi),
+        _ => clone::system_call(frame, vector_area),
+    };
 }
 
-const fn error(errno: u32) -> u64 {
+pub(super) const fn error(errno: u32) -> u64 {
     (errno as u64).wrapping_neg()
 }
 
@@ -153,16 +184,5 @@ fn arch_prctl(code: u64, address: u64) -> u64 {
         // GS holds the thread block. Everything else in this call changes state of the host thread only.
         ARCH_SET_GS | ARCH_GET_GS => error(EOPNOTSUPP),
         _ => error(EINVAL),
-    }
-}
-
-/// Says once per process that threads and children are not there yet.
-fn warn_once() {
-    static WARNED: AtomicBool = AtomicBool::new(false);
-    if !WARNED.swap(true, Ordering::Relaxed) {
-        report::message(format_args!(
-            "dune: clone, fork and vfork are not supported in Dune mode yet and return ENOSYS; \
-             start threads and children before dune::enter()"
-        ));
     }
 }

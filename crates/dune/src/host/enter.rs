@@ -2,28 +2,40 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use linux_raw_sys::general::__NR_gettid;
+
 use super::main_stack;
+use super::mapped::Mapped;
+use super::process::Process;
 use super::signal_frame;
 use super::switch::switch;
-use super::thread::{HostThread, ThreadMemory};
+use super::thread::{HostThread, ThreadMemory, thread_pointer};
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
-use crate::memory::{Memory, MemoryError, MemoryOptions, PageRange, PagingFeatures};
+use crate::guest::trap;
+use crate::memory::{Memory, MemoryError, MemoryOptions, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
-use linux_raw_sys::general::__NR_gettid;
 
 /// The thread that is in Dune mode or about to enter, 0 for none.
 static ENTERED: AtomicU32 = AtomicU32::new(0);
+
+/// In the child of a fork: the thread that is in Dune mode is this one, under a new id.
+pub(super) fn adopt() {
+    ENTERED.store(thread_id(), Ordering::Release);
+}
+
+fn thread_id() -> u32 {
+    // SAFETY: gettid takes no argument.
+    unsafe { sys::raw(__NR_gettid, [0; 6]) as u32 }
+}
 
 /// Gives the place back unless the thread has entered.
 struct Claim;
 
 impl Claim {
     fn take() -> Result<Claim, EnterError> {
-        // SAFETY: gettid takes no argument.
-        let thread = unsafe { sys::raw(__NR_gettid, [0; 6]) } as u32;
-        match ENTERED.compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed) {
+        match ENTERED.compare_exchange(0, thread_id(), Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Ok(Claim),
             Err(thread) => Err(EnterError::OtherThread { thread }),
         }
@@ -76,36 +88,49 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     features.pcid &= machine.cpu_limits().pcid;
     let mut options = MemoryOptions::new(facts.engine.physical_address_bits, features);
     options.arena_bytes = config.frame_arena;
-    let memory = Leaked::new(Memory::build(&options)?);
-    for guard in thread_memory.guards() {
-        unmap_guard(memory.get(), guard)?;
-    }
-    for window in memory.get().windows().iter() {
+    let memory = Memory::build(&options)?;
+    for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
-    let thread = Box::into_raw(Box::new(HostThread::new(machine, 0, memory.get(), thread_memory)?));
-    // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything the
-    // thread uses was mapped; 3. memory and thread are leaked below.
-    let refused = unsafe { switch((*thread).stack.top(), thread) } != 0;
+    let process = Leaked::new(Process::new(machine, memory, trap::gates()));
+    unmap_guards(process.get(), &thread_memory)?;
+    let mut thread = HostThread::new(process.get(), thread_memory)?;
+    thread.continuation.rflags = FIRST_FLAGS;
+    thread.continuation.fs_base = thread_pointer();
+    process.get().arrive();
+    let (stack, thread) = (thread.stack.top(), thread.leak());
+    process.get().enlist(thread);
+    // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything
+    // the thread uses was mapped; 3. process and thread are leaked below.
+    let refused = unsafe { switch(stack, thread) } != 0;
     if refused {
         // SAFETY: `switch` returned in host mode, so that nobody uses the thread any more.
-        let thread = unsafe { Box::from_raw(thread) };
+        let thread = unsafe { Mapped::from_leaked(thread) };
         let exit = format!("{:?}", thread.refused);
         drop(thread);
         return Err(EnterError::Refused { exit });
     }
     // From here on this is Dune mode, and what it runs on stays.
-    crate::set_memory(memory.get());
-    core::mem::forget(memory);
+    crate::set_process(process.get());
+    core::mem::forget(process);
     core::mem::forget(claim);
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     Ok(unsafe { Dune::assume() })
 }
 
-/// Takes a guard out of Dune mode's view.
-fn unmap_guard(memory: &'static Memory, guard: PageRange) -> Result<(), EnterError> {
-    let flush = memory.page_tables().and_then(|mut tables| tables.unmap(guard)).map_err(MemoryError::from)?;
-    // No CPU has used the tables yet.
-    flush.ignore();
+/// RFLAGS of a thread that enters: IF and the bit that is always one.
+const FIRST_FLAGS: u64 = 1 << 9 | 1 << 1;
+
+/// Takes the guards of the trap stacks out of Dune mode's view.
+pub(super) fn unmap_guards(process: &'static Process, memory: &ThreadMemory) -> Result<(), EnterError> {
+    for guard in memory.guards() {
+        let flush = process
+            .memory
+            .page_tables()
+            .and_then(|mut tables| tables.unmap(guard))
+            .map_err(MemoryError::from)?;
+        // No CPU has used these translations yet.
+        flush.ignore();
+    }
     Ok(())
 }

@@ -3,11 +3,14 @@
 //! [`enter`](enter::enter) builds machine, address space and thread state and switches over ([`switch`]); from then
 //! on this side of the thread is the host loop ([`run_loop`]), which makes the program's system calls ([`forward`]).
 
+mod birth;
 pub(crate) mod enter;
 mod forward;
 mod grow;
 mod main_stack;
+pub(crate) mod mapped;
+pub(crate) mod process;
 mod run_loop;
 mod signal_frame;
 mod switch;
-mod thread;
+pub(crate) mod thread;

@@ -4,9 +4,10 @@
 //! locks that the program may hold, no unwinding. Linux's own signal handlers of the program run on its stack, when
 //! a signal interrupts the run.
 
-use super::forward;
 use super::thread::HostThread;
+use super::{birth, forward};
 use crate::engine::{Exit, Machine, Vcpu};
+use crate::guest::clone::Birth;
 use crate::guest::request::kind;
 use crate::memory::Window;
 use crate::report;
@@ -15,6 +16,9 @@ use crate::report;
 pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
     let state = thread.first_state();
     if let Err(error) = thread.vcpu.load(&state) {
+        if thread.entered {
+            report::fatal(format_args!("a new thread can not run in Dune mode: {error}"));
+        }
         thread.refused = Some(Exit::Failed { what: error.operation, code: error.errno.raw() as u64 });
         return;
     }
@@ -72,11 +76,16 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
         kind::ADD_WINDOW => {
             // SAFETY: ring 0 passes the address of a window that it holds while it waits for the answer.
             let window = unsafe { &*(first as *const Window) };
-            match thread.machine.add_window(window) {
+            match thread.process.machine().add_window(window) {
                 Ok(()) => 0,
                 Err(error) => error.errno.raw() as u64,
             }
         }
+        kind::BIRTH => {
+            // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
+            birth::bear(thread, unsafe { &*(first as *const Birth) })
+        }
+        kind::EXIT => birth::end(thread, first),
         kind::SECOND_LEVEL_FAULTS => {
             thread.block.counters.other_requests -= 1;
             thread.vcpu.second_level_faults().unwrap_or(u64::MAX)
@@ -88,10 +97,10 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
 /// Gives a window to the mapping that system call `number` has just made at `address`, unless it has one.
 #[cold]
 fn cover(thread: &HostThread, number: u64, address: u64) {
-    if crate::sys::result(address).is_err() || forward::is_covered(thread.memory, address) {
+    if crate::sys::result(address).is_err() || forward::is_covered(&thread.process.memory, address) {
         return;
     }
-    if let Err(error) = super::grow::from_host(thread.memory, &thread.machine, address) {
+    if let Err(error) = super::grow::from_host(&thread.process.memory, thread.process.machine(), address) {
         report::message(format_args!(
             "dune: system call {number} mapped memory at {address:#x} that Dune mode can not reach: {error}"
         ));

@@ -8,12 +8,15 @@ use super::thread::HostThread;
 use crate::guest::block::REQUEST_KIND;
 use crate::guest::request::kind;
 
-/// Where Dune mode starts: filled in by [`switch`].
+/// Where Dune mode starts. [`switch`] fills in the first two; a child thread starts elsewhere.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Continuation {
     pub rip: u64,
     pub rsp: u64,
+    pub rbx: u64,
+    pub rflags: u64,
+    pub fs_base: u64,
 }
 
 /// Enters Dune mode. Returns 0 in Dune mode, or 1 in host mode if the CPU did not start it.

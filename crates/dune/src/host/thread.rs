@@ -1,24 +1,26 @@
 //! What the host side keeps for a thread in Dune mode.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general::{
     __NR_mmap, __NR_mprotect, __NR_munmap, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ,
     PROT_WRITE,
 };
 
+use super::enter;
+use super::mapped::Mapped;
+use super::process::Process;
 use super::switch::Continuation;
-use crate::counters::ThreadCounters;
 use crate::cpu;
-use crate::engine::kvm::{KvmMachine, KvmVcpu};
-use crate::engine::{CpuState, DescriptorTable, Xcr0};
-use crate::error::{EngineError, EnterError};
+use crate::engine::kvm::KvmVcpu;
+use crate::engine::{CpuState, DescriptorTable, Exit, Machine, Xcr0};
+use crate::error::EnterError;
 use crate::guest::block::ThreadBlock;
 use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
-use crate::guest::request::{Request, kind};
-use crate::guest::stacks::Regions;
-use crate::guest::{syscall, trap};
-use crate::memory::{Memory, PageRange};
+use crate::guest::stacks::{self, Regions};
+use crate::guest::syscall::{self, SyscallFrame, VectorArea};
+use crate::guest::trap;
+use crate::memory::PageRange;
 use crate::{sys, user};
 
 /// A stack for the host loop, with a guard page below.
@@ -60,32 +62,34 @@ impl Drop for LoopStack {
     }
 }
 
-/// A thread in Dune mode, as its host loop sees it.
+/// A thread in Dune mode, as its host loop sees it. Lives as long as the process: when the thread ends, the next one
+/// takes it over with its vCPU and its stacks.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct HostThread {
     pub(super) continuation: Continuation,
     pub(super) vcpu: KvmVcpu,
-    pub(super) block: Box<ThreadBlock>,
-    pub(super) machine: KvmMachine,
-    pub(super) memory: &'static Memory,
+    pub(super) block: Mapped<ThreadBlock>,
+    pub(super) process: &'static Process,
     fsgsbase: bool,
     /// Dune mode has reached its first instruction.
     pub(super) entered: bool,
     /// Why it has not, for the error.
-    pub(super) refused: Option<crate::engine::Exit>,
+    pub(super) refused: Option<Exit>,
     /// One bit per external interrupt that waits for the vCPU.
     pub(super) pending_interrupts: [u64; 4],
     pub(super) stack: LoopStack,
-    idt: Box<Idt>,
     regions: Regions,
+    /// 1 while a thread uses this, 0 when the next one may.
+    pub(super) taken: AtomicU32,
+    /// The next on the process's list.
+    pub(super) next: *mut HostThread,
 }
 
 /// Memory of a thread that has to exist before the windows are planned.
 #[derive(Debug)]
 pub(super) struct ThreadMemory {
-    block: Box<ThreadBlock>,
-    idt: Box<Idt>,
+    block: Mapped<ThreadBlock>,
     regions: Regions,
     stack: LoopStack,
 }
@@ -93,40 +97,9 @@ pub(super) struct ThreadMemory {
 impl ThreadMemory {
     pub(super) fn new() -> Result<ThreadMemory, EnterError> {
         let regions = Regions::reserve(trap::Stack::ALL.len() + 1)?;
-        let vector_state = cpu::vector_state();
-        let mut block = Box::new(ThreadBlock {
-            request: Request {
-                kind: kind::NONE,
-                number: 0,
-                arguments: [0; 6],
-                result: 0,
-                block: core::ptr::null_mut(),
-            },
-            user_context: 0,
-            user_return_rsp: 0,
-            user_enter: 0,
-            user_leave: 0,
-            scratch: 0,
-            syscall_stack: 0,
-            vector_area_size: vector_state.area_size as u64,
-            vector_mask: 0,
-            has_xsave: 0,
-            handled_in_ring0: syscall::handled_in_ring0(),
-            handlers: [const { AtomicU64::new(0) }; 256],
-            counters: ThreadCounters::new(),
-            gdt: Gdt::new(0),
-            tss: TaskStateSegment::new([0; 7]),
-        });
-        let address = (&raw mut *block) as u64;
-        block.request.block = &raw mut *block;
-        let mut tops = [0; 7];
-        for stack in trap::Stack::ALL {
-            tops[stack as usize - 1] = regions.prepare(stack as usize - 1, address);
-        }
-        block.syscall_stack = regions.prepare(trap::Stack::ALL.len(), address);
-        block.tss = TaskStateSegment::new(tops);
-        block.gdt = Gdt::new((&raw const block.tss) as u64);
-        Ok(ThreadMemory { block, idt: Box::new(trap::gates()), regions, stack: LoopStack::new()? })
+        let mut block = Mapped::new("a thread block", ThreadBlock::new(cpu::vector_state().area_size))?;
+        set_up(&mut block, &regions);
+        Ok(ThreadMemory { block, regions, stack: LoopStack::new()? })
     }
 
     /// The guards of the trap stacks.
@@ -135,67 +108,177 @@ impl ThreadMemory {
     }
 }
 
+/// Connects a new block with its stacks.
+fn set_up(block: &mut Mapped<ThreadBlock>, regions: &Regions) {
+    let address = (&raw const **block) as u64;
+    block.request.block = &raw mut **block;
+    let mut tops = [0; 7];
+    for stack in trap::Stack::ALL {
+        tops[stack as usize - 1] = regions.prepare(stack as usize - 1, address);
+    }
+    block.syscall_stack = regions.prepare(trap::Stack::ALL.len(), address);
+    block.tss = TaskStateSegment::new(tops);
+    block.gdt = Gdt::new((&raw const block.tss) as u64);
+}
+
 impl HostThread {
-    /// A thread of `machine` that has a vCPU with `id`.
+    /// A thread of `process` with a new vCPU.
     pub(super) fn new(
-        machine: KvmMachine,
-        id: u32,
-        memory: &'static Memory,
+        process: &'static Process,
         thread_memory: ThreadMemory,
-    ) -> Result<HostThread, EngineError> {
-        use crate::engine::Machine;
-        let vcpu = machine.create_vcpu(id)?;
-        let ThreadMemory { mut block, idt, regions, stack } = thread_memory;
-        let limits = machine.cpu_limits();
-        let features = cpu::features();
-        let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
-        block.has_xsave = xcr0.is_some().into();
-        block.vector_mask = xcr0.unwrap_or(0);
-        let fsgsbase = features.fsgsbase && limits.fsgsbase;
-        (block.user_enter, block.user_leave) = user::ways(xcr0.is_some(), fsgsbase);
-        Ok(HostThread {
-            continuation: Continuation::default(),
-            vcpu,
-            block,
-            machine,
-            memory,
-            fsgsbase,
-            entered: false,
-            refused: None,
-            pending_interrupts: [0; 4],
-            stack,
-            idt,
-            regions,
-        })
+    ) -> Result<Mapped<HostThread>, EnterError> {
+        let vcpu = process.machine().create_vcpu(process.new_vcpu_id())?;
+        let ThreadMemory { mut block, regions, stack } = thread_memory;
+        let fsgsbase = fit_to_cpu(&mut block, process);
+        Mapped::new(
+            "a thread",
+            HostThread {
+                continuation: Continuation::default(),
+                vcpu,
+                block,
+                process,
+                fsgsbase,
+                entered: false,
+                refused: None,
+                pending_interrupts: [0; 4],
+                stack,
+                regions,
+                taken: AtomicU32::new(1),
+                next: core::ptr::null_mut(),
+            },
+        )
     }
 
-    /// The state that Dune mode starts with. Called on the host-loop stack.
+    /// Takes over a thread that has ended, if there is one.
+    pub(super) fn reuse(process: &'static Process) -> Option<*mut HostThread> {
+        let free = process.threads().find(|&thread| {
+            // SAFETY: threads on the list are never freed.
+            let taken = unsafe { &(*thread).taken };
+            taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        })?;
+        // SAFETY: the exchange made this code the only user.
+        let thread = unsafe { &mut *free };
+        *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
+        set_up(&mut thread.block, &thread.regions);
+        fit_to_cpu(&mut thread.block, process);
+        thread.continuation = Continuation::default();
+        (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
+        Some(free)
+    }
+
+    /// The state that Dune mode starts with.
     pub(super) fn first_state(&self) -> CpuState {
-        use crate::engine::Machine;
         let block = &*self.block;
+        let limits = self.process.machine().cpu_limits();
         let mut legacy = LegacyArea([0; 512]);
         // SAFETY: FXSAVE64 writes 512 bytes to a 16-byte aligned area.
         unsafe { core::arch::asm!("fxsave64 [{}]", in(reg) &raw mut legacy, options(nostack)) };
         CpuState {
             rip: self.continuation.rip,
             rsp: self.continuation.rsp,
-            rflags: 1 << 9 | 1 << 1,
-            cr3: self.memory.root().as_u64(),
-            fs_base: thread_pointer(),
+            rbx: self.continuation.rbx,
+            rflags: self.continuation.rflags,
+            cr3: self.process.memory.root().as_u64(),
+            fs_base: self.continuation.fs_base,
             gs_base: (&raw const *block) as u64,
             cs: descriptors::CODE_SEGMENT,
             ss: descriptors::DATA_SEGMENT,
             tr: descriptors::task_segment((&raw const block.tss) as u64),
             gdt: DescriptorTable { base: block.gdt.0.as_ptr() as u64, limit: Gdt::LIMIT },
-            idt: DescriptorTable { base: self.idt.as_ptr() as u64, limit: (size_of::<Idt>() - 1) as u16 },
+            idt: DescriptorTable {
+                base: self.process.idt.as_ptr() as u64,
+                limit: (size_of::<Idt>() - 1) as u16,
+            },
             syscall: syscall::syscall_registers(),
             sysenter: syscall::sysenter_registers(block.syscall_stack),
             xcr0: (block.has_xsave != 0).then_some(Xcr0(block.vector_mask)),
             legacy_vector_state: legacy.0,
-            pcid: self.machine.cpu_limits().pcid,
+            pcid: limits.pcid,
             fsgsbase: self.fsgsbase,
         }
     }
+}
+
+/// A thread that is ready to be started: nobody else knows of it.
+#[derive(Debug)]
+pub(crate) struct Prepared(*mut HostThread);
+
+impl Prepared {
+    /// The thread, for the system call that starts it.
+    pub(crate) fn pointer(&self) -> *mut HostThread {
+        self.0
+    }
+
+    /// Lowest address and size of the stack that the host loop will run on.
+    pub(crate) fn loop_stack(&self) -> (u64, u64) {
+        // SAFETY: nobody else uses the thread yet.
+        let stack = unsafe { &(*self.0).stack };
+        (stack.start, LoopStack::SIZE)
+    }
+
+    /// Leaves the thread to the next one, as the call that was to start it has failed.
+    pub(crate) fn give_back(self) {
+        // SAFETY: nobody else uses the thread yet.
+        let thread = unsafe { &*self.0 };
+        thread.process.depart();
+        thread.taken.store(0, Ordering::Release);
+    }
+}
+
+/// Prepares a thread whose first act in Dune mode is to return from the system call `first` with the vector state of
+/// `vector_area`. Called at ring 0, where the program's allocator may be in use.
+///
+/// # Errors
+///
+/// No memory, or no further vCPU: KVM has a limit (KVM_CAP_MAX_VCPUS).
+pub(crate) fn prepare(
+    process: &'static Process,
+    first: &SyscallFrame,
+    vector_area: &VectorArea,
+    fs_base: u64,
+) -> Result<Prepared, EnterError> {
+    let prepared = match HostThread::reuse(process) {
+        Some(thread) => thread,
+        None => {
+            let memory = ThreadMemory::new()?;
+            enter::unmap_guards(process, &memory)?;
+            let thread = HostThread::new(process, memory)?.leak();
+            process.enlist(thread);
+            thread
+        }
+    };
+    // SAFETY: nobody else uses the thread until it is started.
+    let thread = unsafe { &mut *prepared };
+    let block = &mut *thread.block;
+    let area_size = block.vector_area_size;
+    // As syscall.S would have left it: the frame at the top of a level, the vector state below.
+    let frame = block.syscall_stack - size_of::<SyscallFrame>() as u64;
+    let area = (frame - area_size) & !63;
+    block.syscall_stack -= stacks::LEVEL as u64;
+    // SAFETY: both lie in the topmost level of the new thread's system-call stack, which nobody uses yet; the source
+    // is as large, being made for the same CPU.
+    unsafe {
+        (frame as *mut SyscallFrame).write(*first);
+        let from = core::ptr::from_ref(vector_area).cast::<u8>();
+        core::ptr::copy_nonoverlapping(from, area as *mut u8, area_size as usize);
+    }
+    thread.continuation =
+        Continuation { rip: syscall::resume_address(), rsp: area, rbx: frame, rflags: 1 << 1, fs_base };
+    // There is nobody to return an error to: what goes wrong from now on is reported.
+    thread.entered = true;
+    process.arrive();
+    Ok(Prepared(prepared))
+}
+
+/// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
+fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
+    let (limits, features) = (process.machine().cpu_limits(), cpu::features());
+    let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
+    block.has_xsave = xcr0.is_some().into();
+    block.vector_mask = xcr0.unwrap_or(0);
+    let fsgsbase = features.fsgsbase && limits.fsgsbase;
+    (block.user_enter, block.user_leave) = user::ways(xcr0.is_some(), fsgsbase);
+    fsgsbase
 }
 
 #[repr(align(16))]
@@ -203,7 +286,7 @@ struct LegacyArea([u8; 512]);
 
 /// The FS base of the calling thread in host mode. The x86-64 ABI keeps it in the first word of the thread control
 /// block, too (ELF Handling For Thread-Local Storage §3.4.6), but Linux knows it surely.
-fn thread_pointer() -> u64 {
+pub(super) fn thread_pointer() -> u64 {
     const ARCH_GET_FS: u64 = 0x1003;
     let mut base = 0u64;
     // SAFETY: arch_prctl writes the base to `base`.

@@ -9,6 +9,7 @@ use super::frames::FrameAllocator;
 use super::page::PageSize;
 use super::tlb;
 use crate::Dune;
+use crate::guest::shootdown;
 
 /// How many separate ranges a flush remembers before it becomes a flush of everything.
 const SPANS: usize = 4;
@@ -156,12 +157,14 @@ impl<'m> Flush<'m> {
         self
     }
 
-    /// Flushes, on this CPU and in the current address space, and frees tables that the edit emptied.
+    /// Flushes, in the current address space, on this CPU and on those of the process's other threads in Dune mode,
+    /// and frees tables that the edit emptied.
     #[inline]
     pub fn now(self, dune: Dune) {
         let single = self.spans[0].count == 1 && self.spans[1].count == 0;
         if single && !self.everything && self.retired.is_none() {
             tlb::flush_page(dune, VirtAddr::new_truncate(self.spans[0].start));
+            shootdown::others(dune);
         } else if !self.is_empty() {
             self.now_all(dune);
         }
@@ -180,6 +183,7 @@ impl<'m> Flush<'m> {
             _ if self.globals => tlb::flush_all(dune),
             _ => tlb::flush_current(dune),
         }
+        shootdown::others(dune);
         if let Some(retired) = self.retired.take() {
             retired.release();
         }

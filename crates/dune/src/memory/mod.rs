@@ -71,6 +71,7 @@ pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{FIRST_GPA, Window, Windows};
 
+use crate::guest::shootdown;
 use crate::{Dune, sys};
 use entry::Entry;
 use lock::SpinLock;
@@ -216,6 +217,7 @@ impl Memory {
     ) -> Result<(), EditError> {
         if range.bytes() == PAGE_BYTES && self.protect_page(range.first(), permissions)? {
             tlb::flush_page(dune, range.start());
+            shootdown::others(dune);
             return Ok(());
         }
         self.protect_pages(dune, range, permissions)

@@ -5,6 +5,7 @@
 
 pub(crate) mod probe;
 mod registers;
+mod snapshot;
 mod statistics;
 mod vcpu;
 
@@ -20,6 +21,7 @@ use crate::error::EngineError;
 use crate::memory::Window;
 use crate::sys::{self, Errno};
 
+use snapshot::Snapshot;
 pub(crate) use vcpu::KvmVcpu;
 
 /// A virtual machine of KVM's around this process.
@@ -37,20 +39,24 @@ impl KvmMachine {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| EngineError::new("KVM_GET_SUPPORTED_CPUID", e))?;
-        let vm = loop {
-            match kvm.create_vm() {
-                Ok(vm) => break vm,
-                // Registration of the MMU notifier is interruptible (peers.md P2).
-                Err(e) if e.errno() == linux_raw_sys::errno::EINTR as i32 => continue,
-                Err(e) => return Err(EngineError::new("KVM_CREATE_VM", e)),
-            }
-        };
-        let high = duplicate_high(&vm)?;
-        // SAFETY: `high` is a virtual machine's descriptor and nobody else's.
-        let vm =
-            unsafe { kvm.create_vmfd_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VM", e))?;
+        let vm = new_vm(&kvm)?;
         Ok(KvmMachine { vm, cpuid, slots: AtomicU32::new(0) })
     }
+}
+
+/// A virtual machine of the calling process.
+fn new_vm(kvm: &Kvm) -> Result<VmFd, EngineError> {
+    let vm = loop {
+        match kvm.create_vm() {
+            Ok(vm) => break vm,
+            // Registration of the MMU notifier is interruptible (peers.md P2).
+            Err(e) if e.errno() == linux_raw_sys::errno::EINTR as i32 => continue,
+            Err(e) => return Err(EngineError::new("KVM_CREATE_VM", e)),
+        }
+    };
+    let high = duplicate_high(&vm)?;
+    // SAFETY: `high` is a virtual machine's descriptor and nobody else's.
+    unsafe { kvm.create_vmfd_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VM", e))
 }
 
 impl Machine for KvmMachine {
@@ -84,6 +90,24 @@ impl Machine for KvmMachine {
     fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
         KvmVcpu::create(&self.vm, id, &self.cpuid)
     }
+
+    fn rebuild(
+        &mut self,
+        windows: impl Iterator<Item = Window>,
+        parent: &KvmVcpu,
+        state: &Snapshot,
+    ) -> Result<KvmVcpu, EngineError> {
+        let kvm = Kvm::new().map_err(|e| EngineError::new("open /dev/kvm", e))?;
+        // The old one pins the parent's memory until it is closed, which is here.
+        self.vm = new_vm(&kvm)?;
+        self.slots = AtomicU32::new(0);
+        for window in windows {
+            self.add_window(&window)?;
+        }
+        let mut vcpu = KvmVcpu::create(&self.vm, 0, &self.cpuid)?;
+        vcpu.succeed(parent, state)?;
+        Ok(vcpu)
+    }
 }
 
 /// A duplicate of `fd` near the top of the process's descriptor table, closed on exec.
@@ -91,13 +115,13 @@ impl Machine for KvmMachine {
 /// Programs count on the lowest free numbers, and daemons close a few low descriptors without looking
 /// (peers.md P38). The caller drops the original.
 fn duplicate_high(fd: &impl AsRawFd) -> Result<RawFd, EngineError> {
-    const SPARE: u64 = 64;
     let mut limit = rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is what getrlimit writes to.
     let known =
         unsafe { sys::call(__NR_getrlimit, [RLIMIT_NOFILE.into(), (&raw mut limit) as u64, 0, 0, 0, 0]) };
     let top = if known.is_ok() { limit.rlim_cur.min(1 << 16) } else { 1024 };
-    let lowest = top.saturating_sub(SPARE);
+    // The upper half: one per thread has to fit.
+    let lowest = top / 2;
     // SAFETY: F_DUPFD_CLOEXEC touches no memory.
     unsafe { sys::call(__NR_fcntl, [fd.as_raw_fd() as u64, F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0]) }
         .map(|fd| fd as RawFd)

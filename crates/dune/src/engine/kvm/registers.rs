@@ -3,16 +3,17 @@
 use core::arch::x86_64::_rdtsc;
 
 use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_segment,
-    kvm_sregs, kvm_xcr, kvm_xcrs, kvm_xsave,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
+    kvm_xcr, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
+use linux_raw_sys::errno::EINVAL;
 use linux_raw_sys::general::__NR_ioctl;
 use std::os::fd::AsRawFd;
 
 use crate::engine::{CpuState, RegisterDump, Segment};
 use crate::error::EngineError;
-use crate::sys;
+use crate::sys::{self, Errno};
 
 // Model-specific registers, Intel SDM vol. 4.
 const IA32_TSC: u32 = 0x10;
@@ -23,6 +24,7 @@ const IA32_STAR: u32 = 0xc000_0081;
 const IA32_LSTAR: u32 = 0xc000_0082;
 const IA32_CSTAR: u32 = 0xc000_0083;
 const IA32_FMASK: u32 = 0xc000_0084;
+const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
 
 // Control-register bits, Intel SDM vol. 3 §2.5.
 const CR0_PE: u64 = 1 << 0;
@@ -45,6 +47,10 @@ const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 const EFER_NXE: u64 = 1 << 11;
 
+/// _IOWR(0xAE, 0x88, struct kvm_msrs), the header counting only.
+const KVM_GET_MSRS: u64 = 0xc008_ae88;
+/// _IOW(0xAE, 0x89, struct kvm_msrs)
+const KVM_SET_MSRS: u64 = 0x4008_ae89;
 /// _IOW(0xAE, 0xe1, struct kvm_device_attr)
 const KVM_SET_DEVICE_ATTR: u64 = 0x4000_aee1 | (size_of::<kvm_device_attr>() as u64) << 16;
 
@@ -54,7 +60,13 @@ pub(super) fn load(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
     load_msrs(vcpu, state)?;
     load_vector_state(vcpu, state)?;
     same_time_as_host(vcpu)?;
-    let regs = kvm_regs { rip: state.rip, rsp: state.rsp, rflags: state.rflags, ..Default::default() };
+    let regs = kvm_regs {
+        rip: state.rip,
+        rsp: state.rsp,
+        rbx: state.rbx,
+        rflags: state.rflags,
+        ..Default::default()
+    };
     vcpu.set_regs(&regs).map_err(|e| EngineError::new("KVM_SET_REGS", e))
 }
 
@@ -109,20 +121,71 @@ fn load_msrs(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
         (IA32_SYSENTER_CS, state.sysenter.cs),
         (IA32_SYSENTER_ESP, state.sysenter.esp),
         (IA32_SYSENTER_EIP, state.sysenter.eip),
+        (IA32_KERNEL_GS_BASE, 0),
     ];
-    set_msrs(vcpu, &values)
+    write_msrs(vcpu, &MsrList::new(values))
 }
 
-fn set_msrs(vcpu: &VcpuFd, values: &[(u32, u64)]) -> Result<(), EngineError> {
-    let entries: Vec<kvm_msr_entry> =
-        values.iter().map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() }).collect();
-    let msrs = Msrs::from_entries(&entries)
-        .map_err(|_| EngineError { operation: "KVM_SET_MSRS", errno: sys::Errno::from_raw(7) })?;
-    match vcpu.set_msrs(&msrs) {
-        Ok(count) if count == values.len() => Ok(()),
+/// The model-specific registers of Dune mode, as `struct kvm_msrs`. A list on the stack: the child of a fork loads
+/// them, too, and may not allocate.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct MsrList {
+    count: u32,
+    padding: u32,
+    entries: [kvm_msr_entry; MSRS],
+}
+
+const MSRS: usize = 8;
+const _: () = assert!(core::mem::offset_of!(MsrList, entries) == 8);
+
+impl MsrList {
+    fn new(values: [(u32, u64); MSRS]) -> MsrList {
+        let entries = values.map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
+        MsrList { count: MSRS as u32, padding: 0, entries }
+    }
+}
+
+/// Reads the registers that [`load_msrs`] writes.
+pub(super) fn read_msrs(vcpu: &VcpuFd) -> Result<MsrList, EngineError> {
+    let mut list = MsrList::new(
+        [
+            IA32_STAR,
+            IA32_LSTAR,
+            IA32_CSTAR,
+            IA32_FMASK,
+            IA32_SYSENTER_CS,
+            IA32_SYSENTER_ESP,
+            IA32_SYSENTER_EIP,
+            IA32_KERNEL_GS_BASE,
+        ]
+        .map(|index| (index, 0)),
+    );
+    msr_ioctl(vcpu, KVM_GET_MSRS, "KVM_GET_MSRS", &mut list)?;
+    Ok(list)
+}
+
+/// Writes the registers of `list`.
+pub(super) fn write_msrs(vcpu: &VcpuFd, list: &MsrList) -> Result<(), EngineError> {
+    let mut list = MsrList { count: list.count, padding: 0, entries: list.entries };
+    msr_ioctl(vcpu, KVM_SET_MSRS, "KVM_SET_MSRS", &mut list)
+}
+
+fn msr_ioctl(
+    vcpu: &VcpuFd,
+    request: u64,
+    operation: &'static str,
+    list: &mut MsrList,
+) -> Result<(), EngineError> {
+    // SAFETY: KVM reads and writes `list.count` entries behind the header, which are there.
+    let done = unsafe {
+        sys::call(__NR_ioctl, [vcpu.as_raw_fd() as u64, request, (&raw mut *list) as u64, 0, 0, 0])
+    };
+    match done {
+        Ok(count) if count == u64::from(list.count) => Ok(()),
         // KVM stops at the first register it refuses.
-        Ok(_) => Err(EngineError { operation: "KVM_SET_MSRS", errno: sys::Errno::from_raw(22) }),
-        Err(e) => Err(EngineError::new("KVM_SET_MSRS", e)),
+        Ok(_) => Err(EngineError { operation, errno: Errno::from_raw(EINVAL) }),
+        Err(errno) => Err(EngineError { operation, errno }),
     }
 }
 
@@ -144,7 +207,7 @@ fn load_vector_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError>
 }
 
 /// Makes RDTSC in Dune mode read the host's value, so that the vDSO's clocks are right.
-fn same_time_as_host(vcpu: &VcpuFd) -> Result<(), EngineError> {
+pub(super) fn same_time_as_host(vcpu: &VcpuFd) -> Result<(), EngineError> {
     let offset: u64 = 0;
     let attribute = kvm_device_attr {
         group: KVM_VCPU_TSC_CTRL,
@@ -164,7 +227,8 @@ fn same_time_as_host(vcpu: &VcpuFd) -> Result<(), EngineError> {
     }
     // Kernels before 5.16: set the value itself, some hundred cycles late.
     // SAFETY: RDTSC reads a counter.
-    set_msrs(vcpu, &[(IA32_TSC, unsafe { _rdtsc() })])
+    let now = unsafe { _rdtsc() };
+    write_msrs(vcpu, &MsrList { count: 1, ..MsrList::new([(IA32_TSC, now); MSRS]) })
 }
 
 /// The registers of a report out of KVM's structures.

@@ -12,6 +12,7 @@ use linux_raw_sys::general::__NR_ioctl;
 
 use super::duplicate_high;
 use super::registers;
+use super::snapshot::Snapshot;
 use super::statistics::Statistics;
 use crate::engine::{CpuState, Exit, RegisterDump, Vcpu};
 use crate::error::EngineError;
@@ -29,6 +30,7 @@ const KVM_INTERRUPT: u64 = 0x4000_ae86 | (size_of::<kvm_interrupt>() as u64) << 
 pub(crate) struct KvmVcpu {
     // Owns the descriptor and the mapping behind `run`.
     vcpu: VcpuFd,
+    has_xsave: bool,
     fd: RawFd,
     run: *mut kvm_run,
     statistics: Option<Statistics>,
@@ -44,8 +46,16 @@ impl KvmVcpu {
         // Unmodified: what the program chose at start-up by CPUID has to work (design.md §3.2).
         vcpu.set_cpuid2(cpuid).map_err(|e| EngineError::new("KVM_SET_CPUID2", e))?;
         let run = &raw mut *vcpu.get_kvm_run();
-        let statistics = Statistics::open(&vcpu);
-        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, statistics })
+        let statistics = Statistics::find(&vcpu);
+        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics })
+    }
+
+    /// Takes the place of `parent`, the vCPU that this process inherited by a fork, in the state it had.
+    pub(super) fn succeed(&mut self, parent: &KvmVcpu, state: &Snapshot) -> Result<(), EngineError> {
+        state.load(&self.vcpu)?;
+        self.has_xsave = parent.has_xsave;
+        self.statistics = parent.statistics;
+        Ok(())
     }
 
     fn control(&self) -> *mut kvm_run {
@@ -54,7 +64,14 @@ impl KvmVcpu {
 }
 
 impl Vcpu for KvmVcpu {
+    type Snapshot = Snapshot;
+
+    fn snapshot(&self) -> Result<Snapshot, EngineError> {
+        Snapshot::of(&self.vcpu, self.has_xsave)
+    }
+
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {
+        self.has_xsave = state.xcr0.is_some();
         registers::load(&self.vcpu, state)
     }
 
@@ -100,7 +117,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn second_level_faults(&self) -> Option<u64> {
-        self.statistics.as_ref()?.second_level_faults()
+        self.statistics?.second_level_faults(&self.vcpu)
     }
 }
 

@@ -1,0 +1,232 @@
+//! Children of a process in Dune mode: fork goes on in Dune mode, vfork and posix_spawn run commands.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+
+use crate::case::{Case, CaseResult};
+use crate::probe;
+
+pub const CASES: &[Case] = &[
+    Case::new("children::fork_goes_on_in_dune_mode", fork_goes_on_in_dune_mode),
+    Case::new("children::memory_is_copied_both_ways", memory_is_copied_both_ways),
+    Case::new("children::grandchildren", grandchildren),
+    Case::new("children::page_tables_are_the_childs_own", page_tables_are_the_childs_own),
+    Case::new("children::command_with_pipes", command_with_pipes),
+    Case::new("children::exit_statuses_are_true", exit_statuses_are_true),
+    Case::new("children::vector_state_survives", vector_state_survives),
+    Case::new("children::no_descriptor_is_left", no_descriptor_is_left),
+    Case::new("children::exec_leaves_dune_mode", exec_leaves_dune_mode),
+];
+
+/// Forks; the child runs `body` and exits with what it returns. The child's wait status.
+fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child runs `body` and exits.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => {
+            let status = body();
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(status) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for our own child.
+            let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+            assert_eq!(waited, child);
+            status
+        }
+    }
+}
+
+fn exited(status: i32) -> Option<i32> {
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
+}
+
+static TRAPS: AtomicU64 = AtomicU64::new(0);
+
+fn breakpoint(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
+    TRAPS.fetch_add(1, Ordering::Relaxed);
+    TrapOutcome::Resume
+}
+
+/// The child is at ring 0, has a process id of its own, takes traps and makes system calls; so does the parent after.
+fn fork_goes_on_in_dune_mode() -> CaseResult {
+    let dune = dune::enter()?;
+    dune.set_handler(Vector::BREAKPOINT, breakpoint);
+    let parent = probe::getpid();
+    let status = in_child(|| {
+        let before = TRAPS.load(Ordering::Relaxed);
+        // SAFETY: the handler returns behind the instruction.
+        unsafe { std::arch::asm!("int3") };
+        let good = dune::cpu::in_dune_mode()
+            && probe::getpid() != parent
+            && TRAPS.load(Ordering::Relaxed) == before + 1
+            && dune.counters().second_level_faults.is_some_and(|faults| faults > 0)
+            && format!("{:?}", vec![1, 2, 3]) == "[1, 2, 3]";
+        if good { 42 } else { 1 }
+    });
+    assert_eq!(exited(status), Some(42));
+    assert!(dune::cpu::in_dune_mode());
+    assert_eq!(TRAPS.load(Ordering::Relaxed), 0, "the child's memory is its own");
+    assert_eq!(probe::getpid(), parent);
+    Ok(())
+}
+
+/// What one writes after the fork, the other does not see, although both levels of translation were shared.
+fn memory_is_copied_both_ways() -> CaseResult {
+    dune::enter()?;
+    let pages = 64;
+    let words = |seed: u64| (0..pages * 512).map(move |i| seed ^ i);
+    let mut memory: Vec<u64> = words(1).collect();
+    let mut ends = [0; 2];
+    // SAFETY: writes two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: the child checks, writes and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut byte = 0u8;
+        // The parent has changed its copy before it writes to the pipe.
+        // SAFETY: reads one byte.
+        unsafe { libc::read(ends[0], (&raw mut byte).cast(), 1) };
+        let kept = memory.iter().copied().eq(words(1));
+        memory.iter_mut().for_each(|word| *word = 3);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(if kept && memory.iter().all(|&word| word == 3) { 0 } else { 1 }) }
+    }
+    memory.iter_mut().zip(words(2)).for_each(|(word, new)| *word = new);
+    let mut status = 0;
+    // SAFETY: writes one byte, waits for our own child.
+    unsafe {
+        assert_eq!(libc::write(ends[1], b"x".as_ptr().cast(), 1), 1);
+        libc::waitpid(child, &mut status, 0);
+    }
+    assert_eq!(exited(status), Some(0));
+    assert!(memory.iter().copied().eq(words(2)));
+    Ok(())
+}
+
+fn grandchildren() -> CaseResult {
+    dune::enter()?;
+    let status = in_child(|| {
+        let inner = in_child(|| {
+            let deepest = in_child(|| if dune::cpu::in_dune_mode() { 5 } else { 1 });
+            exited(deepest).map_or(1, |status| status + 1)
+        });
+        exited(inner).map_or(1, |status| status + 1)
+    });
+    assert_eq!(exited(status), Some(7));
+    Ok(())
+}
+
+/// An edit of the page tables in the child is not seen in the parent.
+fn page_tables_are_the_childs_own() -> CaseResult {
+    use dune::memory::{PagePermissions, PageRange};
+    let dune = dune::enter()?;
+    let page = PageRange::page(probe::pages(1));
+    // SAFETY: the page is ours and writable.
+    let store = |value: u8| unsafe { page.start().as_mut_ptr::<u8>().write_volatile(value) };
+    store(1);
+    let status = in_child(|| {
+        let edited = dune.memory().protect_now(dune, page, PagePermissions::READ);
+        if edited.is_ok() { 0 } else { 1 }
+    });
+    assert_eq!(exited(status), Some(0));
+    store(2);
+    Ok(())
+}
+
+/// std's Command, which uses posix_spawn or vfork, with all three standard streams.
+fn command_with_pipes() -> CaseResult {
+    dune::enter()?;
+    let mut child =
+        Command::new("tr").args(["a-z", "A-Z"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().ok_or("no stdin")?.write_all(b"hello from ring 0")?;
+    let output = child.wait_with_output()?;
+    assert!(output.status.success());
+    assert_eq!(output.stdout, b"HELLO FROM RING 0");
+    assert!(dune::cpu::in_dune_mode());
+    // A closure before exec makes std fork.
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new("echo");
+    // SAFETY: the closure makes one system call.
+    unsafe { command.arg("forked").pre_exec(|| Ok(())) };
+    assert_eq!(command.output()?.stdout, b"forked\n");
+    assert!(Command::new("/no/such/program").output().is_err());
+    Ok(())
+}
+
+fn exit_statuses_are_true() -> CaseResult {
+    use std::os::unix::process::ExitStatusExt;
+    dune::enter()?;
+    assert_eq!(Command::new("sh").args(["-c", "exit 3"]).status()?.code(), Some(3));
+    assert_eq!(Command::new("sh").args(["-c", "kill -9 $$"]).status()?.signal(), Some(9));
+    let status = in_child(|| {
+        // SAFETY: ends the child.
+        unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+        1
+    });
+    assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGTERM, "{status:#x}");
+    Ok(())
+}
+
+/// XMM registers and MXCSR are the parent's in the child of a fork.
+fn vector_state_survives() -> CaseResult {
+    dune::enter()?;
+    let (seed, child): (u64, i64);
+    let (mut kept, mut mxcsr) = (0u64, 0u32);
+    seed = 0x1234_5678_9abc_def0;
+    let flush_to_zero = 0x9f80u32;
+    // SAFETY: fork by SYSCALL with a pattern in XMM15 and MXCSR, which the ABI of system calls keeps.
+    unsafe {
+        std::arch::asm!(
+            "ldmxcsr [{new}]",
+            "movq xmm15, {seed}",
+            "syscall",
+            "movq {kept}, xmm15",
+            "stmxcsr [{old}]",
+            "ldmxcsr [{default}]",
+            new = in(reg) &raw const flush_to_zero,
+            old = in(reg) &raw mut mxcsr,
+            default = in(reg) &raw const DEFAULT,
+            seed = in(reg) seed,
+            kept = out(reg) kept,
+            inlateout("rax") libc::SYS_fork => child,
+            out("rcx") _, out("r11") _, out("xmm15") _,
+        );
+    }
+    static DEFAULT: u32 = 0x1f80;
+    let good = kept == seed && mxcsr == flush_to_zero;
+    if child == 0 {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(if good { 9 } else { 1 }) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    unsafe { libc::waitpid(child as i32, &mut status, 0) };
+    assert_eq!(exited(status), Some(9));
+    assert!(good);
+    Ok(())
+}
+
+/// The child has as many descriptors as its parent: the parent's machine is closed.
+fn no_descriptor_is_left() -> CaseResult {
+    dune::enter()?;
+    let count = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as i32;
+    let parent = count();
+    let status = in_child(|| if count() == parent { 0 } else { 1 });
+    assert_eq!(exited(status), Some(0));
+    Ok(())
+}
+
+/// A program that a process in Dune mode becomes runs in host mode, without the engine's descriptors.
+fn exec_leaves_dune_mode() -> CaseResult {
+    use std::os::unix::process::CommandExt;
+    dune::enter()?;
+    let error = Command::new("sh")
+        .args(["-c", "for fd in /proc/self/fd/*; do readlink $fd; done | grep -c kvm | grep -qx 0"])
+        .exec();
+    Err(error.into())
+}

@@ -1,0 +1,277 @@
+//! Threads that are started in Dune mode are in Dune mode.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::thread;
+
+use dune::memory::{EditError, PagePermissions, PageRange};
+use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+
+use crate::case::{Case, CaseResult};
+use crate::probe;
+
+pub const CASES: &[Case] = &[
+    Case::new("threads::start_in_dune_mode", start_in_dune_mode),
+    Case::new("threads::have_their_own_handlers", have_their_own_handlers),
+    Case::new("threads::locks_and_channels", locks_and_channels),
+    Case::new("threads::ten_thousand_leak_nothing", ten_thousand_leak_nothing),
+    Case::new("threads::many_at_once", many_at_once),
+    Case::new("threads::protection_reaches_the_others", protection_reaches_the_others),
+    Case::new("threads::fork_takes_one_thread", fork_takes_one_thread),
+    Case::new("threads::panic_in_one_is_joined", panic_in_one_is_joined),
+    Case::new("threads::exit_ends_all", exit_ends_all).ends(crate::case::Ending::Status(5)),
+];
+
+thread_local!(static WORD: std::cell::Cell<u64> = const { std::cell::Cell::new(7) });
+
+fn start_in_dune_mode() -> CaseResult {
+    dune::enter()?;
+    let main = probe::syscall(libc::SYS_gettid as u64, [0; 6]);
+    WORD.set(1);
+    let handles: Vec<_> = (0..8u64)
+        .map(|number| {
+            thread::spawn(move || {
+                assert!(dune::cpu::in_dune_mode());
+                assert_eq!(WORD.get(), 7);
+                WORD.set(number);
+                let id = probe::syscall(libc::SYS_gettid as u64, [0; 6]);
+                assert_ne!(id, main);
+                let text: String = (0..1000).map(|n| format!("{n} ")).collect();
+                assert_eq!(WORD.get(), number);
+                (text.len(), (number as f64).sqrt())
+            })
+        })
+        .collect();
+    for (number, handle) in handles.into_iter().enumerate() {
+        let (length, root) = handle.join().map_err(|_| "a thread panicked")?;
+        assert_eq!((length, root), (3890, (number as f64).sqrt()));
+    }
+    assert_eq!(WORD.get(), 1);
+    Ok(())
+}
+
+static BY_PROCESS: AtomicU64 = AtomicU64::new(0);
+static BY_THREAD: AtomicU64 = AtomicU64::new(0);
+
+fn have_their_own_handlers() -> CaseResult {
+    fn process(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
+        BY_PROCESS.fetch_add(1, Ordering::Relaxed);
+        TrapOutcome::Resume
+    }
+    fn own(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
+        BY_THREAD.fetch_add(1, Ordering::Relaxed);
+        TrapOutcome::Resume
+    }
+    let trap = || {
+        // SAFETY: the handlers return behind the instruction.
+        unsafe { std::arch::asm!("int3") }
+    };
+    let dune = dune::enter()?;
+    dune.set_handler(Vector::BREAKPOINT, process);
+    dune.set_thread_handler(Vector::BREAKPOINT, own);
+    trap();
+    thread::spawn(trap).join().map_err(|_| "a thread panicked")?;
+    // The next thread takes the last one's place, but not its handlers.
+    thread::spawn(move || {
+        dune::current().expect("a thread in Dune mode").set_thread_handler(Vector::BREAKPOINT, own);
+        trap();
+    })
+    .join()
+    .map_err(|_| "a thread panicked")?;
+    thread::spawn(trap).join().map_err(|_| "a thread panicked")?;
+    assert_eq!((BY_PROCESS.load(Ordering::Relaxed), BY_THREAD.load(Ordering::Relaxed)), (2, 2));
+    Ok(())
+}
+
+/// Futexes, condition variables and channels under contention.
+fn locks_and_channels() -> CaseResult {
+    const THREADS: u64 = 4;
+    const TURNS: u64 = 2000;
+    dune::enter()?;
+    let sum = Arc::new(Mutex::new(0u64));
+    let barrier = Arc::new(Barrier::new(THREADS as usize));
+    let (sender, receiver) = mpsc::channel();
+    let handles: Vec<_> = (0..THREADS)
+        .map(|number| {
+            let (sum, barrier, sender) = (sum.clone(), barrier.clone(), sender.clone());
+            thread::spawn(move || {
+                barrier.wait();
+                for turn in 0..TURNS {
+                    *sum.lock().unwrap() += turn;
+                    if turn % 64 == 0 {
+                        thread::yield_now();
+                    }
+                }
+                sender.send(number).unwrap();
+            })
+        })
+        .collect();
+    drop(sender);
+    let mut seen: Vec<u64> = receiver.iter().collect();
+    seen.sort_unstable();
+    handles.into_iter().try_for_each(thread::JoinHandle::join).map_err(|_| "a thread panicked")?;
+    assert_eq!(seen, (0..THREADS).collect::<Vec<_>>());
+    assert_eq!(*sum.lock().unwrap(), THREADS * TURNS * (TURNS - 1) / 2);
+    Ok(())
+}
+
+fn count(path: &str) -> usize {
+    std::fs::read_dir(path).map_or(0, Iterator::count)
+}
+
+fn ten_thousand_leak_nothing() -> CaseResult {
+    dune::enter()?;
+    let turn =
+        || thread::spawn(|| std::hint::black_box(probe::getpid())).join().map_err(|_| "a thread panicked");
+    for _ in 0..16 {
+        turn()?;
+    }
+    let mappings = || std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
+    let before = (count("/proc/self/fd"), mappings());
+    // Starting a thread takes a second-level fault and 20,000 instructions: fewer of them where they are slow.
+    let threads =
+        if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") { 500 } else { 10_000 };
+    for _ in 0..threads {
+        turn()?;
+    }
+    assert_eq!(count("/proc/self/fd"), before.0);
+    let after = mappings();
+    assert!(after <= before.1 + 4, "{} mappings became {after}", before.1);
+    Ok(())
+}
+
+fn many_at_once() -> CaseResult {
+    const THREADS: usize = 100;
+    dune::enter()?;
+    let barrier = Arc::new(Barrier::new(THREADS + 1));
+    let handles: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let barrier = barrier.clone();
+            thread::Builder::new().stack_size(64 << 10).spawn(move || {
+                barrier.wait();
+                dune::cpu::in_dune_mode()
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    barrier.wait();
+    for handle in handles {
+        assert!(handle.join().map_err(|_| "a thread panicked")?);
+    }
+    Ok(())
+}
+
+/// Threads of this process but for KVM's own, which Linux lists among them.
+fn own_tasks() -> usize {
+    let is_own = |task: &std::fs::DirEntry| {
+        !std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("kvm-"))
+    };
+    std::fs::read_dir("/proc/self/task").map_or(0, |tasks| tasks.flatten().filter(is_own).count())
+}
+
+static FAULTED: AtomicBool = AtomicBool::new(false);
+
+/// A page protected in one thread faults in another that has just written to it.
+fn protection_reaches_the_others() -> CaseResult {
+    fn handler(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+        FAULTED.store(true, Ordering::SeqCst);
+        let page = PageRange::page(frame.fault_address());
+        match dune.memory().protect_now(dune, page, PagePermissions::READ_WRITE) {
+            // Busy: the other thread is editing, and the access will fault again.
+            Ok(()) | Err(EditError::Busy(_)) => TrapOutcome::Resume,
+            Err(_) => TrapOutcome::Unhandled,
+        }
+    }
+    let dune = dune::enter()?;
+    dune.set_handler(Vector::PAGE_FAULT, handler);
+    let page = PageRange::page(probe::pages(1));
+    let address = page.start().as_u64();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stored = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let (stop, stored) = (stop.clone(), stored.clone());
+        thread::spawn(move || {
+            // SAFETY: the page lives as long as the process.
+            let word = unsafe { &*(address as *const AtomicU64) };
+            while !stop.load(Ordering::Relaxed) {
+                word.fetch_add(1, Ordering::Relaxed);
+                stored.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    for round in 0..20 {
+        let before = stored.load(Ordering::Relaxed);
+        while stored.load(Ordering::Relaxed) < before + 10 {
+            thread::yield_now();
+        }
+        FAULTED.store(false, Ordering::SeqCst);
+        dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
+        // Without the shoot-down the writer would go on for ever with its old translation.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !FAULTED.load(Ordering::SeqCst) {
+            assert!(std::time::Instant::now() < deadline, "round {round}: no fault in the other thread");
+            thread::yield_now();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().map_err(|_| "the writer panicked")?;
+    assert!(dune.counters().shootdowns >= 20);
+    Ok(())
+}
+
+/// The child of a fork has the forking thread, in Dune mode, and can start others.
+fn fork_takes_one_thread() -> CaseResult {
+    dune::enter()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let others: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+            })
+        })
+        .collect();
+    let descriptors = count("/proc/self/fd");
+    // SAFETY: the child makes a thread, checks and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let inner = thread::spawn(dune::cpu::in_dune_mode).join().unwrap_or(false);
+        // A thread is joined a moment before Linux forgets it.
+        let alone = (0..1000).any(|_| {
+            thread::yield_now();
+            own_tasks() == 1
+        });
+        // Each of the three other threads had a vCPU; the new one left its own to the next.
+        let closed = count("/proc/self/fd") + 2 == descriptors;
+        let status = i32::from(!inner) | i32::from(!alone) << 1 | i32::from(!closed) << 2;
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(status) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    stop.store(true, Ordering::Relaxed);
+    others.into_iter().try_for_each(thread::JoinHandle::join).map_err(|_| "a thread panicked")?;
+    assert_eq!(status, 0, "{status:#x}");
+    Ok(())
+}
+
+fn panic_in_one_is_joined() -> CaseResult {
+    dune::enter()?;
+    let end = thread::spawn(|| panic!("on purpose")).join();
+    assert_eq!(end.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+    assert!(thread::spawn(dune::cpu::in_dune_mode).join().unwrap_or(false));
+    Ok(())
+}
+
+fn exit_ends_all() -> CaseResult {
+    dune::enter()?;
+    let _spinning = thread::spawn(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    thread::spawn(|| std::process::exit(5)).join().map_err(|_| "a thread panicked")?;
+    Ok(())
+}

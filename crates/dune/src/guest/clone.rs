@@ -1,0 +1,201 @@
+//! Children: fork, vfork and clone in Dune mode.
+//!
+//! A thread gets a vCPU and is in Dune mode from its first instruction: ring 0 prepares everything, then the host loop makes
+//! the call, and the child's first act is to load the registers that the call would have returned with.
+//!
+//! A child with memory of its own (fork) goes on in Dune mode, in a machine that its host loop builds anew, as KVM serves
+//! only the process that made a machine. A child that borrows its parent's memory until it execs (vfork, posix_spawn)
+//! runs in host mode: the parent's vCPU is the parent's, and all the child does is to become another program.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
+use linux_raw_sys::general::{
+    __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, clone_args,
+};
+
+use super::request::{hypercall, kind};
+use super::syscall::{SyscallFrame, VectorArea, error};
+use crate::error::EnterError;
+use crate::host::thread::{self, HostThread};
+use crate::{cpu, report};
+
+/// What the host loop is asked to bear.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Birth {
+    /// The system call to make, without a stack for the child: it starts on the host loop's.
+    pub number: u64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+    /// The child is a thread, to be served by this; the arguments give it its loop stack.
+    pub thread: Option<*mut HostThread>,
+    /// The child runs in host mode with its parent's memory, starting from `frame` and `vector_area`.
+    pub in_host_mode: bool,
+    /// The registers that the child starts with; RAX is 0 for it.
+    pub frame: *const SyscallFrame,
+    /// Its vector state.
+    pub vector_area: *const VectorArea,
+}
+
+/// What the four system calls have in common.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    flags: u64,
+    /// The child's stack pointer, 0 for its parent's.
+    stack: u64,
+    tls: u64,
+    number: u64,
+    arguments: [u64; 6],
+}
+
+/// fork(2), vfork(2), clone(2) or clone3(2), whichever `frame` asks for. The result as Linux gives it.
+pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) -> u64 {
+    // The copy that the request points to has to live until the call is made.
+    let mut copy = clone_args {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    let request = match parse(frame, &mut copy) {
+        Ok(request) => request,
+        Err(errno) => return error(errno),
+    };
+    let shares_memory = request.flags & u64::from(CLONE_VM) != 0;
+    if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
+        return start_thread(frame, vector_area, request, &mut copy);
+    }
+    let parent_rsp = frame.rsp;
+    if request.stack != 0 {
+        frame.rsp = request.stack;
+    }
+    let birth = Birth {
+        number: request.number,
+        arguments: request.arguments,
+        thread: None,
+        in_host_mode: shares_memory,
+        frame,
+        vector_area,
+    };
+    // SAFETY: ring 0; `birth` and what it points to live until the answer is there, in both processes.
+    let result = unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) };
+    if result != 0 {
+        frame.rsp = parent_rsp;
+    } else if request.flags & u64::from(CLONE_SETTLS) != 0 {
+        // SAFETY: ring 0; the parent chose the base for the child.
+        unsafe { cpu::set_fs_base(request.tls) };
+    }
+    result
+}
+
+/// Reads the call's arguments; for clone3 through `copy`, which then has no stack.
+fn parse(frame: &SyscallFrame, copy: &mut clone_args) -> Result<Request, u32> {
+    let arguments = frame.arguments();
+    let number = frame.rax;
+    let simple = |flags| Request { flags, stack: 0, tls: 0, number, arguments };
+    if number == u64::from(__NR_fork) {
+        return Ok(simple(0));
+    }
+    if number == u64::from(__NR_clone) {
+        let [flags, stack, parent_tid, child_tid, tls, _] = arguments;
+        let arguments = [flags, 0, parent_tid, child_tid, tls, 0];
+        return Ok(Request { flags, stack, tls, number, arguments });
+    }
+    if number == u64::from(__NR_clone3) {
+        return parse_clone3(arguments[0], arguments[1], copy);
+    }
+    Ok(simple((CLONE_VM | CLONE_VFORK).into()))
+}
+
+/// clone3's structure of `size` bytes at `address`.
+fn parse_clone3(address: u64, size: u64, copy: &mut clone_args) -> Result<Request, u32> {
+    /// CLONE_ARGS_SIZE_VER0: up to `tls`.
+    const SMALLEST: u64 = 64;
+    if size < SMALLEST {
+        return Err(EINVAL);
+    }
+    if size > size_of::<clone_args>() as u64 {
+        return Err(E2BIG);
+    }
+    if address == 0 {
+        return Err(EFAULT);
+    }
+    // SAFETY: 1. `size` bytes fit into `copy`; 2. the program passes the structure's address; if nothing is mapped
+    // there the access is a fault of the program's.
+    unsafe {
+        core::ptr::copy_nonoverlapping(address as *const u8, (&raw mut *copy).cast::<u8>(), size as usize);
+    }
+    let (flags, tls) = (copy.flags, copy.tls);
+    // clone3 names the lowest address of the stack, clone the highest.
+    let stack = if copy.stack == 0 { 0 } else { copy.stack + copy.stack_size };
+    (copy.stack, copy.stack_size) = (0, 0);
+    let arguments = [(&raw mut *copy) as u64, size, 0, 0, 0, 0];
+    Ok(Request { flags, stack, tls, number: __NR_clone3.into(), arguments })
+}
+
+/// Starts a thread, or whatever else shares memory and runs beside its parent.
+fn start_thread(
+    frame: &SyscallFrame,
+    vector_area: &VectorArea,
+    mut request: Request,
+    copy: &mut clone_args,
+) -> u64 {
+    let fs_base = if request.flags & u64::from(CLONE_SETTLS) != 0 {
+        request.tls
+    } else {
+        // SAFETY: ring 0.
+        unsafe { cpu::fs_base() }
+    };
+    let first =
+        SyscallFrame { rax: 0, rsp: if request.stack == 0 { frame.rsp } else { request.stack }, ..*frame };
+    let child = match thread::prepare(crate::process(), &first, vector_area, fs_base) {
+        Ok(child) => child,
+        Err(error_text) => {
+            warn_once(&error_text);
+            return error(EAGAIN);
+        }
+    };
+    let (stack, size) = child.loop_stack();
+    if request.number == u64::from(__NR_clone3) {
+        (copy.stack, copy.stack_size) = (stack, size);
+    } else {
+        request.arguments[1] = stack + size;
+    }
+    let birth = Birth {
+        number: request.number,
+        arguments: request.arguments,
+        thread: Some(child.pointer()),
+        in_host_mode: false,
+        frame,
+        vector_area,
+    };
+    // SAFETY: ring 0; `birth` and what it points to live until the answer is there.
+    let result = unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) };
+    if crate::sys::result(result).is_err() {
+        child.give_back();
+    }
+    result
+}
+
+/// exit(2): ends this thread, not the process.
+pub(super) fn exit(status: u64) -> ! {
+    // SAFETY: ring 0; the host loop does not answer.
+    unsafe { hypercall(kind::EXIT, status, 0) };
+    unreachable!("the host loop has ended the thread")
+}
+
+/// Says once per process why a thread could not be started.
+fn warn_once(why: &EnterError) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        report::message(format_args!("dune: no further thread can be started in Dune mode (EAGAIN): {why}"));
+    }
+}

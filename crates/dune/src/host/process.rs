@@ -1,0 +1,122 @@
+//! What all threads of the process in Dune mode share, and the list of them.
+
+use core::cell::UnsafeCell;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use super::thread::HostThread;
+use crate::engine::kvm::KvmMachine;
+use crate::guest::descriptors::Idt;
+use crate::memory::Memory;
+
+/// The process in Dune mode.
+#[derive(Debug)]
+pub(crate) struct Process {
+    machine: UnsafeCell<KvmMachine>,
+    pub(super) memory: Memory,
+    pub(super) idt: Idt,
+    /// Every thread there ever was, linked by `HostThread::next`. None is taken out: a vCPU can not be destroyed
+    /// before its machine.
+    threads: AtomicPtr<HostThread>,
+    /// How many of them are in Dune mode.
+    active: AtomicU32,
+    next_vcpu: AtomicU32,
+}
+
+// SAFETY: the machine is replaced only in the child of a fork, which has one thread; else it is only read, and its
+// methods are system calls.
+unsafe impl Sync for Process {}
+
+impl Process {
+    pub(super) fn new(machine: KvmMachine, memory: Memory, idt: Idt) -> Process {
+        Process {
+            machine: UnsafeCell::new(machine),
+            memory,
+            idt,
+            threads: AtomicPtr::new(null_mut()),
+            active: AtomicU32::new(0),
+            next_vcpu: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn machine(&self) -> &KvmMachine {
+        // SAFETY: see `replace_machine` for the only time it changes.
+        unsafe { &*self.machine.get() }
+    }
+
+    /// The machine, to be made anew.
+    ///
+    /// # Safety
+    ///
+    /// The process is the child of a fork and has no other thread, and nobody holds what [`machine`](Process::machine)
+    /// returned.
+    #[expect(clippy::mut_from_ref, reason = "the caller is the only thread there is")]
+    pub(super) unsafe fn replace_machine(&self) -> &mut KvmMachine {
+        // SAFETY: the caller's.
+        unsafe { &mut *self.machine.get() }
+    }
+
+    /// The number of a vCPU that there has not been yet.
+    pub(super) fn new_vcpu_id(&self) -> u32 {
+        self.next_vcpu.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts `thread` on the list, for ever.
+    pub(super) fn enlist(&self, thread: *mut HostThread) {
+        let mut first = self.threads.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: `thread` is not on the list yet, so nobody else looks at it.
+            unsafe { (*thread).next = first };
+            match self.threads.compare_exchange_weak(first, thread, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// All threads there ever were.
+    pub(super) fn threads(&self) -> impl Iterator<Item = *mut HostThread> {
+        let mut next = self.threads.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            let thread = next;
+            // SAFETY: threads on the list are never freed, and `next` does not change once they are on it.
+            (!thread.is_null()).then(|| next = unsafe { (*thread).next })?;
+            Some(thread)
+        })
+    }
+
+    /// In the child of a fork, whose only thread is `survivor`: forgets the others and numbers vCPUs anew. Their
+    /// memory stays with the child, as what threads of its parent held always does.
+    pub(super) fn survive(&self, survivor: *mut HostThread) {
+        for thread in self.threads().filter(|&thread| thread != survivor) {
+            // SAFETY: the thread does not exist in this process, and its vCPU belongs to the parent's machine: this
+            // closes the inherited descriptors, once, as the thread leaves the list.
+            unsafe { core::ptr::drop_in_place(&raw mut (*thread).vcpu) };
+        }
+        // SAFETY: the survivor is on no list while this thread, the only one, puts it on a new one.
+        unsafe { (*survivor).next = null_mut() };
+        self.threads.store(survivor, Ordering::Release);
+        self.active.store(1, Ordering::Release);
+        self.next_vcpu.store(1, Ordering::Relaxed);
+    }
+
+    /// Counts a thread that is about to be in Dune mode.
+    pub(super) fn arrive(&self) {
+        self.active.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a thread out.
+    pub(super) fn depart(&self) {
+        self.active.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many threads are in Dune mode.
+    pub(crate) fn active_threads(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// The memory of the process.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
