@@ -32,9 +32,10 @@ pub(crate) fn others(_dune: Dune) {
     }
 }
 
+/// Flushes all translations of all vCPUs, also of those that no thread uses.
 #[cold]
 #[inline(never)]
-fn all() {
+pub(crate) fn all() {
     SHOOTDOWNS.fetch_add(1, Ordering::Relaxed);
     // Touched in Dune mode, so that the second level has it. Two threads at once are no harm: who finds the page gone
     // already was preceded by a flush that came after its own edit.

@@ -177,10 +177,6 @@ TRAP_BODY_ANY_GS dune_trap_machine_check, {IST_MACHINE_CHECK}
 dune_trap_call_full:
     mov rbx, rsp
     mov rsi, rcx
-    cmp dword ptr [rsp + 8 + {FRAME_VECTOR}], 7
-    jne 1f
-    clts                                // #NM: keeping the vector state would raise it again
-1:
     KEEP_VECTOR_STATE
     push 2
     popfq
@@ -239,6 +235,9 @@ dune_trap_stubs:
     push 0
     .endif
     push vector
+    .if vector == 7
+    clts                                // #NM: keeping the vector state would raise it again
+    .endif
     .if vector == 14
     jmp dune_trap_page_fault
     .elseif vector == 1

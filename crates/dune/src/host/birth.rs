@@ -12,7 +12,7 @@ use crate::engine::{Machine, Vcpu};
 use crate::error::EngineError;
 use crate::guest::clone::Birth;
 use crate::guest::syscall::SyscallFrame;
-use crate::{report, sys};
+use crate::{counters, report, sys};
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
 pub(super) fn bear(thread: &mut HostThread, birth: &Birth) -> u64 {
@@ -60,7 +60,8 @@ fn revive(
 }
 
 /// Ends the calling thread, whose place the next thread of the process may take.
-pub(super) fn end(thread: &HostThread, status: u64) -> ! {
+pub(super) fn end(thread: &mut HostThread, status: u64) -> ! {
+    thread.flushed_at = counters::flush_generation();
     thread.process.depart();
     let everything = u64::MAX;
     // SAFETY: 1. no signal can come any more that would need this stack; 2. once `taken` is 0 another thread may use

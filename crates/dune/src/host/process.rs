@@ -96,18 +96,24 @@ impl Process {
         // SAFETY: the survivor is on no list while this thread, the only one, puts it on a new one.
         unsafe { (*survivor).next = null_mut() };
         self.threads.store(survivor, Ordering::Release);
-        self.active.store(1, Ordering::Release);
+        while self.active.load(Ordering::Relaxed) > 1 {
+            self.depart();
+        }
         self.next_vcpu.store(1, Ordering::Relaxed);
     }
 
     /// Counts a thread that is about to be in Dune mode.
     pub(super) fn arrive(&self) {
-        self.active.fetch_add(1, Ordering::SeqCst);
+        if self.active.fetch_add(1, Ordering::SeqCst) > 0 {
+            self.memory.add_sharer();
+        }
     }
 
     /// Counts a thread out.
     pub(super) fn depart(&self) {
-        self.active.fetch_sub(1, Ordering::SeqCst);
+        if self.active.fetch_sub(1, Ordering::SeqCst) > 1 {
+            self.memory.remove_sharer();
+        }
     }
 
     /// How many threads are in Dune mode.

@@ -11,12 +11,14 @@ use super::enter;
 use super::mapped::Mapped;
 use super::process::Process;
 use super::switch::Continuation;
+use crate::counters;
 use crate::cpu;
 use crate::engine::kvm::KvmVcpu;
 use crate::engine::{CpuState, DescriptorTable, Exit, Machine, Xcr0};
 use crate::error::EnterError;
 use crate::guest::block::ThreadBlock;
 use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
+use crate::guest::shootdown;
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall::{self, SyscallFrame, VectorArea};
 use crate::guest::trap;
@@ -80,6 +82,8 @@ pub(crate) struct HostThread {
     pub(super) pending_interrupts: [u64; 4],
     pub(super) stack: LoopStack,
     regions: Regions,
+    /// [`counters::flush_generation`] when the last thread ended: its vCPU has seen all flushes until then.
+    pub(super) flushed_at: u64,
     /// 1 while a thread uses this, 0 when the next one may.
     pub(super) taken: AtomicU32,
     /// The next on the process's list.
@@ -143,6 +147,7 @@ impl HostThread {
                 pending_interrupts: [0; 4],
                 stack,
                 regions,
+                flushed_at: 0,
                 taken: AtomicU32::new(1),
                 next: core::ptr::null_mut(),
             },
@@ -161,6 +166,9 @@ impl HostThread {
         *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
         set_up(&mut thread.block, &thread.regions);
         fit_to_cpu(&mut thread.block, process);
+        if thread.flushed_at != counters::flush_generation() {
+            shootdown::all();
+        }
         thread.continuation = Continuation::default();
         (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
         Some(free)

@@ -71,7 +71,6 @@ pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{FIRST_GPA, Window, Windows};
 
-use crate::guest::shootdown;
 use crate::{Dune, sys};
 use entry::Entry;
 use lock::SpinLock;
@@ -130,8 +129,9 @@ pub struct Memory {
     version: AtomicU64,
     /// What the CPU's caches hold about the process's own root, while another is in use.
     cache: CacheState,
-    /// How many address spaces are entered.
-    entered: AtomicU32,
+    /// How many address spaces are entered, and how many threads beyond the first are in Dune mode: while there are
+    /// any, an edit has more to do than a flush of this CPU.
+    sharers: AtomicU32,
     pcids: Pcids,
 }
 
@@ -157,7 +157,7 @@ impl Memory {
             edits: SpinLock::new(Edits::default()),
             version: AtomicU64::new(0),
             cache: CacheState::new(),
-            entered: AtomicU32::new(0),
+            sharers: AtomicU32::new(0),
             pcids: Pcids::new(),
         };
         for window in memory.windows.iter() {
@@ -190,7 +190,7 @@ impl Memory {
     #[inline]
     pub fn page_tables(&self) -> Result<PageTables<'_>, EditError> {
         let edits = self.edits.lock()?;
-        if self.entered.load(Ordering::Relaxed) > 0 {
+        if self.sharers.load(Ordering::Relaxed) > 0 {
             self.cache.soil();
         }
         Ok(PageTables {
@@ -217,7 +217,6 @@ impl Memory {
     ) -> Result<(), EditError> {
         if range.bytes() == PAGE_BYTES && self.protect_page(range.first(), permissions)? {
             tlb::flush_page(dune, range.start());
-            shootdown::others(dune);
             return Ok(());
         }
         self.protect_pages(dune, range, permissions)
@@ -229,8 +228,8 @@ impl Memory {
         let bits = Entry::permission_bits(permissions);
         let user = permissions.contains(PagePermissions::USER);
         let _edits = self.edits.lock()?;
-        // While address spaces are entered there is more to note; the other path does.
-        let Some(table) = (self.entered.load(Ordering::Relaxed) == 0)
+        // While there are sharers there is more to do; the other path does it.
+        let Some(table) = (self.sharers.load(Ordering::Relaxed) == 0)
             .then(|| table::leaf_table(&self.frames, self.root, address, user))
             .flatten()
         else {
@@ -253,6 +252,16 @@ impl Memory {
         let flush = self.page_tables()?.protect(range, permissions)?;
         flush.now(dune);
         Ok(())
+    }
+
+    /// A further thread is about to be in Dune mode.
+    pub(crate) fn add_sharer(&self) {
+        self.sharers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One of several threads is not in Dune mode any more.
+    pub(crate) fn remove_sharer(&self) {
+        self.sharers.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The page tables of another root.

@@ -149,7 +149,7 @@ impl<'m> AddressSpace<'m> {
     /// 2. Rust's references to memory that the space maps differently are not used meanwhile.
     /// 3. The current space is the process's own, and guards are dropped on the thread that made them.
     pub unsafe fn enter(&self, dune: Dune) -> ActiveSpace<'_, 'm> {
-        self.memory.entered.fetch_add(1, Ordering::Relaxed);
+        self.memory.sharers.fetch_add(1, Ordering::Relaxed);
         self.load(dune);
         ActiveSpace { space: Cell::new(self), dune, _not_send: PhantomData }
     }
@@ -221,7 +221,7 @@ impl Drop for ActiveSpace<'_, '_> {
         let space = self.space.get();
         space.memory.load_own(self.dune);
         space.active.fetch_sub(1, Ordering::Relaxed);
-        space.memory.entered.fetch_sub(1, Ordering::Relaxed);
+        space.memory.sharers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
