@@ -9,8 +9,10 @@ use linux_raw_sys::general::{
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block::{self, SYSCALL_NUMBERS};
+use super::memory_calls;
 use super::request::kind;
 use super::stacks;
+use crate::Dune;
 use crate::cpu;
 use crate::engine::{SyscallRegisters, SysenterRegisters};
 use crate::report;
@@ -111,6 +113,10 @@ const _: () = assert!(size_of::<SyscallFrame>() == 10 * 8);
 /// Handles a call of [`handled_in_ring0`]; the value goes to RAX.
 extern "C" fn dispatch(frame: &mut SyscallFrame) -> u64 {
     let number = frame.number as u32;
+    // SAFETY: this code runs at ring 0 in Dune mode.
+    if let Some(result) = memory_calls::handle(unsafe { Dune::assume() }, number, &frame.arguments) {
+        return result;
+    }
     if number == __NR_arch_prctl {
         return arch_prctl(frame.arguments[0], frame.arguments[1]);
     }

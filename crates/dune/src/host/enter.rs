@@ -9,6 +9,7 @@ use super::thread::{HostThread, ThreadMemory};
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
+use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, MemoryError, MemoryOptions, PageRange, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
 use linux_raw_sys::general::__NR_gettid;
@@ -76,6 +77,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     features.pcid &= machine.cpu_limits().pcid;
     let mut options = MemoryOptions::new(facts.engine.physical_address_bits, features);
     options.arena_bytes = config.frame_arena;
+    options.mapping = config.mapping;
     let memory = Leaked::new(Memory::build(&options)?);
     for guard in thread_memory.guards() {
         unmap_guard(memory.get(), guard)?;
@@ -84,6 +86,11 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         machine.add_window(&window)?;
     }
     let thread = Box::into_raw(Box::new(HostThread::new(machine, 0, memory.get(), thread_memory)?));
+    if config.mapping == Mapping::Precise {
+        // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
+        memory.get().mirror_everything()?;
+    }
+    crate::set_memory(memory.get());
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything the
     // thread uses was mapped; 3. memory and thread are leaked below.
     let refused = unsafe { switch((*thread).stack.top(), thread) } != 0;
@@ -95,7 +102,6 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         return Err(EnterError::Refused { exit });
     }
     // From here on this is Dune mode, and what it runs on stays.
-    crate::set_memory(memory.get());
     core::mem::forget(memory);
     core::mem::forget(claim);
     // SAFETY: the first hypercall was answered: this thread is at ring 0.

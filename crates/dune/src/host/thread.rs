@@ -17,7 +17,8 @@ use crate::guest::block::ThreadBlock;
 use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::request::{Request, kind};
 use crate::guest::stacks::Regions;
-use crate::guest::{syscall, trap};
+use crate::guest::{memory_calls, syscall, trap};
+use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, PageRange};
 use crate::{sys, user};
 
@@ -148,6 +149,9 @@ impl HostThread {
         let ThreadMemory { mut block, idt, regions, stack } = thread_memory;
         let limits = machine.cpu_limits();
         let features = cpu::features();
+        if memory.mapping() == Mapping::Precise {
+            memory_calls::mark(&mut block.handled_in_ring0);
+        }
         let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
         block.has_xsave = xcr0.is_some().into();
         block.vector_mask = xcr0.unwrap_or(0);
