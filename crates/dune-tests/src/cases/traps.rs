@@ -9,10 +9,9 @@ use crate::case::{Case, CaseResult, Ending};
 
 pub const CASES: &[Case] = &[
     Case::new("traps::breakpoint_is_handled", breakpoint_is_handled),
-    Case::new("traps::unhandled_invalid_opcode_dies_by_sigill", unhandled_invalid_opcode).ends(Ending::Signal(
-        libc::SIGILL,
-        &["unhandled trap 6 #UD", "traps::unhandled_invalid_opcode", "rip"],
-    )),
+    Case::new("traps::unhandled_invalid_opcode_dies_by_sigill", unhandled_invalid_opcode).ends(
+        Ending::Signal(libc::SIGILL, &["unhandled trap 6 #UD", "traps::unhandled_invalid_opcode", "rip"]),
+    ),
 ];
 
 static SEEN: AtomicU64 = AtomicU64::new(0);
