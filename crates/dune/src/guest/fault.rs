@@ -47,12 +47,12 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     } else {
         PagePermissions::ALL
     };
-    let Ok(tables) = memory.page_tables() else { return false };
+    let Ok(tables) = memory.active_tables() else { return false };
     let known = tables.lookup(address).map_or(PagePermissions::empty(), |leaf| leaf.permissions);
     let owned = tables.is_owned(address);
     drop(tables);
     if known.intersects(wanted) {
-        // The CPU had cached what was there before, or another root is in use that lacks the page.
+        // The CPU had cached what was there before, which the fault has made it forget.
         return RETRIED.swap(name(frame), Ordering::Relaxed) != name(frame);
     }
     if owned {
@@ -92,9 +92,7 @@ fn around((start, end): (u64, u64), address: u64) -> (u64, u64) {
 /// Makes the pages of the range present with `permissions`, but for the program's own.
 fn install(dune: Dune, memory: &Memory, (start, end): (u64, u64), permissions: PagePermissions) -> bool {
     let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else { return false };
-    let edited =
-        memory.page_tables().and_then(|mut tables| tables.mirror(range, permissions, Ownership::Respect));
-    match edited {
+    match memory.mirror(range, permissions, Ownership::Respect) {
         Ok(flush) => {
             flush.now(dune);
             true

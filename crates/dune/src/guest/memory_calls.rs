@@ -155,7 +155,7 @@ impl Mirror {
     /// What the mirror knows of the mapping at `address`; `None` where it has nothing, or the page is the program's.
     fn known_permissions(self, address: u64) -> Option<PagePermissions> {
         let address = VirtAddr::try_new(address).ok()?;
-        let tables = self.memory.page_tables().ok()?;
+        let tables = self.memory.active_tables().ok()?;
         let leaf = tables.lookup(address)?;
         (!tables.is_owned(address)).then_some(leaf.permissions)
     }

@@ -23,6 +23,9 @@
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use x86_64::registers::control::Cr3;
+use x86_64::{PhysAddr, VirtAddr};
+
 use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
@@ -95,7 +98,8 @@ impl Wish {
     fn step(self, entry: Entry, level: Level, (at, frame): (u64, u64), whole: bool, giant: bool) -> Step {
         let leaf = entry.is_leaf(level);
         if !leaf && entry != Entry::EMPTY {
-            return Step::Descend;
+            // A table of the process's own root has been edited there.
+            return if entry.is_lent() { Step::Keep } else { Step::Descend };
         }
         let offset = at & (level.span() - 1);
         if self.entry(entry, frame.wrapping_sub(offset), level) == entry {
@@ -267,7 +271,7 @@ impl<'m> PageTables<'m> {
                     self.paint(child, level.below(), (at, part), delta, wish, stock, flush);
                     if wish.bits == 0 && self.may_free() && child.is_full_of(Entry::EMPTY) {
                         let old = table.swap(index, Entry::EMPTY);
-                        flush.retire(self.frames, x86_64::PhysAddr::new_truncate(old.table_address()));
+                        flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
                     }
                 }
             }
@@ -276,7 +280,7 @@ impl<'m> PageTables<'m> {
     }
 
     /// Whether the program has edited the page at `address`.
-    pub(crate) fn is_owned(&self, address: x86_64::VirtAddr) -> bool {
+    pub(crate) fn is_owned(&self, address: VirtAddr) -> bool {
         self.find(address.as_u64()).2.is_owned()
     }
 }
@@ -319,12 +323,42 @@ impl Memory {
         self.mapping
     }
 
+    /// [`PageTables::mirror`] in the process's own tables and in those that the CPU uses now, if they are others.
+    pub(crate) fn mirror(
+        &self,
+        range: PageRange,
+        permissions: PagePermissions,
+        ownership: Ownership,
+    ) -> Result<Flush<'_>, EditError> {
+        let flush = self.page_tables()?.mirror(range, permissions, ownership)?;
+        match self.foreign_root() {
+            None => Ok(flush),
+            Some(root) => Ok(flush + self.tables(root)?.mirror(range, permissions, ownership)?),
+        }
+    }
+
+    /// The tables that the CPU uses now, to look up.
+    pub(crate) fn active_tables(&self) -> Result<PageTables<'_>, EditError> {
+        match self.foreign_root() {
+            None => self.page_tables(),
+            Some(root) => self.tables(root),
+        }
+    }
+
+    /// The root in use if it is not the process's own.
+    fn foreign_root(&self) -> Option<PhysAddr> {
+        if self.entered.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        // Address spaces are entered in Dune mode only, so this is ring 0.
+        let root = Cr3::read_raw().0.start_address();
+        (root != self.root).then_some(root)
+    }
+
     /// Edits the tables after a system call that has given `range` the rights `permissions`, none for a range that
     /// is no longer mapped. What cannot be done now is noted, and done by [`Self::catch_up`].
     pub(crate) fn reflect(&self, range: PageRange, permissions: PagePermissions) -> Flush<'_> {
-        let edited =
-            self.page_tables().and_then(|mut tables| tables.mirror(range, permissions, Ownership::TakeBack));
-        edited.unwrap_or_else(|_| {
+        self.mirror(range, permissions, Ownership::TakeBack).unwrap_or_else(|_| {
             self.missed.add(range);
             Flush::none()
         })
@@ -355,9 +389,7 @@ impl Memory {
     ) -> Result<(), MemoryError> {
         let mut edit = |start: u64, end: u64, permissions| {
             if start < end {
-                let flush =
-                    self.page_tables()?.mirror(PageRange::known(start, end), permissions, ownership)?;
-                discharge(flush);
+                discharge(self.mirror(PageRange::known(start, end), permissions, ownership)?);
             }
             Ok::<(), EditError>(())
         };

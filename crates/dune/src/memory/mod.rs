@@ -21,6 +21,21 @@
 //! The CPU caches translations: each edit returns a [`Flush`] that says what has to be forgotten ([`tlb`] has
 //! the instructions). [`AddressSpace`] is a further root to switch to.
 //!
+//! # Whose page
+//!
+//! With [`Mapping::Precise`](crate::Mapping::Precise), the default, each mapping of Linux's is present with its
+//! rights, and what Linux would not let the process access is not present: the page-table API finds nothing
+//! mapped there, and [`PageTables::map_own`] brings it in. mmap, munmap, mprotect, pkey_mprotect, mremap, brk,
+//! shmat and shmdt made in Dune mode change the tables when they return. What changes otherwise, by a thread in
+//! host mode or because a stack grows, is found when a page fault is not handled by the program.
+//!
+//! A page that the program edits through [`PageTables`] is the program's: faults do not undo what it did,
+//! unmapping included. (The entry has a mark for that, in bit 9.) It is so until one of the system calls above
+//! gives the page a new mapping or new rights; then the page is as Linux has it, ring 3 and all kept out.
+//!
+//! In an [`AddressSpace`] in use the calls and the faults change its tables and the process's own. A space
+//! that is not in use learns of changes by faults when it is.
+//!
 //! # Handlers
 //!
 //! Everything here may be called from handlers, at any time: after [`Memory::build`] nothing allocates from
@@ -295,7 +310,7 @@ impl Memory {
             root,
             giant: self.features.giant_pages,
             version: None,
-            mirrors: false,
+            mirrors: self.mapping == mirror::Mapping::Precise,
             missed: &self.missed,
             edits: self.edits.lock()?,
         })
