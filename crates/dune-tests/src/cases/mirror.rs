@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use dune::memory::{PagePermissions, PageRange, maps};
+use dune::memory::{PagePermissions, PageRange, SpaceKind, maps};
 use dune::{Dune, Mapping, TrapFrame, TrapOutcome, Vector};
 use libc::{
     MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE,
@@ -42,6 +42,7 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::faults_do_not_undo_unmap", owned_hole).ends(Ending::Signal(SEGV, &["#PF"])),
     Case::new("mirror::gigabyte_costs_few_tables", gigabyte),
     Case::new("mirror::random_calls_agree_with_a_model", random_calls),
+    Case::new("mirror::calls_in_another_address_space", another_space),
     Case::new("mirror::full_keeps_windows_open", full),
 ];
 
@@ -547,6 +548,37 @@ fn random_calls() -> CaseResult {
             let executable = leaf.is_some_and(|leaf| leaf.permissions.contains(PagePermissions::EXECUTE));
             assert_eq!(executable, rights & 4 != 0, "step {step}: page {page}: {rights}");
         }
+    }
+    Ok(())
+}
+
+/// What is mapped, protected and unmapped while another root is loaded is so in both.
+fn another_space() -> CaseResult {
+    let dune = enter()?;
+    for kind in [SpaceKind::Copied, SpaceKind::Shared] {
+        let old = mmap(0, 3 * PAGE, READ_WRITE, MAP_PRIVATE);
+        let space = dune.memory().new_space(kind)?;
+        let later = mmap(0x2c00_0000_0000, 3 * PAGE, READ_WRITE, MAP_PRIVATE | MAP_FIXED);
+        // SAFETY: the space maps the process as it is.
+        let active = unsafe { space.enter(dune) };
+        let new = mmap(0, 700 * PAGE, READ_WRITE, MAP_PRIVATE);
+        assert_eq!((store(new), store(new + 699 * PAGE)), (None, None));
+        let many = black_box(vec![7u8; 3 << 20]);
+        assert_eq!(mprotect(old, PAGE, PROT_READ), 0);
+        assert_eq!((store(old), store(old + PAGE)), (Some(WRITE | PRESENT), None));
+        munmap(new, PAGE);
+        assert_eq!(load(new), Some(0));
+        // Mapped after the space was made, while it was not in use: a fault finds it.
+        dune.clear_handler(Vector::PAGE_FAULT);
+        poke(later, 5);
+        dune.set_handler(Vector::PAGE_FAULT, handler);
+        drop(many);
+        drop(active);
+        assert_eq!((store(old), load(new), peek(later)), (Some(WRITE | PRESENT), Some(0), 5));
+        assert_eq!((store(new + PAGE), store(later + PAGE)), (None, None));
+        drop(space);
+        munmap(new, 700 * PAGE);
+        munmap(later, 3 * PAGE);
     }
     Ok(())
 }
