@@ -29,6 +29,8 @@ const AROUND: u64 = 1 << 30;
 static RETRIED: AtomicU64 = AtomicU64::new(0);
 
 /// Settles the page fault of `frame`. False if it is a fault for Linux too.
+#[cold]
+#[inline(never)]
 pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     let memory = dune.memory();
     let address = frame.fault_address();

@@ -155,6 +155,7 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
 /// The last resort for a trap that nobody wants: a page fault may be about a mapping that the page tables lack, which
 /// they get; everything else ends the process.
 #[cold]
+#[inline(never)]
 fn unhandled(dune: Dune, frame: &TrapFrame, why: &str) {
     if frame.vector() == Vector::PAGE_FAULT && fault::resolve(dune, frame) {
         return;

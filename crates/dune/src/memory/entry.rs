@@ -78,10 +78,10 @@ impl Entry {
         Entry(if level.0 == 1 { OWNED } else { OWNED | Self::HUGE })
     }
 
-    /// Whether nothing is mapped, a hole included. No frame has address 0.
+    /// Whether nothing is mapped, a hole included: no frame has address 0, and a hole no bit above 11.
     #[inline]
     pub const fn is_empty(self) -> bool {
-        self.0 & ADDRESS == 0
+        self.0 < 1 << 12
     }
 
     /// Whether this is the program's.
