@@ -25,8 +25,13 @@ use crate::{Dune, sys};
 /// At most so much is installed by one fault, aligned: one level of tables on the largest pages.
 const AROUND: u64 = 1 << 30;
 
-/// The fault that was last tried again although the tables allowed it already, as [`name`] has it.
+/// The fault that was last tried again although the tables allowed it already, as [`name`] has it, and how often in
+/// a row.
 static RETRIED: AtomicU64 = AtomicU64::new(0);
+static RETRIES: AtomicU64 = AtomicU64::new(0);
+/// So many times in a row are no coincidence. A CPU that has cached a page with fewer rights raises such a fault once
+/// each time that rights were added, which a program may do in a loop.
+const MOST_RETRIES: u64 = 1 << 16;
 
 /// Settles the page fault of `frame`. False if it is a fault for Linux too.
 #[cold]
@@ -55,7 +60,7 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     drop(tables);
     if known.intersects(wanted) {
         // The CPU had cached what was there before, which the fault has made it forget.
-        return RETRIED.swap(name(frame), Ordering::Relaxed) != name(frame);
+        return may_retry(name(frame));
     }
     if owned {
         return false;
@@ -65,6 +70,14 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
         return false;
     }
     install(dune, memory, around(range, frame.cr2), permissions)
+}
+
+/// Whether the fault `name`, which the tables allow, may be tried again.
+fn may_retry(name: u64) -> bool {
+    if RETRIED.swap(name, Ordering::Relaxed) != name {
+        RETRIES.store(0, Ordering::Relaxed);
+    }
+    RETRIES.fetch_add(1, Ordering::Relaxed) < MOST_RETRIES
 }
 
 /// The bounds and rights of the mapping at `address`, which a stack below may grow to.

@@ -14,8 +14,8 @@ use linux_raw_sys::errno::{EACCES, ENOMEM};
 use linux_raw_sys::general::{
     __NR_brk as BRK, __NR_mmap as MMAP, __NR_mprotect as MPROTECT, __NR_mremap as MREMAP,
     __NR_munmap as MUNMAP, __NR_pkey_mprotect as PKEY_MPROTECT, __NR_shmat as SHMAT, __NR_shmdt as SHMDT,
-    MAP_GROWSDOWN, MAP_HUGETLB, MREMAP_DONTUNMAP, PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ,
-    PROT_WRITE,
+    MAP_FIXED, MAP_GROWSDOWN, MAP_HUGETLB, MREMAP_DONTUNMAP, MREMAP_FIXED, PROT_EXEC, PROT_GROWSDOWN,
+    PROT_GROWSUP, PROT_READ, PROT_WRITE,
 };
 use x86_64::VirtAddr;
 
@@ -47,8 +47,11 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
         MPROTECT | PKEY_MPROTECT => mirror.mprotect(number, arguments),
         MUNMAP => {
             let result = forward(number, arguments);
-            if result == 0 {
-                mirror.reflect(first, second, PagePermissions::empty());
+            match sys::result(result) {
+                Ok(_) => mirror.reflect(first, second, PagePermissions::empty()),
+                // Linux may have unmapped a part.
+                Err(errno) if errno.raw() == ENOMEM as i32 => mirror.synchronise(first, second),
+                Err(_) => (),
             }
             result
         }
@@ -86,9 +89,13 @@ struct Mirror {
 
 impl Mirror {
     fn mmap(self, arguments: &[u64; 6]) -> u64 {
-        let [_, length, protection, flags, ..] = *arguments;
+        let [address, length, protection, flags, ..] = *arguments;
         let result = forward(MMAP, arguments);
         if sys::result(result).is_err() {
+            if flags as u32 & MAP_FIXED != 0 {
+                // Linux may have unmapped what was there.
+                self.synchronise(address, length);
+            }
             return result;
         }
         if flags as u32 & (MAP_HUGETLB | MAP_GROWSDOWN) != 0 {
@@ -131,9 +138,14 @@ impl Mirror {
     }
 
     fn mremap(self, arguments: &[u64; 6], (old_length, new_length): (u64, u64)) -> u64 {
-        let [old, _, _, flags, ..] = *arguments;
+        let [old, _, _, flags, target, ..] = *arguments;
         let result = forward(MREMAP, arguments);
         if sys::result(result).is_err() {
+            if flags as u32 & MREMAP_FIXED != 0 {
+                // Linux may have unmapped what was there, and shrunk the old mapping.
+                self.synchronise(target, new_length);
+                self.synchronise(old, old_length);
+            }
             return result;
         }
         let page = |length: u64| length.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
