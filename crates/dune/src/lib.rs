@@ -34,6 +34,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 pub use counters::Counters;
 pub use error::{EngineError, EnterError, HandlerError, SegmentError, UserError};
 pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapFrame, TrapOutcome, Vector};
+pub use memory::mirror::Mapping;
 pub use sys::Errno;
 
 use host::process::Process;
@@ -112,11 +113,12 @@ pub fn current() -> Option<Dune> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub(crate) frame_arena: u64,
+    pub(crate) mapping: Mapping,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { frame_arena: 1 << 30 }
+        Config { frame_arena: 1 << 30, mapping: Mapping::Precise }
     }
 }
 
@@ -131,6 +133,13 @@ impl Config {
     #[must_use]
     pub fn frame_arena(mut self, bytes: u64) -> Config {
         self.frame_arena = bytes;
+        self
+    }
+
+    /// What the page tables say about the process's memory. Default: [`Mapping::Precise`].
+    #[must_use]
+    pub fn mapping(mut self, mapping: Mapping) -> Config {
+        self.mapping = mapping;
         self
     }
 

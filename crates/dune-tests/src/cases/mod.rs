@@ -10,6 +10,7 @@ mod faults;
 mod frames;
 mod interrupts;
 mod memory;
+mod mirror;
 mod refusals;
 mod segments;
 mod state;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Case> {
         interrupts::CASES,
         faults::CASES,
         memory::CASES,
+        mirror::CASES,
         frames::CASES,
         tlb::CASES,
         user::CASES,

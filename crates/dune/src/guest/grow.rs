@@ -1,5 +1,4 @@
-//! Growth from ring 0: a fault at a mapping without a window, made behind Dune mode's back, for example by a thread
-//! in host mode.
+//! Growth from ring 0: windows for mappings without one.
 
 use x86_64::VirtAddr;
 
@@ -7,13 +6,18 @@ use super::request::{hypercall, kind};
 use crate::Dune;
 use crate::memory::maps;
 
-/// Gives a window to the mapping at `address`. False if nothing is mapped there, it has a window already, or there
-/// is no room for one.
+/// Gives a window to the mapping at `address`, made behind Dune mode's back, for example by a thread in host mode.
+/// False if nothing is mapped there, it has a window already, or there is no room for one.
 pub(super) fn to(dune: Dune, address: VirtAddr) -> bool {
-    let memory = dune.memory();
     let is_mapped = || matches!(maps::find(address.as_u64(), |_| ()), Ok(Some(())));
-    if memory.windows().find(address).is_some() || !is_mapped() {
-        return false;
+    dune.memory().windows().find(address).is_none() && is_mapped() && window(dune, address)
+}
+
+/// Gives a window to `address` unless it has one. False if there is no room for one.
+pub(super) fn window(dune: Dune, address: VirtAddr) -> bool {
+    let memory = dune.memory();
+    if memory.windows().find(address).is_some() {
+        return true;
     }
     let Ok(window) = memory.plan_window(address) else { return false };
     // SAFETY: ring 0, by the token; the window lives until the answer is there.

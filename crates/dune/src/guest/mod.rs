@@ -10,9 +10,11 @@
 pub(crate) mod block;
 pub(crate) mod clone;
 pub(crate) mod descriptors;
+mod fault;
 pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;
+pub(crate) mod memory_calls;
 pub(crate) mod request;
 pub(crate) mod segments;
 pub(crate) mod shootdown;

@@ -9,8 +9,10 @@ use linux_raw_sys::general::{
 
 use super::block::{self, SYSCALL_NUMBERS};
 use super::clone;
+use super::memory_calls;
 use super::request::kind;
 use super::stacks;
+use crate::Dune;
 use crate::cpu;
 use crate::engine::{SyscallRegisters, SysenterRegisters};
 use crate::report;
@@ -144,6 +146,12 @@ pub(crate) struct VectorArea([u8; 512]);
 /// Handles a call of [`handled_in_ring0`]; the result goes to the frame's RAX.
 extern "C" fn dispatch(frame: &mut SyscallFrame, vector_area: &VectorArea) {
     let number = frame.rax as u32;
+    // SAFETY: this code runs at ring 0 in Dune mode.
+    let dune = unsafe { Dune::assume() };
+    if let Some(result) = memory_calls::handle(dune, number, &frame.arguments()) {
+        frame.rax = result;
+        return;
+    }
     frame.rax = match number {
         n if n == __NR_arch_prctl => arch_prctl(frame.rdi, frame.rsi),
         n if n == __NR_rt_sigreturn => report::fatal(format_args!(

@@ -6,8 +6,8 @@ use linux_raw_sys::general::SIGABRT;
 
 use super::block;
 use super::descriptors::{Gate, Idt};
+use super::fault;
 use super::frame::{self, TrapFrame};
-use super::grow;
 use super::handlers::{self, Handler, PROCESS_HANDLERS, TrapOutcome};
 use super::stacks;
 use super::vector::Vector;
@@ -153,11 +153,12 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
     }
 }
 
-/// The last resort for a trap that nobody wants: a page fault may be about a mapping that has no window yet, which
-/// gets one; everything else ends the process.
+/// The last resort for a trap that nobody wants: a page fault may be about a mapping that the page tables lack, which
+/// they get; everything else ends the process.
 #[cold]
+#[inline(never)]
 fn unhandled(dune: Dune, frame: &TrapFrame, why: &str) {
-    if frame.vector() == Vector::PAGE_FAULT && grow::to(dune, frame.fault_address()) {
+    if frame.vector() == Vector::PAGE_FAULT && fault::resolve(dune, frame) {
         return;
     }
     report::unhandled_trap(frame, why)

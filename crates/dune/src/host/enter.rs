@@ -14,6 +14,7 @@ use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::guest::trap;
+use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, MemoryError, MemoryOptions, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
 
@@ -88,6 +89,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     features.pcid &= machine.cpu_limits().pcid;
     let mut options = MemoryOptions::new(facts.engine.physical_address_bits, features);
     options.arena_bytes = config.frame_arena;
+    options.mapping = config.mapping;
     let memory = Memory::build(&options)?;
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
@@ -100,6 +102,11 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     process.get().arrive();
     let (stack, thread) = (thread.stack.top(), thread.leak());
     process.get().enlist(thread);
+    if config.mapping == Mapping::Precise {
+        // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
+        process.get().memory.mirror_everything()?;
+    }
+    crate::set_process(process.get());
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything
     // the thread uses was mapped; 3. process and thread are leaked below.
     let refused = unsafe { switch(stack, thread) } != 0;
@@ -111,7 +118,6 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         return Err(EnterError::Refused { exit });
     }
     // From here on this is Dune mode, and what it runs on stays.
-    crate::set_process(process.get());
     core::mem::forget(process);
     core::mem::forget(claim);
     // SAFETY: the first hypercall was answered: this thread is at ring 0.

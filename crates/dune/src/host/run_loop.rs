@@ -10,6 +10,7 @@ use crate::engine::{Exit, Machine, Vcpu};
 use crate::guest::clone::Birth;
 use crate::guest::request::kind;
 use crate::memory::Window;
+use crate::memory::mirror::Mapping;
 use crate::report;
 
 /// Runs Dune mode. Returns only if it did not start, with the reason in `thread.refused`.
@@ -49,7 +50,7 @@ fn serve(thread: &mut HostThread) {
         let number = thread.block.request.number;
         let result = forward::system_call(number, &thread.block.request.arguments);
         thread.block.request.result = result;
-        if forward::makes_mappings(number) {
+        if forward::makes_mappings(number) && thread.process.memory.mapping() == Mapping::Full {
             cover(thread, number, result);
         }
     } else {

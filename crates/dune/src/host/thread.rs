@@ -21,8 +21,9 @@ use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::shootdown;
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall::{self, SyscallFrame, VectorArea};
-use crate::guest::trap;
+use crate::guest::{memory_calls, trap};
 use crate::memory::PageRange;
+use crate::memory::mirror::Mapping;
 use crate::{sys, user};
 
 /// A stack for the host loop, with a guard page below.
@@ -281,6 +282,9 @@ pub(crate) fn prepare(
 /// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
 fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
+    if process.memory.mapping() == Mapping::Precise {
+        memory_calls::mark(&mut block.handled_in_ring0);
+    }
     let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
     block.has_xsave = xcr0.is_some().into();
     block.vector_mask = xcr0.unwrap_or(0);

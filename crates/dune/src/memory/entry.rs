@@ -1,8 +1,10 @@
 //! One entry of a paging structure: 64 bits (Intel SDM Vol. 3A §4.5.4, AMD APM Vol. 2 §5.3.3).
 //!
-//! Dune uses three of the bits that the CPU ignores: a *lent* mark on entries that point to a table of
-//! another root (bit 10), and two for programs (bits 9 and 11). An entry that is not present but not zero is
-//! a page without permissions: it keeps its frame.
+//! Dune uses two of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
+//! mirror of Linux's mappings leaves alone (bit 9), and a *lent* mark on entries that point to a table of
+//! another root (bit 10). Bit 11 is free. An entry that has an address but is not present is a page without
+//! permissions: it keeps its frame. An entry without an address is empty; an empty one with the owned mark is
+//! a *hole*: the program unmapped what the mirror had there.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +27,8 @@ const PERMISSIONS: u64 = Flags::PRESENT.bits()
     | Flags::USER_ACCESSIBLE.bits()
     | Flags::GLOBAL.bits()
     | Flags::NO_EXECUTE.bits();
+/// Marks a leaf, or a hole, as the program's.
+const OWNED: u64 = Flags::BIT_9.bits();
 /// Marks an entry whose table belongs to another root.
 const LENT: u64 = Flags::BIT_10.bits();
 
@@ -34,6 +38,8 @@ impl Entry {
     pub const DIRTY: u64 = Flags::DIRTY.bits();
     pub const PRESENT: u64 = Flags::PRESENT.bits();
     pub const USER: u64 = Flags::USER_ACCESSIBLE.bits();
+    /// See the head of this file.
+    pub const OWNED: u64 = OWNED;
     const HUGE: u64 = Flags::HUGE_PAGE.bits();
     /// The bits that decide whether a walk may simply follow an entry.
     pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | LENT;
@@ -66,12 +72,24 @@ impl Entry {
         present | write | user | global | no_execute
     }
 
-    #[inline]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
+    /// What a page of `level` becomes that the program unmaps: empty, but the program's. Of upper levels it counts
+    /// as a leaf, so that it is split where a part of it changes.
+    pub const fn hole(level: Level) -> Entry {
+        Entry(if level.0 == 1 { OWNED } else { OWNED | Self::HUGE })
     }
 
-    /// Whether this non-empty entry of `level` maps a page rather than pointing to a table.
+    /// Whether nothing is mapped, a hole included: no frame has address 0, and a hole no bit above 11.
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 < 1 << 12
+    }
+
+    /// Whether this is the program's.
+    pub const fn is_owned(self) -> bool {
+        self.0 & OWNED != 0
+    }
+
+    /// Whether this entry of `level` maps a page, or is a hole, rather than pointing to a table or to nothing.
     #[inline]
     pub const fn is_leaf(self, level: Level) -> bool {
         level.0 == 1 || self.0 & Self::HUGE != 0
@@ -228,7 +246,7 @@ impl Table {
     pub fn update_mapped(&self, index: usize, edit: impl Fn(Entry) -> Entry) -> Option<Entry> {
         let slot = &self.0[index & 511];
         let mut old = slot.load(Ordering::Relaxed);
-        if old == 0 {
+        if Entry(old).is_empty() {
             return None;
         }
         loop {
@@ -241,7 +259,7 @@ impl Table {
 
     /// Whether no entry from the first to the last index is empty.
     pub fn all_mapped(&self, (first, last): (usize, usize)) -> bool {
-        self.slots(first, last).iter().all(|slot| slot.load(Ordering::Relaxed) != 0)
+        self.slots(first, last).iter().all(|slot| !Entry(slot.load(Ordering::Relaxed)).is_empty())
     }
 
     /// Updates the entries from the first to the last index. Returns all bits that any of them had.
@@ -274,9 +292,9 @@ impl Table {
         }
     }
 
-    /// Whether every entry is empty.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|entry| entry.load(Ordering::Relaxed) == 0)
+    /// Whether every entry is `entry`.
+    pub fn is_full_of(&self, entry: Entry) -> bool {
+        self.0.iter().all(|slot| slot.load(Ordering::Relaxed) == entry.0)
     }
 }
 
@@ -324,6 +342,6 @@ mod tests {
         let old = table.update(7, |entry| entry.with_permissions(0));
         assert_eq!(old.0, 0x5000 | Entry::DIRTY | 1);
         assert_eq!(table.get(7).0, 0x5000 | Entry::DIRTY);
-        assert!(!table.is_empty());
+        assert!(!table.is_full_of(Entry::EMPTY));
     }
 }

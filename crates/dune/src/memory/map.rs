@@ -48,7 +48,7 @@ struct Form {
 impl Form {
     fn new(permissions: PagePermissions, size: MapSize) -> Form {
         let user = permissions.contains(PagePermissions::USER);
-        Form { bits: Entry::permission_bits(permissions), user, size }
+        Form { bits: Entry::permission_bits(permissions) | Entry::OWNED, user, size }
     }
 }
 
@@ -345,7 +345,7 @@ impl<'m> PageTables<'m> {
             match form.size.leaf(level, at, frame, self.giant) {
                 Some(size) if whole && empty => table.set(index, Entry::leaf(frame, form.bits, size)),
                 _ => {
-                    if empty {
+                    if table.get(index) == Entry::EMPTY {
                         table.set(index, Entry::table(stock.pop(), form.user));
                     }
                     let child = self.enter(table, index, level, form.user, stock, flush, at);
@@ -402,7 +402,7 @@ impl<'m> PageTables<'m> {
             let whole = part - at == level.span();
             if entry.is_empty() {
             } else if entry.is_leaf(level) && whole {
-                let old = table.swap(index, Entry::EMPTY);
+                let old = table.swap(index, self.vacancy(level, at));
                 if let Some(size) = level.leaf() {
                     flush.record(at, size, old);
                 }
@@ -412,8 +412,10 @@ impl<'m> PageTables<'m> {
             } else {
                 let child = self.enter(table, index, level, false, stock, flush, at);
                 self.clear(child, level.below(), (at, part), stock, flush);
-                if self.may_free() && child.is_empty() {
-                    let old = table.swap(index, Entry::EMPTY);
+                let vacancy = self.vacancy(level, at);
+                let below = if vacancy == Entry::EMPTY { vacancy } else { Entry::hole(level.below()) };
+                if self.may_free() && child.is_full_of(below) {
+                    let old = table.swap(index, vacancy);
                     flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
                 }
             }
@@ -449,7 +451,7 @@ impl<'m> PageTables<'m> {
         let (mut level, mut table) = (Level::ROOT, self.root_table());
         while level > target {
             let index = level.index(address);
-            if table.get(index).is_empty() {
+            if table.get(index) == Entry::EMPTY {
                 table.set(index, Entry::table(stock.pop(), user));
             }
             let at = address & !(level.span() - 1);

@@ -7,8 +7,9 @@
 //!   (as in host mode)  table.rs     packed by windows: window.rs, plan.rs       (same virtual address)
 //! ```
 //!
-//! 1. The *page tables* ([`PageTables`]) are memory of the process. They start out mapping every window in
-//!    full, and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in. Their
+//! 1. The *page tables* ([`PageTables`]) are memory of the process. They say of each page what Linux's mapping
+//!    says ([`mirror`]), and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in.
+//!    What it has edited so is its own, and the mirror leaves it alone. Their
 //!    frames come from the library's arena ([`FrameAllocator`]), which is itself in a window.
 //! 2. What they yield is a *guest-physical* address. A [`Window`] says by which offset it belongs to the
 //!    virtual address that Linux knows; the [`plan`] made before entry finds the windows from
@@ -19,6 +20,21 @@
 //!
 //! The CPU caches translations: each edit returns a [`Flush`] that says what has to be forgotten ([`tlb`] has
 //! the instructions). [`AddressSpace`] is a further root to switch to.
+//!
+//! # Whose page
+//!
+//! With [`Mapping::Precise`](crate::Mapping::Precise), the default, each mapping of Linux's is present with its
+//! rights, and what Linux would not let the process access is not present: the page-table API finds nothing
+//! mapped there, and [`PageTables::map_own`] brings it in. mmap, munmap, mprotect, pkey_mprotect, mremap, brk,
+//! shmat and shmdt made in Dune mode change the tables when they return. What changes otherwise, by a thread in
+//! host mode or because a stack grows, is found when a page fault is not handled by the program.
+//!
+//! A page that the program edits through [`PageTables`] is the program's: faults do not undo what it did,
+//! unmapping included. (The entry has a mark for that, in bit 9.) It is so until one of the system calls above
+//! gives the page a new mapping or new rights; then the page is as Linux has it, ring 3 and all kept out.
+//!
+//! In an [`AddressSpace`] in use the calls and the faults change its tables and the process's own. A space
+//! that is not in use learns of changes by faults when it is.
 //!
 //! # Handlers
 //!
@@ -38,6 +54,7 @@ mod harvest;
 mod lock;
 mod map;
 pub mod maps;
+pub(crate) mod mirror;
 mod page;
 pub mod plan;
 mod reshape;
@@ -47,6 +64,8 @@ pub mod tlb;
 mod tree;
 mod window;
 
+#[cfg(test)]
+mod mirror_model;
 #[cfg(test)]
 mod model;
 
@@ -74,6 +93,7 @@ pub use window::{FIRST_GPA, Window, Windows};
 use crate::{Dune, sys};
 use entry::Entry;
 use lock::SpinLock;
+use mirror::{Missed, Ownership};
 use page::Level;
 use plan::Planner;
 use space::{CacheState, Pcids};
@@ -89,12 +109,19 @@ pub struct MemoryOptions {
     /// Bytes of guest-physical memory for frames: page tables and what the program asks for. Reserved, not
     /// used.
     pub arena_bytes: u64,
+    /// What the page tables say about the process's memory.
+    pub mapping: mirror::Mapping,
 }
 
 impl MemoryOptions {
     /// The usual options: 1 GiB of frames.
     pub const fn new(physical_bits: u8, features: PagingFeatures) -> MemoryOptions {
-        MemoryOptions { limits: Limits::new(physical_bits), features, arena_bytes: window::GIB }
+        MemoryOptions {
+            limits: Limits::new(physical_bits),
+            features,
+            arena_bytes: window::GIB,
+            mapping: mirror::Mapping::Precise,
+        }
     }
 }
 
@@ -133,11 +160,17 @@ pub struct Memory {
     /// any, an edit has more to do than a flush of this CPU.
     sharers: AtomicU32,
     pcids: Pcids,
+    mapping: mirror::Mapping,
+    /// What the mirror has yet to do.
+    missed: Missed,
+    /// Where brk(2) was last seen to be.
+    program_break: AtomicU64,
 }
 
 impl Memory {
-    /// Plans windows for what the process has mapped, and makes tables that map them in full: present,
-    /// writable, executable, the supervisor's, with the largest pages that fit.
+    /// Plans windows for what the process has mapped, and makes tables: of the mappings as they are, or of the
+    /// windows in full, which is present, writable, executable. All pages are the supervisor's and as large as
+    /// fits.
     ///
     /// For the host side, before entry. Each window then becomes a slot, and [`root`](Self::root) goes to
     /// CR3.
@@ -159,11 +192,26 @@ impl Memory {
             cache: CacheState::new(),
             sharers: AtomicU32::new(0),
             pcids: Pcids::new(),
+            mapping: options.mapping,
+            missed: Missed::new(),
+            program_break: AtomicU64::new(0),
         };
+        if options.mapping == mirror::Mapping::Precise {
+            memory.mirror_everything()?;
+            return Ok(memory);
+        }
         for window in memory.windows.iter() {
             memory.page_tables()?.map_own(window.range, PagePermissions::ALL)?.unused();
         }
         Ok(memory)
+    }
+
+    /// Makes the tables what Linux's mappings are now. For the host side, before entry: what has been allocated
+    /// since [`Self::build`] is mapped then.
+    pub(crate) fn mirror_everything(&self) -> Result<(), MemoryError> {
+        // SAFETY: 1. brk(0) changes nothing; it returns the program break.
+        self.exchange_break(unsafe { sys::raw(linux::__NR_brk, [0; 6]) });
+        self.synchronise(Memory::everything(), Ownership::Respect, Flush::unused)
     }
 
     /// The guest-physical address of the process's own root table: what CR3 holds at entry. Its PCID is 0.
@@ -199,6 +247,8 @@ impl Memory {
             root: self.root,
             giant: self.features.giant_pages,
             version: Some(&self.version),
+            mirrors: self.mapping == mirror::Mapping::Precise,
+            missed: &self.missed,
             edits,
         })
     }
@@ -225,7 +275,7 @@ impl Memory {
     /// Protects one page of the process's own tables, if it is a page of 4 KiB; says whether it did.
     #[inline(always)]
     fn protect_page(&self, address: u64, permissions: PagePermissions) -> Result<bool, EditError> {
-        let bits = Entry::permission_bits(permissions);
+        let bits = Entry::permission_bits(permissions) | Entry::OWNED;
         let user = permissions.contains(PagePermissions::USER);
         let _edits = self.edits.lock()?;
         // While there are sharers there is more to do; the other path does it.
@@ -272,6 +322,8 @@ impl Memory {
             root,
             giant: self.features.giant_pages,
             version: None,
+            mirrors: self.mapping == mirror::Mapping::Precise,
+            missed: &self.missed,
             edits: self.edits.lock()?,
         })
     }
@@ -282,12 +334,15 @@ impl Memory {
         plan::plan_for(&self.windows, &self.limits, address)
     }
 
-    /// Adds a window that the VM has a slot for, and maps it in full. Nothing has to be flushed: the CPU does
-    /// not cache that a page is absent.
+    /// Adds a window that the VM has a slot for, and maps it in full, unless the tables mirror Linux's mappings:
+    /// then its pages are still absent. Nothing has to be flushed: the CPU does not cache that a page is absent.
     pub fn add_window(&self, window: Window) -> Result<(), MemoryError> {
         let mut tables = self.page_tables()?;
         tables.check_unmapped(window.range)?;
         self.windows.append(window)?;
+        if self.mapping == mirror::Mapping::Precise {
+            return Ok(());
+        }
         // If frames run out the window stays, unmapped: each of its pages can be mapped later.
         tables.map_own(window.range, PagePermissions::ALL)?.ignore();
         Ok(())
@@ -330,7 +385,8 @@ mod tests {
 
     fn options(giant_pages: bool) -> MemoryOptions {
         let features = PagingFeatures { giant_pages, ..PagingFeatures::default() };
-        MemoryOptions { arena_bytes: 64 << 20, ..MemoryOptions::new(40, features) }
+        let mapping = mirror::Mapping::Full;
+        MemoryOptions { arena_bytes: 64 << 20, mapping, ..MemoryOptions::new(40, features) }
     }
 
     #[test]

@@ -18,22 +18,30 @@ const BASE: u64 = 0x1234 * GIB - 4 * (2 << 20);
 const PAGES: u64 = 8 * 512 + 1;
 
 /// Page tables that no CPU uses.
-struct Machine {
-    windows: Windows,
+pub(super) struct Machine {
+    pub windows: Windows,
     frames: FrameAllocator,
     edits: SpinLock<Edits>,
     version: AtomicU64,
+    missed: Missed,
     root: PhysAddr,
 }
 
 impl Machine {
-    fn new() -> Machine {
+    pub fn new() -> Machine {
         let frames = FrameAllocator::reserve(8 << 20).unwrap();
         let windows = Windows::new();
         let range = PageRange::known(8 * GIB, 24 * GIB);
         windows.append(Window { range, gpa: FIRST_GPA }).unwrap();
         let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap().into_address();
-        Machine { windows, frames, edits: SpinLock::default(), version: AtomicU64::new(0), root }
+        Machine {
+            windows,
+            frames,
+            edits: SpinLock::default(),
+            version: AtomicU64::new(0),
+            missed: Missed::new(),
+            root,
+        }
     }
 
     fn tables_of(&self, root: PhysAddr, own: bool) -> PageTables<'_> {
@@ -43,6 +51,8 @@ impl Machine {
             root,
             giant: true,
             version: own.then_some(&self.version),
+            mirrors: false,
+            missed: &self.missed,
             edits: self.edits.lock().unwrap(),
         }
     }
@@ -51,7 +61,14 @@ impl Machine {
         self.tables_of(self.root, true)
     }
 
-    fn in_use(&self) -> u64 {
+    /// The tables of the root with the program's edits marked.
+    pub fn mirror_tables(&self) -> PageTables<'_> {
+        let mut tables = self.tables();
+        tables.mirrors = true;
+        tables
+    }
+
+    pub fn in_use(&self) -> u64 {
         self.frames.stats().unwrap().in_use / PAGE_BYTES
     }
 }
@@ -485,7 +502,7 @@ fn tables_wait_for_the_flush() {
     assert_eq!(machine.in_use(), 4);
     assert_eq!(machine.frames.release_quarantined(), 3);
     assert_eq!(machine.in_use(), 1);
-    assert!(tables.root_table().is_empty());
+    assert!(tables.root_table().is_full_of(Entry::EMPTY));
     assert_eq!(Level::ROOT, Level(4));
 }
 

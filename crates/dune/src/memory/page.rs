@@ -108,7 +108,7 @@ bitflags! {
 }
 
 impl PagePermissions {
-    /// Reading, writing and executing for the supervisor: what a page of the process has at entry.
+    /// Reading, writing and executing for the supervisor.
     pub const ALL: PagePermissions = Self::READ.union(Self::WRITE).union(Self::EXECUTE);
 
     /// Reading and writing for the supervisor.

@@ -91,9 +91,11 @@ impl<'m> PageTables<'m> {
         let child = self.table(address);
         let mut old = table.get(index);
         loop {
+            let below = level.below();
             let first = old.shrunk(level);
             for index in 0..512 {
-                child.set(index, first.step(level.below(), index));
+                let hole = old.is_empty();
+                child.set(index, if hole { Entry::hole(below) } else { first.step(below, index) });
             }
             // If the CPU marked the page meanwhile, the new pages have to inherit that.
             match table.exchange(index, old, Entry::table(address, user || old.is_user())) {
@@ -110,7 +112,7 @@ impl<'m> PageTables<'m> {
 
 /// The leaf of `level` that the 512 entries of `table` amount to, or the first page that differs.
 fn merged(table: &Table, level: Level, start: u64) -> Result<Entry, (u64, MergeObstacle)> {
-    const MARKS: u64 = Entry::ACCESSED | Entry::DIRTY;
+    const MARKS: u64 = Entry::ACCESSED | Entry::DIRTY | Entry::OWNED;
     let below = level.below();
     let first = table.get(0);
     let mut marks = 0;

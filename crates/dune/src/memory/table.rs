@@ -18,6 +18,7 @@ use super::error::EditError;
 use super::flush::Flush;
 use super::frames::{FrameAllocator, FrameError};
 use super::lock::Guard;
+use super::mirror::Missed;
 use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::window::Windows;
 
@@ -71,6 +72,10 @@ pub struct PageTables<'m> {
     pub(super) giant: bool,
     /// For the process's own root, of which other roots may share tables: the count of its edits.
     pub(super) version: Option<&'m AtomicU64>,
+    /// These are the tables that mirror Linux's mappings: what the program unmaps is marked as its own.
+    pub(super) mirrors: bool,
+    /// Where to note what could not be mirrored.
+    pub(super) missed: &'m Missed,
     pub(super) edits: Guard<'m, Edits>,
 }
 
@@ -113,7 +118,7 @@ impl<'m> PageTables<'m> {
         range: PageRange,
         permissions: PagePermissions,
     ) -> Result<Flush<'m>, EditError> {
-        let bits = Entry::permission_bits(permissions);
+        let bits = Entry::permission_bits(permissions) | Entry::OWNED;
         let user = permissions.contains(PagePermissions::USER);
         let start = range.first();
         if range.bytes() == PAGE_BYTES
@@ -150,14 +155,15 @@ impl<'m> PageTables<'m> {
     ) -> Result<Flush<'m>, EditError> {
         let add = permissions | PagePermissions::USER;
         self.edit_leaves(range, true, |entry| {
-            entry.with_permissions(Entry::permission_bits(entry.permissions() | add))
+            entry.with_permissions(Entry::permission_bits(entry.permissions() | add) | Entry::OWNED)
         })
     }
 
     /// Makes every page of `range` the supervisor's again; its other permissions stay.
     pub fn revoke_user(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
         self.edit_leaves(range, false, |entry| {
-            entry.with_permissions(Entry::permission_bits(entry.permissions() - PagePermissions::USER))
+            let permissions = entry.permissions() - PagePermissions::USER;
+            entry.with_permissions(Entry::permission_bits(permissions) | Entry::OWNED)
         })
     }
 
@@ -328,6 +334,13 @@ impl<'m> PageTables<'m> {
             }
             (level, table) = (level.below(), self.child(entry));
         }
+    }
+
+    /// What a page at `address` of `level` leaves behind when the program unmaps it.
+    pub(super) fn vacancy(&self, level: Level, address: u64) -> Entry {
+        let leaf = level.leaf().is_some_and(|size| self.giant || size != PageSize::Size1GiB);
+        let mirrored = || self.windows.find(VirtAddr::new_truncate(address)).is_some();
+        if self.mirrors && leaf && mirrored() { Entry::hole(level) } else { Entry::EMPTY }
     }
 
     /// Whether tables may be freed that become empty: not while others share them.

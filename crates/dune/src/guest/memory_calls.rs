@@ -1,0 +1,278 @@
+//! System calls that change mappings: made by Linux as any other, then reflected in the page tables.
+//!
+//! The tables are edited *after* the call. Before it, another thread's fault could bring a page back that the call
+//! is about to unmap, and a call that fails would have to be undone. In between an entry may still stand for a page
+//! that is gone: an access through it finds nothing on the second level, exactly as if it had come after the edit,
+//! and never memory of anybody else (`memory/mirror.rs`, *Wrong entries*).
+//!
+//! No call fails because an edit does: what could not be edited is noted and made up for later
+//! ([`Memory::catch_up`]), or found by a fault.
+
+use core::arch::naked_asm;
+
+use linux_raw_sys::errno::{EACCES, ENOMEM};
+use linux_raw_sys::general::{
+    __NR_brk as BRK, __NR_mmap as MMAP, __NR_mprotect as MPROTECT, __NR_mremap as MREMAP,
+    __NR_munmap as MUNMAP, __NR_pkey_mprotect as PKEY_MPROTECT, __NR_shmat as SHMAT, __NR_shmdt as SHMDT,
+    MAP_FIXED, MAP_GROWSDOWN, MAP_HUGETLB, MREMAP_DONTUNMAP, MREMAP_FIXED, PROT_EXEC, PROT_GROWSDOWN,
+    PROT_GROWSUP, PROT_READ, PROT_WRITE,
+};
+use x86_64::VirtAddr;
+
+use super::block::{REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_NUMBER, REQUEST_RESULT, SYSCALL_NUMBERS};
+use super::grow;
+use super::request::kind;
+use crate::memory::mirror::Ownership;
+use crate::memory::{Flush, Memory, PAGE_BYTES, PagePermissions, PageRange, maps};
+use crate::{Dune, sys};
+
+/// The calls that [`handle`] takes.
+const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT, SHMDT, PKEY_MPROTECT];
+
+/// Adds the calls of this module to those that Rust handles in ring 0.
+pub(crate) fn mark(bits: &mut [u64; SYSCALL_NUMBERS / 64]) {
+    for number in NUMBERS {
+        bits[number as usize / 64] |= 1 << (number % 64);
+    }
+}
+
+/// Makes the call if it is one of this module's; the kernel's raw return value.
+///
+/// Runs on the thread's system-call stack with interrupts off.
+pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u64> {
+    let mirror = Mirror { dune, memory: dune.memory() };
+    let [first, second, third, ..] = *arguments;
+    let result = match number {
+        MMAP => mirror.mmap(arguments),
+        MPROTECT | PKEY_MPROTECT => mirror.mprotect(number, arguments),
+        MUNMAP => {
+            let result = forward(number, arguments);
+            match sys::result(result) {
+                Ok(_) => mirror.reflect(first, second, PagePermissions::empty()),
+                // Linux may have unmapped a part.
+                Err(errno) if errno.raw() == ENOMEM as i32 => mirror.synchronise(first, second),
+                Err(_) => (),
+            }
+            result
+        }
+        BRK => mirror.brk(arguments),
+        MREMAP => mirror.mremap(arguments, (second, third)),
+        SHMAT => {
+            let result = forward(number, arguments);
+            if sys::result(result).is_ok() {
+                mirror.ask_linux(result);
+            }
+            result
+        }
+        SHMDT => {
+            let end = maps::find(first, |mapping| mapping.end).ok().flatten();
+            let result = forward(number, arguments);
+            if result == 0
+                && let Some(end) = end
+            {
+                mirror.synchronise(first, end - first);
+            }
+            result
+        }
+        _ => return None,
+    };
+    mirror.memory.catch_up(|flush| flush.now(dune));
+    Some(result)
+}
+
+/// The tables to edit, and the right to.
+#[derive(Clone, Copy)]
+struct Mirror {
+    dune: Dune,
+    memory: &'static Memory,
+}
+
+impl Mirror {
+    fn mmap(self, arguments: &[u64; 6]) -> u64 {
+        let [address, length, protection, flags, ..] = *arguments;
+        let result = forward(MMAP, arguments);
+        if sys::result(result).is_err() {
+            if flags as u32 & MAP_FIXED != 0 {
+                // Linux may have unmapped what was there.
+                self.synchronise(address, length);
+            }
+            return result;
+        }
+        if flags as u32 & (MAP_HUGETLB | MAP_GROWSDOWN) != 0 {
+            // Linux rounds the length up to a size that is not known here, or adds a guard.
+            self.ask_linux(result);
+        } else {
+            self.install(result, length, permissions(protection));
+        }
+        result
+    }
+
+    fn mprotect(self, number: u32, arguments: &[u64; 6]) -> u64 {
+        let [address, length, protection, ..] = *arguments;
+        let result = forward(number, arguments);
+        match sys::result(result) {
+            // These reach beyond the range; faults find what they add.
+            Ok(_) if protection as u32 & (PROT_GROWSDOWN | PROT_GROWSUP) != 0 => {
+                self.synchronise(address, length);
+            }
+            Ok(_) => self.install(address, length, permissions(protection)),
+            // Linux has changed the mappings before the one that it could not change.
+            Err(errno) if [ENOMEM as i32, EACCES as i32].contains(&errno.raw()) => {
+                self.synchronise(address, length);
+            }
+            Err(_) => (),
+        }
+        result
+    }
+
+    fn brk(self, arguments: &[u64; 6]) -> u64 {
+        let result = forward(BRK, arguments);
+        let page = |address: u64| address.next_multiple_of(PAGE_BYTES);
+        let (old, new) = (page(self.memory.exchange_break(result)), page(result));
+        if old < new {
+            self.install(old, new - old, PagePermissions::READ_WRITE);
+        } else if new < old {
+            self.reflect(new, old - new, PagePermissions::empty());
+        }
+        result
+    }
+
+    fn mremap(self, arguments: &[u64; 6], (old_length, new_length): (u64, u64)) -> u64 {
+        let [old, _, _, flags, target, ..] = *arguments;
+        let result = forward(MREMAP, arguments);
+        if sys::result(result).is_err() {
+            if flags as u32 & MREMAP_FIXED != 0 {
+                // Linux may have unmapped what was there, and shrunk the old mapping.
+                self.synchronise(target, new_length);
+                self.synchronise(old, old_length);
+            }
+            return result;
+        }
+        let page = |length: u64| length.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
+        let (old_length, new_length) = (page(old_length), page(new_length));
+        let permissions = self.known_permissions(old);
+        if result != old {
+            if old_length != 0 && flags as u32 & MREMAP_DONTUNMAP == 0 {
+                self.reflect(old, old_length, PagePermissions::empty());
+            }
+            self.install_known(result, new_length, permissions);
+        } else if new_length < old_length {
+            self.reflect(old + new_length, old_length - new_length, PagePermissions::empty());
+        } else if new_length > old_length {
+            self.install_known(old + old_length, new_length - old_length, permissions);
+        }
+        result
+    }
+
+    /// What the mirror knows of the mapping at `address`; `None` where it has nothing, or the page is the program's.
+    fn known_permissions(self, address: u64) -> Option<PagePermissions> {
+        let address = VirtAddr::try_new(address).ok()?;
+        let tables = self.memory.active_tables().ok()?;
+        let leaf = tables.lookup(address)?;
+        (!tables.is_owned(address)).then_some(leaf.permissions)
+    }
+
+    fn install_known(self, start: u64, length: u64, permissions: Option<PagePermissions>) {
+        match permissions {
+            Some(permissions) => self.install(start, length, permissions),
+            None => self.synchronise(start, length),
+        }
+    }
+
+    /// Reflects a mapping; it gets a window if it has none and can be accessed.
+    fn install(self, start: u64, length: u64, permissions: PagePermissions) {
+        if !permissions.is_empty()
+            && let Ok(address) = VirtAddr::try_new(start)
+        {
+            // Where this fails, or the mapping is larger than the window, a fault will tell.
+            let _ = grow::window(self.dune, address);
+        }
+        self.reflect(start, length, permissions);
+    }
+
+    fn reflect(self, start: u64, length: u64, permissions: PagePermissions) {
+        if let Some(range) = pages(start, length) {
+            self.discharge(self.memory.reflect(range, permissions));
+        }
+    }
+
+    /// Asks Linux about the mapping at `address` and reflects it.
+    fn ask_linux(self, address: u64) {
+        if let Ok(Some(length)) = maps::find(address, |mapping| mapping.end - address) {
+            let _ = VirtAddr::try_new(address).map(|address| grow::window(self.dune, address));
+            self.synchronise(address, length);
+        }
+    }
+
+    /// Asks Linux about a range and reflects what it says.
+    fn synchronise(self, start: u64, length: u64) {
+        let Some(range) = pages(start, length) else { return };
+        if self.memory.synchronise(range, Ownership::TakeBack, |flush| self.discharge(flush)).is_err() {
+            self.memory.miss(range);
+        }
+    }
+
+    fn discharge(self, flush: Flush<'_>) {
+        if flush.is_empty() { flush.ignore() } else { flush.now(self.dune) }
+    }
+}
+
+/// The pages of a range that a system call has named; `None` for what Linux would not have taken.
+fn pages(start: u64, length: u64) -> Option<PageRange> {
+    PageRange::covering(VirtAddr::try_new(start).ok()?, length).ok()
+}
+
+/// The rights that `protection` (mprotect(2)) gives.
+fn permissions(protection: u64) -> PagePermissions {
+    let protection = protection as u32;
+    let mut permissions = PagePermissions::empty();
+    permissions.set(PagePermissions::READ, protection & PROT_READ != 0);
+    permissions.set(PagePermissions::WRITE, protection & PROT_WRITE != 0);
+    permissions.set(PagePermissions::EXECUTE, protection & PROT_EXEC != 0);
+    permissions
+}
+
+/// Has the host loop make system call `number`: an instruction SYSCALL would come back to this module.
+fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
+    // SAFETY: ring 0 in Dune mode, where this module is called; the program asked for the call, and what it does to
+    // memory is the program's doing.
+    unsafe { forward_raw(number.into(), arguments) }
+}
+
+/// Fills the thread's request and waits for the answer, with interrupts off: a handler's system call would use the
+/// same block.
+///
+/// # Safety
+///
+/// The caller runs at ring 0 in Dune mode, and the call does not touch memory that Rust relies on.
+#[unsafe(naked)]
+unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64 {
+    // ABI: System V. Keeps all callee-saved registers and the flags; the host loop changes memory only.
+    naked_asm!(
+        "pushfq",
+        "cli",
+        "mov gs:[{NUMBER}], rdi",
+        "mov rax, [rsi]",
+        "mov gs:[{ARGUMENTS}], rax",
+        "mov rax, [rsi + 8]",
+        "mov gs:[{ARGUMENTS} + 8], rax",
+        "mov rax, [rsi + 16]",
+        "mov gs:[{ARGUMENTS} + 16], rax",
+        "mov rax, [rsi + 24]",
+        "mov gs:[{ARGUMENTS} + 24], rax",
+        "mov rax, [rsi + 32]",
+        "mov gs:[{ARGUMENTS} + 32], rax",
+        "mov rax, [rsi + 40]",
+        "mov gs:[{ARGUMENTS} + 40], rax",
+        "mov qword ptr gs:[{KIND}], {KIND_SYSCALL}",
+        "hlt",
+        "mov rax, gs:[{RESULT}]",
+        "popfq",
+        "ret",
+        NUMBER = const REQUEST_NUMBER,
+        ARGUMENTS = const REQUEST_ARGUMENTS,
+        KIND = const REQUEST_KIND,
+        KIND_SYSCALL = const kind::SYSCALL,
+        RESULT = const REQUEST_RESULT,
+    )
+}

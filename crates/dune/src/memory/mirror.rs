@@ -1,0 +1,425 @@
+//! The mirror: page tables that say what Linux's mappings say.
+//!
+//! [`Memory::synchronise`] makes a range of the process's own tables what `/proc/self/maps` says: each mapping is
+//! present with its rights, NX where it is not executable, on the largest pages that alignment allows; what is
+//! PROT_NONE or not mapped is not present, and needs no tables. The program's system calls keep it true
+//! (`guest/memory_calls.rs`) by [`Memory::reflect`], and what they could not know is found by faults
+//! (`guest/fault.rs`).
+//!
+//! # Whose page
+//!
+//! A page that the program edits through [`PageTables`] (`protect`, `unmap`, `map`, `grant_user`…) is the program's
+//! from then on: its entry has the owned mark, also as the hole that `unmap` leaves. Faults do not undo such edits.
+//! A system call of the program's that gives the range new mappings or new rights (mmap, munmap, mprotect, mremap,
+//! brk, shmat, shmdt) takes the pages back for the mirror.
+//!
+//! # Wrong entries
+//!
+//! Entries may be out of date for a while: another thread may have changed the mappings. That is safe either way.
+//! An entry that is missing, or allows too little, is a #PF that `guest/fault.rs` settles. One that is stale, or
+//! allows too much, leads to the second level, where Linux has nothing or refuses the write: an access never
+//! reaches anything but what Linux has at that address of this process.
+
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use x86_64::registers::control::Cr3;
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::entry::{Entry, Table};
+use super::error::EditError;
+use super::flush::Flush;
+use super::maps;
+use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
+use super::plan::TASK_SIZE;
+use super::table::{PageTables, Stock, part_end};
+use super::{Memory, MemoryError};
+
+/// What the page tables of a process in Dune mode say about its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mapping {
+    /// Each mapping has the rights it has in Linux, and what is not mapped is not present: an invalid access is a
+    /// page fault in Dune mode. The program's memory calls keep the tables true.
+    #[default]
+    Precise,
+    /// All of every window is present, writable and executable; Linux decides what can be accessed, and an access
+    /// that it refuses ends the process. There is no upkeep.
+    Full,
+}
+
+/// What happens to pages that are the program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// They stay as the program has edited them.
+    Respect,
+    /// They become the mirror's.
+    TakeBack,
+}
+
+/// How pages are to be: the permission bits of their leaves, 0 for not present.
+#[derive(Clone, Copy)]
+struct Wish {
+    bits: u64,
+    ownership: Ownership,
+}
+
+/// What to do with an entry.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Keep,
+    /// Put the wish in its place.
+    Set,
+    /// Go on in the table below, made or split if need be.
+    Descend,
+}
+
+impl Wish {
+    fn new(permissions: PagePermissions, ownership: Ownership) -> Wish {
+        let permissions = permissions.intersection(PagePermissions::ALL);
+        let bits = if permissions.is_empty() { 0 } else { Entry::permission_bits(permissions) };
+        Wish { bits, ownership }
+    }
+
+    /// The entry of `level` on `frame` that replaces `old`. Accessed and dirty marks stay with the frame.
+    fn entry(self, old: Entry, frame: u64, level: Level) -> Entry {
+        let Some(size) = level.leaf() else { return old };
+        if self.ownership == Ownership::Respect && old.is_owned() {
+            old
+        } else if self.bits == 0 {
+            Entry::EMPTY
+        } else if !old.is_empty() && old.frame(level) == frame {
+            old.with_permissions(self.bits).edited(Entry::OWNED, 0)
+        } else {
+            Entry::leaf(frame, self.bits, size)
+        }
+    }
+
+    /// What to do with `entry` of `level`, of which the part from `at` on `frame` is meant, `whole` or not.
+    fn step(self, entry: Entry, level: Level, (at, frame): (u64, u64), whole: bool, giant: bool) -> Step {
+        let leaf = entry.is_leaf(level);
+        if !leaf && entry != Entry::EMPTY {
+            // A table of the process's own root has been edited there.
+            return if entry.is_lent() { Step::Keep } else { Step::Descend };
+        }
+        let offset = at & (level.span() - 1);
+        if self.entry(entry, frame.wrapping_sub(offset), level) == entry {
+            return if level.leaf().is_some() || self.bits == 0 { Step::Keep } else { Step::Descend };
+        }
+        let fits = level.leaf().is_some_and(|size| giant || size != PageSize::Size1GiB);
+        if whole && (fits || leaf) { Step::Set } else { Step::Descend }
+    }
+}
+
+/// Whether the CPU may have cached something about `old` that `new` does not allow.
+fn reduces(old: Entry, new: Entry) -> bool {
+    let more = old.permissions() - new.permissions();
+    old.is_present() && (!more.is_empty() || old.table_address() != new.table_address())
+}
+
+impl<'m> PageTables<'m> {
+    /// Makes every page of `range` what Linux has there: the process's memory with `permissions`, not present if
+    /// there are none. What lies in no window stays absent.
+    pub(crate) fn mirror(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+        ownership: Ownership,
+    ) -> Result<Flush<'m>, EditError> {
+        let wish = Wish::new(permissions, ownership);
+        if let Some(flush) = self.mirror_few(range, wish) {
+            return Ok(flush);
+        }
+        let mut flush = Flush::none();
+        let mut at = range.first();
+        while at < range.end() {
+            // Without a window only what the program has mapped there can be in the way.
+            let window =
+                self.windows.iter().find(|window| window.range.end() > at && at >= window.range.first());
+            let (end, delta) = match window {
+                Some(window) => (window.range.end(), window.gpa.as_u64().wrapping_sub(window.range.first())),
+                None => {
+                    let next =
+                        self.windows.iter().map(|window| window.range.first()).filter(|&start| start > at);
+                    (next.min().unwrap_or(u64::MAX), 0)
+                }
+            };
+            let wish = if window.is_some() { wish } else { Wish { bits: 0, ..wish } };
+            let span = (at, end.min(range.end()));
+            let count = self.count_mirror(Some(self.root_table()), Level::ROOT, span, delta, wish);
+            let mut stock = match Stock::take(self.frames, count) {
+                Ok(stock) => stock,
+                Err(error) => {
+                    // The pieces before are as they shall be; only their flush is owed.
+                    self.missed.add(range);
+                    if flush.is_empty() {
+                        return Err(error.into());
+                    }
+                    return Ok(flush);
+                }
+            };
+            self.paint(self.root_table(), Level::ROOT, span, delta, wish, &mut stock, &mut flush);
+            at = span.1;
+        }
+        Ok(flush)
+    }
+
+    /// [`Self::mirror`] within one table of 4 KiB pages that is there already.
+    fn mirror_few(&mut self, range: PageRange, wish: Wish) -> Option<Flush<'m>> {
+        let (start, last) = (range.first(), range.end() - 1);
+        if (start ^ last) >> Level(2).shift() != 0 {
+            return None;
+        }
+        let table = self.leaf_table(start, false)?;
+        let window = self.windows.find(range.start())?;
+        if window.range.end() < range.end() {
+            return None;
+        }
+        let frame = window.to_physical(range.start())?.as_u64();
+        let (first, last) = (Level(1).index(start), Level(1).index(last));
+        let mut flush = Flush::none();
+        for index in first..=last {
+            let offset = (index - first) as u64 * PAGE_BYTES;
+            let wished = |old| wish.entry(old, frame + offset, Level(1));
+            let old = table.update(index, wished);
+            if reduces(old, wished(old)) {
+                flush.record(start + offset, PageSize::Size4KiB, old);
+            }
+        }
+        let alone = || {
+            // Neighbours are looked at first: mostly one is mapped.
+            let empty = |index| table.get(index) == Entry::EMPTY;
+            empty(first.saturating_sub(1)) && empty((last + 1).min(511)) && table.is_full_of(Entry::EMPTY)
+        };
+        if wish.bits == 0 && self.may_free() && alone() {
+            // The table goes, which is the other path's business. Nothing is split, so it needs no stock.
+            let span = (start & !(Level(2).span() - 1), (start | (Level(2).span() - 1)) + 1);
+            let none = &mut Stock::take(self.frames, 0).ok()?;
+            self.paint(self.root_table(), Level::ROOT, span, 0, wish, none, &mut flush);
+        }
+        Some(flush)
+    }
+
+    /// The tables that [`Self::paint`] will need. Without a table: for one that will hold equal entries, all of
+    /// which change.
+    fn count_mirror(
+        &self,
+        table: Option<&Table>,
+        level: Level,
+        (mut at, end): (u64, u64),
+        delta: u64,
+        wish: Wish,
+    ) -> usize {
+        let mut count = 0;
+        if level.0 == 1 {
+            return 0;
+        }
+        while at < end {
+            let part = part_end(level, at, end);
+            let whole = part - at == level.span();
+            let Some(table) = table else {
+                let fits = level.leaf().is_some_and(|size| self.giant || size != PageSize::Size1GiB);
+                if !(whole && (fits || wish.bits == 0)) {
+                    count += 1 + self.count_mirror(None, level.below(), (at, part), delta, wish);
+                }
+                at = part;
+                continue;
+            };
+            let entry = table.get(level.index(at));
+            if wish.step(entry, level, (at, at.wrapping_add(delta)), whole, self.giant) == Step::Descend {
+                let has_table = entry != Entry::EMPTY && !entry.is_leaf(level);
+                let child = has_table.then(|| self.child(entry));
+                count += usize::from(!has_table);
+                count += self.count_mirror(child, level.below(), (at, part), delta, wish);
+            }
+            at = part;
+        }
+        count
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
+    fn paint(
+        &self,
+        table: &Table,
+        level: Level,
+        (mut at, end): (u64, u64),
+        delta: u64,
+        wish: Wish,
+        stock: &mut Stock<'m>,
+        flush: &mut Flush<'m>,
+    ) {
+        while at < end {
+            let part = part_end(level, at, end);
+            let index = level.index(at);
+            let entry = table.get(index);
+            let frame = at.wrapping_add(delta);
+            let whole = part - at == level.span();
+            match wish.step(entry, level, (at, frame), whole, self.giant) {
+                Step::Keep => (),
+                Step::Set => {
+                    let old = table.update(index, |old| wish.entry(old, frame, level));
+                    if let Some(size) = level.leaf()
+                        && reduces(old, wish.entry(old, frame, level))
+                    {
+                        flush.record(at, size, old);
+                    }
+                }
+                Step::Descend => {
+                    if entry == Entry::EMPTY {
+                        table.set(index, Entry::table(stock.pop(), false));
+                    }
+                    let child = self.enter(table, index, level, false, stock, flush, at);
+                    self.paint(child, level.below(), (at, part), delta, wish, stock, flush);
+                    if wish.bits == 0 && self.may_free() && child.is_full_of(Entry::EMPTY) {
+                        let old = table.swap(index, Entry::EMPTY);
+                        flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
+                    }
+                }
+            }
+            at = part;
+        }
+    }
+
+    /// Whether the program has edited the page at `address`.
+    pub(crate) fn is_owned(&self, address: VirtAddr) -> bool {
+        self.find(address.as_u64()).2.is_owned()
+    }
+}
+
+/// What edits have missed because the tables were busy or frames were out: a range that holds it all, to be
+/// synchronised when there is an occasion.
+#[derive(Debug)]
+pub(super) struct Missed {
+    /// `u64::MAX` for nothing.
+    start: AtomicU64,
+    /// Only grows.
+    end: AtomicU64,
+}
+
+impl Missed {
+    pub const fn new() -> Missed {
+        Missed { start: AtomicU64::new(u64::MAX), end: AtomicU64::new(0) }
+    }
+
+    pub fn add(&self, range: PageRange) {
+        // The end first: whoever takes the start finds it.
+        self.end.fetch_max(range.end(), Ordering::AcqRel);
+        self.start.fetch_min(range.first(), Ordering::AcqRel);
+    }
+
+    #[inline]
+    pub fn take(&self) -> Option<PageRange> {
+        if self.start.load(Ordering::Relaxed) == u64::MAX {
+            return None;
+        }
+        let start = self.start.swap(u64::MAX, Ordering::AcqRel);
+        let end = self.end.load(Ordering::Acquire);
+        (start < end).then(|| PageRange::known(start, end))
+    }
+}
+
+impl Memory {
+    /// How the page tables are kept.
+    pub fn mapping(&self) -> Mapping {
+        self.mapping
+    }
+
+    /// [`PageTables::mirror`] in the process's own tables and in those that the CPU uses now, if they are others.
+    pub(crate) fn mirror(
+        &self,
+        range: PageRange,
+        permissions: PagePermissions,
+        ownership: Ownership,
+    ) -> Result<Flush<'_>, EditError> {
+        let flush = self.page_tables()?.mirror(range, permissions, ownership)?;
+        match self.foreign_root() {
+            None => Ok(flush),
+            Some(root) => Ok(flush + self.tables(root)?.mirror(range, permissions, ownership)?),
+        }
+    }
+
+    /// The tables that the CPU uses now, to look up.
+    pub(crate) fn active_tables(&self) -> Result<PageTables<'_>, EditError> {
+        match self.foreign_root() {
+            None => self.page_tables(),
+            Some(root) => self.tables(root),
+        }
+    }
+
+    /// The root in use if it is not the process's own.
+    fn foreign_root(&self) -> Option<PhysAddr> {
+        if self.sharers.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        // Address spaces are entered in Dune mode only, so this is ring 0.
+        let root = Cr3::read_raw().0.start_address();
+        (root != self.root).then_some(root)
+    }
+
+    /// Edits the tables after a system call that has given `range` the rights `permissions`, none for a range that
+    /// is no longer mapped. What cannot be done now is noted, and done by [`Self::catch_up`].
+    pub(crate) fn reflect(&self, range: PageRange, permissions: PagePermissions) -> Flush<'_> {
+        self.mirror(range, permissions, Ownership::TakeBack).unwrap_or_else(|_| {
+            self.missed.add(range);
+            Flush::none()
+        })
+    }
+
+    /// Notes that `range` has to be synchronised.
+    pub(crate) fn miss(&self, range: PageRange) {
+        self.missed.add(range);
+    }
+
+    /// Makes up for edits that [`Self::reflect`] could not make.
+    #[inline]
+    pub(crate) fn catch_up<'m>(&'m self, discharge: impl FnMut(Flush<'m>)) {
+        if let Some(range) = self.missed.take()
+            && self.synchronise(range, Ownership::Respect, discharge).is_err()
+        {
+            self.missed.add(range);
+        }
+    }
+
+    /// Makes the tables of `range` what `/proc/self/maps` says; each edit's flush is given to `discharge`.
+    #[cold]
+    pub(crate) fn synchronise<'m>(
+        &'m self,
+        range: PageRange,
+        ownership: Ownership,
+        mut discharge: impl FnMut(Flush<'m>),
+    ) -> Result<(), MemoryError> {
+        let mut edit = |start: u64, end: u64, permissions| {
+            if start < end {
+                discharge(self.mirror(PageRange::known(start, end), permissions, ownership)?);
+            }
+            Ok::<(), EditError>(())
+        };
+        let (mut at, end) = (range.first(), range.end().min(TASK_SIZE));
+        let mut refused = None;
+        maps::for_each(|mapping| {
+            let (from, to) = (mapping.start.max(at), mapping.end.min(end));
+            if from < to {
+                let gap = edit(at, from, PagePermissions::empty());
+                if let Err(error) = gap.and_then(|()| edit(from, to, mapping.permissions)) {
+                    refused = Some(error);
+                    return ControlFlow::Break(());
+                }
+                at = to;
+            }
+            if mapping.end >= end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match refused {
+            Some(error) => Err(error.into()),
+            None => Ok(edit(at, end.max(at), PagePermissions::empty())?),
+        }
+    }
+
+    /// All addresses that a process can have.
+    pub(crate) const fn everything() -> PageRange {
+        PageRange::known(0, TASK_SIZE)
+    }
+
+    /// The program break as it was last seen; remembers `now`.
+    pub(crate) fn exchange_break(&self, now: u64) -> u64 {
+        self.program_break.swap(now, Ordering::Relaxed)
+    }
+}
