@@ -1,4 +1,6 @@
-// Shared by the entry stubs of trap.S and syscall.S.
+// Shared by the entry stubs of trap.S and syscall.S, which the compiler may or may not give to the same assembler run.
+    .ifndef dune_macros_defined
+    .set dune_macros_defined, 1
 
 // Keeps the vector state (x87, SSE, AVX… as far as XCR0 goes) of interrupted code under the stack pointer and
 // gives Rust the state that the ABI promises to a function.
@@ -41,3 +43,4 @@
     fxrstor64 [rsp]
 774:
 .endm
+    .endif
