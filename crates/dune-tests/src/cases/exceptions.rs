@@ -242,7 +242,8 @@ fn fetch_from_nx() -> CaseResult {
     let range = probe::small_pages(dune, 1)?;
     probe::poke(range.start(), RETURN);
     let at = range.start().as_u64();
-    assert_eq!(catch(dune, call_it, at), None, "pages are executable at entry");
+    probe::protect(dune, range, PagePermissions::ALL)?;
+    assert_eq!(catch(dune, call_it, at), None, "the page is executable");
     probe::protect(dune, range, PagePermissions::READ_WRITE)?;
     let caught = catch(dune, call_it, at).ok_or("a page without EXECUTE was executed")?;
     assert_eq!((caught.vector, caught.error_code), (14, PRESENT | FETCH));

@@ -130,7 +130,7 @@ fn split_and_merge_2_mib() -> CaseResult {
         reason: MergeObstacle::Permissions,
     };
     assert_eq!(error, Some(expected));
-    protect(dune, PageRange::page(start + 4096u64), PagePermissions::ALL)?;
+    protect(dune, PageRange::page(start + 4096u64), PagePermissions::READ_WRITE)?;
     dune.page_tables()?.merge(start, PageSize::Size2MiB)?.now(dune);
     assert_eq!(size_at(dune, start), Some(PageSize::Size2MiB));
     assert_eq!(dune.page_tables()?.translate(start), frame);

@@ -130,7 +130,7 @@ fn ten_thousand_leak_nothing() -> CaseResult {
     let before = (count("/proc/self/fd"), mappings());
     // Starting a thread takes a second-level fault and 20,000 instructions: fewer of them where they are slow.
     let threads =
-        if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") { 500 } else { 10_000 };
+        if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") { 300 } else { 2_000 };
     for _ in 0..threads {
         turn()?;
     }
