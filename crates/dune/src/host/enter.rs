@@ -15,7 +15,7 @@ use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::Mapping;
-use crate::memory::{Memory, MemoryError, MemoryOptions, PagingFeatures};
+use crate::memory::{EditError, Flush, Memory, MemoryError, MemoryOptions, PageRange, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
 
 /// The thread that is in Dune mode or about to enter, 0 for none.
@@ -130,13 +130,26 @@ const FIRST_FLAGS: u64 = 1 << 9 | 1 << 1;
 /// Takes the guards of the trap stacks out of Dune mode's view.
 pub(super) fn unmap_guards(process: &'static Process, memory: &ThreadMemory) -> Result<(), EnterError> {
     for guard in memory.guards() {
-        let flush = process
-            .memory
-            .page_tables()
-            .and_then(|mut tables| tables.unmap(guard))
-            .map_err(MemoryError::from)?;
-        // No CPU has used these translations yet.
-        flush.ignore();
+        unmap_guard(&process.memory, guard).map_err(MemoryError::from)?;
     }
     Ok(())
+}
+
+/// Takes one guard out. While other threads edit, the mirror may be late with the stacks' own mapping.
+fn unmap_guard(memory: &Memory, guard: PageRange) -> Result<(), EditError> {
+    const TRIES: u32 = 8;
+    let unmap = || memory.page_tables().and_then(|mut tables| tables.unmap(guard));
+    let mut done = unmap();
+    for _ in 1..TRIES {
+        if !matches!(done, Err(EditError::Busy(_) | EditError::NotMapped { .. })) {
+            break;
+        }
+        memory.catch_up(|flush| match crate::current() {
+            Some(dune) => flush.now(dune),
+            None => flush.ignore(),
+        });
+        done = unmap();
+    }
+    // No CPU has used these translations yet.
+    done.map(Flush::ignore)
 }

@@ -10,10 +10,15 @@ use core::hint::spin_loop;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use linux_raw_sys::general::__NR_sched_yield;
 use thiserror::Error;
 
-/// How often a waiter looks before it gives up: some hundred microseconds, far longer than the lock is held.
-const SPINS: u32 = 1 << 14;
+use crate::sys;
+
+/// How often a waiter gives its CPU to others before it gives up: the holder may be a thread that does not run.
+const ROUNDS: u32 = 256;
+/// How often a waiter looks in between: longer than an edit takes.
+const SPINS: u32 = 64;
 
 /// The lock stayed taken: by the code that this handler interrupted, or by a thread that does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -53,11 +58,15 @@ impl<T> SpinLock<T> {
     #[cold]
     #[inline(never)]
     fn wait(&self) -> Result<Guard<'_, T>, Busy> {
-        for _ in 0..SPINS {
-            spin_loop();
-            if !self.taken.load(Ordering::Relaxed) && !self.taken.swap(true, Ordering::Acquire) {
-                return Ok(Guard { lock: self });
+        for _ in 0..ROUNDS {
+            for _ in 0..SPINS {
+                spin_loop();
+                if !self.taken.load(Ordering::Relaxed) && !self.taken.swap(true, Ordering::Acquire) {
+                    return Ok(Guard { lock: self });
+                }
             }
+            // SAFETY: sched_yield takes no argument and touches no memory.
+            let _ = unsafe { sys::raw(__NR_sched_yield, [0; 6]) };
         }
         Err(Busy)
     }
