@@ -10,6 +10,7 @@ mod statistics;
 mod vcpu;
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
@@ -22,6 +23,7 @@ use crate::memory::Window;
 use crate::sys::{self, Errno};
 
 use snapshot::Snapshot;
+use statistics::Statistics;
 pub(crate) use vcpu::KvmVcpu;
 
 /// A virtual machine of KVM's around this process.
@@ -30,6 +32,8 @@ pub(crate) struct KvmMachine {
     vm: VmFd,
     cpuid: kvm_bindings::CpuId,
     slots: AtomicU32,
+    /// Where vCPUs count second-level faults, once there is one to ask.
+    statistics: OnceLock<Option<Statistics>>,
 }
 
 impl KvmMachine {
@@ -40,7 +44,7 @@ impl KvmMachine {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| EngineError::new("KVM_GET_SUPPORTED_CPUID", e))?;
         let vm = new_vm(&kvm)?;
-        Ok(KvmMachine { vm, cpuid, slots: AtomicU32::new(0) })
+        Ok(KvmMachine { vm, cpuid, slots: AtomicU32::new(0), statistics: OnceLock::new() })
     }
 }
 
@@ -88,7 +92,9 @@ impl Machine for KvmMachine {
     }
 
     fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
-        KvmVcpu::create(&self.vm, id, &self.cpuid)
+        let vcpu = KvmVcpu::create(&self.vm, id, &self.cpuid)?;
+        let statistics = *self.statistics.get_or_init(|| vcpu.find_statistics());
+        Ok(vcpu.with_statistics(statistics))
     }
 
     fn rebuild(

@@ -46,8 +46,17 @@ impl KvmVcpu {
         // Unmodified: what the program chose at start-up by CPUID has to work (design.md §3.2).
         vcpu.set_cpuid2(cpuid).map_err(|e| EngineError::new("KVM_SET_CPUID2", e))?;
         let run = &raw mut *vcpu.get_kvm_run();
-        let statistics = Statistics::find(&vcpu);
-        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics })
+        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics: None })
+    }
+
+    /// Where this kernel's vCPUs count second-level faults.
+    pub(super) fn find_statistics(&self) -> Option<Statistics> {
+        Statistics::find(&self.vcpu)
+    }
+
+    /// The vCPU, knowing that.
+    pub(super) fn with_statistics(self, statistics: Option<Statistics>) -> KvmVcpu {
+        KvmVcpu { statistics, ..self }
     }
 
     /// Takes the place of `parent`, the vCPU that this process inherited by a fork, in the state it had.
