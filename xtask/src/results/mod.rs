@@ -16,7 +16,6 @@ use std::process::Command;
 /// Runs the task.
 pub fn run(arguments: &ResultsArguments) -> Result<u8> {
     let path = workspace::root().join("docs/results.md");
-    let mut page = fs::read_to_string(&path).unwrap_or_default();
     let names = match arguments.machine.as_slice() {
         [] => &[MachineName::Vtx, MachineName::Svm],
         names => names,
@@ -50,7 +49,9 @@ pub fn run(arguments: &ResultsArguments) -> Result<u8> {
             problem,
             output,
         })?;
-        page = report::page(&page, machine.name(), &report::section(&measurement));
+        // Read only now: measuring takes minutes, in which somebody may have written notes.
+        let page = fs::read_to_string(&path).unwrap_or_default();
+        let page = report::page(&page, machine.name(), &report::section(&measurement));
         // Written after each machine: minutes of measuring are not lost when the next one fails.
         let folder = workspace::root().join("docs");
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;

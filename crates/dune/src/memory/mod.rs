@@ -8,7 +8,7 @@
 //! ```
 //!
 //! 1. The *page tables* ([`PageTables`]) are memory of the process. They say of each page what Linux's mapping
-//!    says ([`mirror`]), and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in.
+//!    says ([`Mapping`](crate::Mapping)), and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in.
 //!    What it has edited so is its own, and the mirror leaves it alone. Their
 //!    frames come from the library's arena ([`FrameAllocator`]), which is itself in a window.
 //! 2. What they yield is a *guest-physical* address. A [`Window`] says by which offset it belongs to the
