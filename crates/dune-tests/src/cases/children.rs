@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("children::exit_statuses_are_true", exit_statuses_are_true),
     Case::new("children::vector_state_survives", vector_state_survives),
     Case::new("children::no_descriptor_is_left", no_descriptor_is_left),
+    Case::new("children::threads_are_refused", threads_are_refused),
     Case::new("children::exec_leaves_dune_mode", exec_leaves_dune_mode),
 ];
 
@@ -229,4 +230,15 @@ fn exec_leaves_dune_mode() -> CaseResult {
         .args(["-c", "for fd in /proc/self/fd/*; do readlink $fd; done | grep -c kvm | grep -qx 0"])
         .exec();
     Err(error.into())
+}
+
+/// Without the experiment a thread is an error of the caller's, and nothing else changes.
+fn threads_are_refused() -> CaseResult {
+    dune::enter()?;
+    for _ in 0..3 {
+        let error = std::thread::Builder::new().spawn(|| ()).err().ok_or("a thread was started")?;
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "{error}");
+    }
+    assert!(dune::cpu::in_dune_mode() && probe::getpid() > 0);
+    Ok(())
 }

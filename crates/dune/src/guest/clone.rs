@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
+use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL, ENOSYS};
 use linux_raw_sys::general::{
     __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, clone_args,
 };
@@ -71,6 +71,10 @@ pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) ->
     };
     let shares_memory = request.flags & u64::from(CLONE_VM) != 0;
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
+        if !crate::process().threads_wanted() {
+            refuse_threads();
+            return error(ENOSYS);
+        }
         return start_thread(frame, vector_area, request, &mut copy);
     }
     let parent_rsp = frame.rsp;
@@ -190,6 +194,16 @@ pub(super) fn exit(status: u64) -> ! {
     // SAFETY: ring 0; the host loop does not answer.
     unsafe { hypercall(kind::EXIT, status, 0) };
     unreachable!("the host loop has ended the thread")
+}
+
+/// Says once per process that threads are an experiment.
+fn refuse_threads() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.swap(true, Ordering::Relaxed) {
+        report::message(format_args!(
+            "dune: threads can not be started in Dune mode yet, clone returns ENOSYS: start them before dune::enter()"
+        ));
+    }
 }
 
 /// Says once per process why a thread could not be started.

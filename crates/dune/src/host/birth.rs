@@ -1,7 +1,8 @@
 //! Bearing children for Dune mode: the system call itself, and what the child does first.
 
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{__NR_exit, __NR_rt_sigprocmask, SIG_SETMASK, SIGABRT};
 
@@ -64,20 +65,15 @@ pub(super) fn end(thread: &mut HostThread, status: u64) -> ! {
     thread.flushed_at = counters::flush_generation();
     thread.process.depart();
     let everything = u64::MAX;
-    // SAFETY: 1. no signal can come any more that would need this stack; 2. once `taken` is 0 another thread may use
-    // stack and block, and the assembly touches neither after that.
+    // SAFETY: 1. no signal can come any more that would need this stack; 2. the next thread takes stack and block over
+    // only when Linux does not know this one any more.
     unsafe {
         let _ =
             sys::raw(__NR_rt_sigprocmask, [SIG_SETMASK.into(), (&raw const everything) as u64, 0, 8, 0, 0]);
-        asm!(
-            "mov dword ptr [{taken}], 0",
-            "syscall",
-            "ud2",
-            taken = in(reg) thread.taken.as_ptr(),
-            in("rax") u64::from(__NR_exit),
-            in("rdi") status,
-            options(noreturn, nostack)
-        );
+        thread.user.store(enter::thread_id(), Ordering::Release);
+        loop {
+            let _ = sys::raw(__NR_exit, [status, 0, 0, 0, 0, 0]);
+        }
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn adopt() {
     ENTERED.store(thread_id(), Ordering::Release);
 }
 
-fn thread_id() -> u32 {
+/// The id of the calling thread (gettid(2)).
+pub(super) fn thread_id() -> u32 {
     // SAFETY: gettid takes no argument.
     unsafe { sys::raw(__NR_gettid, [0; 6]) as u32 }
 }
@@ -94,7 +95,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
-    let process = Leaked::new(Process::new(machine, memory, trap::gates()));
+    let process = Leaked::new(Process::new(machine, memory, trap::gates(), config.threads));
     unmap_guards(process.get(), &thread_memory)?;
     let mut thread = HostThread::new(process.get(), thread_memory)?;
     thread.continuation.rflags = FIRST_FLAGS;

@@ -15,6 +15,7 @@ pub(crate) struct Process {
     machine: UnsafeCell<KvmMachine>,
     pub(super) memory: Memory,
     pub(super) idt: Idt,
+    threads_wanted: bool,
     /// Every thread there ever was, linked by `HostThread::next`. None is taken out: a vCPU can not be destroyed
     /// before its machine.
     threads: AtomicPtr<HostThread>,
@@ -28,11 +29,12 @@ pub(crate) struct Process {
 unsafe impl Sync for Process {}
 
 impl Process {
-    pub(super) fn new(machine: KvmMachine, memory: Memory, idt: Idt) -> Process {
+    pub(super) fn new(machine: KvmMachine, memory: Memory, idt: Idt, threads_wanted: bool) -> Process {
         Process {
             machine: UnsafeCell::new(machine),
             memory,
             idt,
+            threads_wanted,
             threads: AtomicPtr::new(null_mut()),
             active: AtomicU32::new(0),
             next_vcpu: AtomicU32::new(0),
@@ -114,6 +116,11 @@ impl Process {
         if self.active.fetch_sub(1, Ordering::SeqCst) > 1 {
             self.memory.remove_sharer();
         }
+    }
+
+    /// Whether clone may start threads.
+    pub(crate) fn threads_wanted(&self) -> bool {
+        self.threads_wanted
     }
 
     /// How many threads are in Dune mode.

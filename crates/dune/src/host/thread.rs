@@ -2,9 +2,10 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{
-    __NR_mmap, __NR_mprotect, __NR_munmap, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ,
-    PROT_WRITE,
+    __NR_getpid, __NR_mmap, __NR_mprotect, __NR_munmap, __NR_tgkill, MAP_ANONYMOUS, MAP_NORESERVE,
+    MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 
 use super::enter;
@@ -65,6 +66,21 @@ impl Drop for LoopStack {
     }
 }
 
+/// A value of [`HostThread::user`]: nobody uses it.
+pub(super) const FREE: u32 = 0;
+/// A value of [`HostThread::user`]: a thread uses it. Not a thread id, which is below 2^22 (proc(5), `pid_max`).
+pub(super) const TAKEN: u32 = u32::MAX;
+
+/// Whether the thread `id` of this process has left Linux, so that it executes nothing any more.
+fn is_gone(id: u32) -> bool {
+    // SAFETY: signal 0 is sent to nobody; the calls touch no memory.
+    unsafe {
+        let process = sys::raw(__NR_getpid, [0; 6]);
+        sys::call(__NR_tgkill, [process, id.into(), 0, 0, 0, 0])
+            .is_err_and(|errno| errno.raw() == ESRCH as i32)
+    }
+}
+
 /// A thread in Dune mode, as its host loop sees it. Lives as long as the process: when the thread ends, the next one
 /// takes it over with its vCPU and its stacks.
 #[derive(Debug)]
@@ -85,8 +101,8 @@ pub(crate) struct HostThread {
     regions: Regions,
     /// [`counters::flush_generation`] when the last thread ended: its vCPU has seen all flushes until then.
     pub(super) flushed_at: u64,
-    /// 1 while a thread uses this, 0 when the next one may.
-    pub(super) taken: AtomicU32,
+    /// Whether the next thread may use this: [`FREE`], [`TAKEN`], or the id of a thread that is about to be gone.
+    pub(super) user: AtomicU32,
     /// The next on the process's list.
     pub(super) next: *mut HostThread,
 }
@@ -149,7 +165,7 @@ impl HostThread {
                 stack,
                 regions,
                 flushed_at: 0,
-                taken: AtomicU32::new(1),
+                user: AtomicU32::new(TAKEN),
                 next: core::ptr::null_mut(),
             },
         )
@@ -159,8 +175,11 @@ impl HostThread {
     pub(super) fn reuse(process: &'static Process) -> Option<*mut HostThread> {
         let free = process.threads().find(|&thread| {
             // SAFETY: threads on the list are never freed.
-            let taken = unsafe { &(*thread).taken };
-            taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            let user = unsafe { &(*thread).user };
+            let last = user.load(Ordering::Relaxed);
+            last != TAKEN
+                && (last == FREE || is_gone(last))
+                && user.compare_exchange(last, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         // SAFETY: the exchange made this code the only user.
         let thread = unsafe { &mut *free };
@@ -230,7 +249,7 @@ impl Prepared {
         // SAFETY: nobody else uses the thread yet.
         let thread = unsafe { &*self.0 };
         thread.process.depart();
-        thread.taken.store(0, Ordering::Release);
+        thread.user.store(FREE, Ordering::Release);
     }
 }
 
