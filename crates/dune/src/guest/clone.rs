@@ -170,6 +170,9 @@ fn start_thread(
     let (stack, size) = child.loop_stack();
     if request.number == u64::from(__NR_clone3) {
         (copy.stack, copy.stack_size) = (stack, size);
+        // Linux reads the copy behind the compiler's back. Only a pointer taken now, from the borrow that wrote the stack,
+        // tells it so: an older one let it drop the stores, and children ran on their parent's loop stack.
+        request.arguments[0] = (&raw const *copy) as u64;
     } else {
         request.arguments[1] = stack + size;
     }
