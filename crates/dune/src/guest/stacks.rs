@@ -5,7 +5,8 @@
 //! foreign memory.
 
 use linux_raw_sys::general::{
-    __NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
+    __NR_madvise, __NR_mmap, __NR_munmap, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE,
+    MAP_STACK, PROT_READ, PROT_WRITE,
 };
 
 use x86_64::VirtAddr;
@@ -27,6 +28,20 @@ const TOP_RESERVED: usize = 64;
 
 const _: () = assert!(SIZE.is_power_of_two());
 
+/// Maps `bytes` for stacks, of which a thread touches a few pages: without huge pages, which would make that megabytes.
+pub(crate) fn map(what: &'static str, bytes: u64) -> Result<u64, EnterError> {
+    let (protection, flags) =
+        (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK);
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice; the advice changes no contents.
+    unsafe {
+        let start = sys::call(__NR_mmap, [0, bytes, protection.into(), flags.into(), u64::MAX, 0])
+            .map_err(|errno| EnterError::OutOfMemory { what, bytes, errno })?;
+        // Kernels before 6.7 do not take MAP_STACK as this advice; kernels without huge pages refuse it, and do not need it.
+        let _ = sys::call(__NR_madvise, [start, bytes, MADV_NOHUGEPAGE.into(), 0, 0, 0]);
+        Ok(start)
+    }
+}
+
 /// Stack regions of one thread.
 #[derive(Debug)]
 pub(crate) struct Regions {
@@ -40,19 +55,7 @@ impl Regions {
     /// Reserves `count` regions; memory is used when touched.
     pub(crate) fn reserve(count: usize) -> Result<Regions, EnterError> {
         let reserved_size = (count + 1) * SIZE;
-        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
-        let reserved = unsafe {
-            sys::call(
-                __NR_mmap,
-                [0, reserved_size as u64, (PROT_READ | PROT_WRITE).into(), flags.into(), u64::MAX, 0],
-            )
-        }
-        .map_err(|errno| EnterError::OutOfMemory {
-            what: "trap stacks",
-            bytes: reserved_size as u64,
-            errno,
-        })?;
+        let reserved = map("trap stacks", reserved_size as u64)?;
         let first = reserved.next_multiple_of(SIZE as u64);
         Ok(Regions { reserved, reserved_size, first, count })
     }

@@ -3,10 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::errno::ESRCH;
-use linux_raw_sys::general::{
-    __NR_getpid, __NR_mmap, __NR_mprotect, __NR_munmap, __NR_tgkill, MAP_ANONYMOUS, MAP_NORESERVE,
-    MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE,
-};
+use linux_raw_sys::general::{__NR_getpid, __NR_mprotect, __NR_munmap, __NR_tgkill, PROT_NONE};
 
 use super::enter;
 use super::mapped::Mapped;
@@ -38,20 +35,13 @@ impl LoopStack {
     const GUARD: u64 = 4096;
 
     fn new() -> Result<LoopStack, EnterError> {
-        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-        // SAFETY: a new anonymous mapping; its lowest page becomes the guard.
-        let start = unsafe {
-            sys::call(__NR_mmap, [0, Self::SIZE, (PROT_READ | PROT_WRITE).into(), flags.into(), u64::MAX, 0])
-                .and_then(|start| {
-                    sys::call(__NR_mprotect, [start, Self::GUARD, PROT_NONE.into(), 0, 0, 0]).map(|_| start)
-                })
-        }
-        .map_err(|errno| EnterError::OutOfMemory {
-            what: "the host loop's stack",
-            bytes: Self::SIZE,
-            errno,
-        })?;
-        Ok(LoopStack { start })
+        let what = "the host loop's stack";
+        let start = stacks::map(what, Self::SIZE)?;
+        let stack = LoopStack { start };
+        // SAFETY: the lowest page of this value's own mapping becomes the guard.
+        unsafe { sys::call(__NR_mprotect, [start, Self::GUARD, PROT_NONE.into(), 0, 0, 0]) }
+            .map_err(|errno| EnterError::OutOfMemory { what, bytes: Self::SIZE, errno })?;
+        Ok(stack)
     }
 
     pub(super) fn top(&self) -> u64 {
