@@ -109,17 +109,28 @@ pub fn current() -> Option<Dune> {
     cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
 }
 
+/// Where threads run that a thread in Dune mode starts with clone(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// In Dune mode, like the thread that starts them, each with a virtual CPU of its own.
+    #[default]
+    DuneMode,
+    /// In host mode, like threads that were started before [`enter`]. They share memory with Dune mode, which learns of
+    /// what they map when it is first touched.
+    HostMode,
+}
+
 /// How to enter Dune mode. [`enter`] takes the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub(crate) frame_arena: u64,
     pub(crate) mapping: Mapping,
-    pub(crate) threads: bool,
+    pub(crate) threads: Threads,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { frame_arena: 1 << 30, mapping: Mapping::Precise, threads: false }
+        Config { frame_arena: 1 << 30, mapping: Mapping::Precise, threads: Threads::DuneMode }
     }
 }
 
@@ -144,12 +155,10 @@ impl Config {
         self
     }
 
-    /// Lets threads be started in Dune mode. **An experiment with a known fault**: when several threads start and end
-    /// at once, the exit of one was seen to come back on two processors (some runs in a hundred). Default: off, clone
-    /// returns ENOSYS for threads.
+    /// Where threads run that a thread in Dune mode starts. Default: [`Threads::DuneMode`].
     #[must_use]
-    pub fn experimental_threads(mut self, wanted: bool) -> Config {
-        self.threads = wanted;
+    pub fn threads(mut self, threads: Threads) -> Config {
+        self.threads = threads;
         self
     }
 
@@ -165,8 +174,8 @@ impl Config {
 
 /// Enters Dune mode with the default [`Config`].
 ///
-/// Everything the process had goes on: memory, files, system calls. For now one thread per process can enter, and
-/// signal handlers run in host mode, outside of Dune mode.
+/// Everything the process had goes on: memory, files, system calls. Threads and fork children that are started from here
+/// on are in Dune mode, too; signal handlers run in host mode, outside of Dune mode.
 ///
 /// # Errors
 ///

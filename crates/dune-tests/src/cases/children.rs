@@ -18,7 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("children::exit_statuses_are_true", exit_statuses_are_true),
     Case::new("children::vector_state_survives", vector_state_survives),
     Case::new("children::no_descriptor_is_left", no_descriptor_is_left),
-    Case::new("children::threads_are_refused", threads_are_refused),
+    Case::new("children::closing_everything_spares_the_engine", closing_everything_spares_the_engine),
     Case::new("children::exec_leaves_dune_mode", exec_leaves_dune_mode),
 ];
 
@@ -232,13 +232,32 @@ fn exec_leaves_dune_mode() -> CaseResult {
     Err(error.into())
 }
 
-/// Without the experiment a thread is an error of the caller's, and nothing else changes.
-fn threads_are_refused() -> CaseResult {
+/// Daemons close all descriptors, by one call, by the list, or up to their limit. Dune mode goes on.
+fn closing_everything_spares_the_engine() -> CaseResult {
     dune::enter()?;
-    for _ in 0..3 {
-        let error = std::thread::Builder::new().spawn(|| ()).err().ok_or("a thread was started")?;
-        assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "{error}");
-    }
-    assert!(dune::cpu::in_dune_mode() && probe::getpid() > 0);
+    let alive = || std::thread::spawn(|| i32::from(probe::getpid() <= 0)).join().unwrap_or(2);
+    let by_range = in_child(|| {
+        // SAFETY: the child uses no descriptor after that.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
+        i32::from(result != 0) << 4 | alive()
+    });
+    let by_list = in_child(|| {
+        let list: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+            .map(|all| all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+            .unwrap_or_default();
+        // SAFETY: the child uses no descriptor after that.
+        list.iter().for_each(|&descriptor| unsafe { _ = libc::close(descriptor) });
+        i32::from(list.len() < 3) << 4 | alive()
+    });
+    let by_limit = in_child(|| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: writes to `limit`; the child uses no descriptor after that.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            (0..limit.rlim_cur as i32).for_each(|descriptor| _ = libc::dup2(0, descriptor));
+            alive()
+        }
+    });
+    assert_eq!((exited(by_range), exited(by_list), exited(by_limit)), (Some(0), Some(0), Some(0)));
     Ok(())
 }

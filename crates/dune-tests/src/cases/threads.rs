@@ -1,4 +1,4 @@
-//! Threads that are started in Dune mode are in Dune mode (`Config::experimental_threads`).
+//! Threads that are started in Dune mode are in Dune mode, or where `Config::threads` wants them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -7,7 +7,7 @@ use std::thread;
 use dune::memory::{EditError, PagePermissions, PageRange};
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 
-use crate::case::{Case, CaseResult, Skip};
+use crate::case::{Case, CaseResult};
 use crate::probe;
 
 pub const CASES: &[Case] = &[
@@ -19,23 +19,14 @@ pub const CASES: &[Case] = &[
     Case::new("threads::protection_reaches_the_others", protection_reaches_the_others),
     Case::new("threads::fork_takes_one_thread", fork_takes_one_thread),
     Case::new("threads::panic_in_one_is_joined", panic_in_one_is_joined),
+    Case::new("threads::stay_in_host_mode_if_wanted", stay_in_host_mode_if_wanted),
     Case::new("threads::exit_ends_all", exit_ends_all).ends(crate::case::Ending::Status(5)),
 ];
-
-/// Enters with threads allowed, which is an experiment: these cases run on request, not in the suite.
-fn enter() -> Result<Dune, Box<dyn std::error::Error>> {
-    if std::env::var_os("DUNE_EXPERIMENTAL").is_none() {
-        let reason =
-            "threads are an experiment with a known fault; set DUNE_EXPERIMENTAL=1 to run these cases";
-        return Err(Skip(reason.into()).into());
-    }
-    Ok(dune::Config::new().experimental_threads(true).enter()?)
-}
 
 thread_local!(static WORD: std::cell::Cell<u64> = const { std::cell::Cell::new(7) });
 
 fn start_in_dune_mode() -> CaseResult {
-    enter()?;
+    dune::enter()?;
     let main = probe::syscall(libc::SYS_gettid as u64, [0; 6]);
     WORD.set(1);
     let handles: Vec<_> = (0..8u64)
@@ -76,7 +67,7 @@ fn have_their_own_handlers() -> CaseResult {
         // SAFETY: the handlers return behind the instruction.
         unsafe { std::arch::asm!("int3") }
     };
-    let dune = enter()?;
+    let dune = dune::enter()?;
     dune.set_handler(Vector::BREAKPOINT, process);
     dune.set_thread_handler(Vector::BREAKPOINT, own);
     trap();
@@ -97,7 +88,7 @@ fn have_their_own_handlers() -> CaseResult {
 fn locks_and_channels() -> CaseResult {
     const THREADS: u64 = 4;
     const TURNS: u64 = 2000;
-    enter()?;
+    dune::enter()?;
     let sum = Arc::new(Mutex::new(0u64));
     let barrier = Arc::new(Barrier::new(THREADS as usize));
     let (sender, receiver) = mpsc::channel();
@@ -130,7 +121,7 @@ fn count(path: &str) -> usize {
 }
 
 fn many_in_turn_leak_nothing() -> CaseResult {
-    enter()?;
+    dune::enter()?;
     let turn =
         || thread::spawn(|| std::hint::black_box(probe::getpid())).join().map_err(|_| "a thread panicked");
     for _ in 0..16 {
@@ -152,8 +143,8 @@ fn many_in_turn_leak_nothing() -> CaseResult {
 }
 
 fn many_at_once() -> CaseResult {
-    const THREADS: usize = 100;
-    enter()?;
+    const THREADS: usize = 512;
+    dune::enter()?;
     let barrier = Arc::new(Barrier::new(THREADS + 1));
     let handles: Vec<_> = (0..THREADS)
         .map(|_| {
@@ -192,7 +183,7 @@ fn protection_reaches_the_others() -> CaseResult {
             Err(_) => TrapOutcome::Unhandled,
         }
     }
-    let dune = enter()?;
+    let dune = dune::enter()?;
     dune.set_handler(Vector::PAGE_FAULT, handler);
     let page = PageRange::page(probe::pages(1));
     let address = page.start().as_u64();
@@ -231,7 +222,7 @@ fn protection_reaches_the_others() -> CaseResult {
 
 /// The child of a fork has the forking thread, in Dune mode, and can start others.
 fn fork_takes_one_thread() -> CaseResult {
-    enter()?;
+    dune::enter()?;
     let stop = Arc::new(AtomicBool::new(false));
     let others: Vec<_> = (0..3)
         .map(|_| {
@@ -269,7 +260,7 @@ fn fork_takes_one_thread() -> CaseResult {
 }
 
 fn panic_in_one_is_joined() -> CaseResult {
-    enter()?;
+    dune::enter()?;
     let end = thread::spawn(|| panic!("on purpose")).join();
     assert_eq!(end.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
     assert!(thread::spawn(dune::cpu::in_dune_mode).join().unwrap_or(false));
@@ -277,12 +268,39 @@ fn panic_in_one_is_joined() -> CaseResult {
 }
 
 fn exit_ends_all() -> CaseResult {
-    enter()?;
+    dune::enter()?;
     let _spinning = thread::spawn(|| {
         loop {
             std::hint::spin_loop();
         }
     });
     thread::spawn(|| std::process::exit(5)).join().map_err(|_| "a thread panicked")?;
+    Ok(())
+}
+
+/// `Threads::HostMode`: threads share everything but ring 0, and what they map is found.
+fn stay_in_host_mode_if_wanted() -> CaseResult {
+    dune::Config::new().threads(dune::Threads::HostMode).enter()?;
+    WORD.set(1);
+    let handles: Vec<_> = (0..8u64)
+        .map(|number| {
+            thread::spawn(move || {
+                assert!(!dune::cpu::in_dune_mode());
+                assert_eq!(WORD.get(), 7);
+                WORD.set(number);
+                let mapped = vec![number as u8; 1 << 20];
+                thread::yield_now();
+                assert_eq!(WORD.get(), number);
+                ((number as f64).sqrt(), mapped)
+            })
+        })
+        .collect();
+    for (number, handle) in handles.into_iter().enumerate() {
+        let (root, mapped) = handle.join().map_err(|_| "a thread panicked")?;
+        assert_eq!(root, (number as f64).sqrt());
+        assert!(mapped.iter().all(|&byte| usize::from(byte) == number));
+    }
+    assert!(dune::cpu::in_dune_mode());
+    assert_eq!(WORD.get(), 1);
     Ok(())
 }

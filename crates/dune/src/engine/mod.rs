@@ -12,6 +12,8 @@ pub(crate) use state::{
     CpuState, DescriptorTable, RegisterDump, Segment, SyscallRegisters, SysenterRegisters, Xcr0,
 };
 
+use std::os::fd::RawFd;
+
 use crate::error::EngineError;
 use crate::memory::Window;
 
@@ -69,6 +71,9 @@ pub(crate) trait Machine: Sized {
     /// The vCPUs of this machine.
     type Vcpu: Vcpu;
 
+    /// The descriptors that the program must not close.
+    fn descriptors(&self) -> [RawFd; 2];
+
     /// What its vCPUs can be loaded with.
     fn cpu_limits(&self) -> CpuLimits;
 
@@ -92,6 +97,9 @@ pub(crate) trait Machine: Sized {
 pub(crate) trait Vcpu {
     /// The whole state of a vCPU between two exits.
     type Snapshot;
+
+    /// The descriptor that the program must not close.
+    fn descriptor(&self) -> RawFd;
 
     /// The state as it is now. Does not allocate.
     fn snapshot(&self) -> Result<Self::Snapshot, EngineError>;

@@ -122,3 +122,9 @@ pub(crate) unsafe fn current() -> *mut ThreadBlock {
     }
     block
 }
+
+/// Bytes of the calling thread's vector area.
+pub(super) fn vector_area_size() -> u64 {
+    // SAFETY: this module's callers run at ring 0, and the size does not change once the thread runs.
+    unsafe { (*current()).vector_area_size }
+}

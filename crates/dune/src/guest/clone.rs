@@ -9,16 +9,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL, ENOSYS};
+use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
     __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, clone_args,
 };
 
+use super::block;
 use super::request::{hypercall, kind};
 use super::syscall::{SyscallFrame, VectorArea, error};
 use crate::error::EnterError;
 use crate::host::thread::{self, HostThread};
-use crate::{cpu, report};
+use crate::memory::PAGE_BYTES;
+use crate::{Threads, cpu, report};
 
 /// What the host loop is asked to bear.
 #[derive(Debug)]
@@ -30,7 +32,8 @@ pub(crate) struct Birth {
     pub arguments: [u64; 6],
     /// The child is a thread, to be served by this; the arguments give it its loop stack.
     pub thread: Option<*mut HostThread>,
-    /// The child runs in host mode with its parent's memory, starting from `frame` and `vector_area`.
+    /// The child runs in host mode with its parent's memory, starting from `frame` and `vector_area`: a thread, with both
+    /// on its own stack, or a child that its parent waits for.
     pub in_host_mode: bool,
     /// The registers that the child starts with; RAX is 0 for it.
     pub frame: *const SyscallFrame,
@@ -47,6 +50,20 @@ struct Request {
     tls: u64,
     number: u64,
     arguments: [u64; 6],
+}
+
+impl Request {
+    /// Gives the call a stack from `lowest` on.
+    fn set_stack(&mut self, copy: &mut clone_args, lowest: u64, size: u64) {
+        if self.number == u64::from(__NR_clone3) {
+            (copy.stack, copy.stack_size) = (lowest, size);
+            // Linux reads the copy behind the compiler's back. Only a pointer taken now, from the borrow that wrote the
+            // stack, tells it so: an older one let it drop the stores, and children ran on their parent's loop stack.
+            self.arguments[0] = (&raw const *copy) as u64;
+        } else {
+            self.arguments[1] = lowest + size;
+        }
+    }
 }
 
 /// fork(2), vfork(2), clone(2) or clone3(2), whichever `frame` asks for. The result as Linux gives it.
@@ -71,11 +88,13 @@ pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) ->
     };
     let shares_memory = request.flags & u64::from(CLONE_VM) != 0;
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
-        if !crate::process().threads_wanted() {
-            refuse_threads();
-            return error(ENOSYS);
-        }
-        return start_thread(frame, vector_area, request, &mut copy);
+        return match crate::process().threads_start_in() {
+            Threads::HostMode if request.stack != 0 => {
+                start_host_thread(frame, vector_area, request, &mut copy)
+            }
+            // Without a stack of its own the child could not keep its registers from its parent.
+            _ => start_thread(frame, vector_area, request, &mut copy),
+        };
     }
     let parent_rsp = frame.rsp;
     if request.stack != 0 {
@@ -168,14 +187,7 @@ fn start_thread(
         }
     };
     let (stack, size) = child.loop_stack();
-    if request.number == u64::from(__NR_clone3) {
-        (copy.stack, copy.stack_size) = (stack, size);
-        // Linux reads the copy behind the compiler's back. Only a pointer taken now, from the borrow that wrote the stack,
-        // tells it so: an older one let it drop the stores, and children ran on their parent's loop stack.
-        request.arguments[0] = (&raw const *copy) as u64;
-    } else {
-        request.arguments[1] = stack + size;
-    }
+    request.set_stack(copy, stack, size);
     let birth = Birth {
         number: request.number,
         arguments: request.arguments,
@@ -192,21 +204,43 @@ fn start_thread(
     result
 }
 
+/// Starts a thread that stays outside of Dune mode. Its registers wait on its own stack, as its parent goes on at once.
+fn start_host_thread(
+    frame: &SyscallFrame,
+    vector_area: &VectorArea,
+    mut request: Request,
+    copy: &mut clone_args,
+) -> u64 {
+    const RED_ZONE: u64 = 128;
+    let size = block::vector_area_size();
+    let own_area = (request.stack - RED_ZONE - size) & !63;
+    let own_frame = own_area - size_of::<SyscallFrame>() as u64;
+    // SAFETY: the program gives this memory to the child as its stack, which nobody uses yet; if nothing is mapped there
+    // the write is a fault of the program's. Both areas are as large as their sources.
+    unsafe {
+        (own_frame as *mut SyscallFrame).write(SyscallFrame { rsp: request.stack, ..*frame });
+        let from = core::ptr::from_ref(vector_area).cast::<u8>();
+        core::ptr::copy_nonoverlapping(from, own_area as *mut u8, size as usize);
+    }
+    // clone3 takes any size that is not 0; what it adds up to counts.
+    request.set_stack(copy, own_frame - PAGE_BYTES, PAGE_BYTES);
+    let birth = Birth {
+        number: request.number,
+        arguments: request.arguments,
+        thread: None,
+        in_host_mode: true,
+        frame: own_frame as *const SyscallFrame,
+        vector_area: own_area as *const VectorArea,
+    };
+    // SAFETY: ring 0; `birth` lives until the answer is there, what it points to until the child has read it.
+    unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) }
+}
+
 /// exit(2): ends this thread, not the process.
 pub(super) fn exit(status: u64) -> ! {
     // SAFETY: ring 0; the host loop does not answer.
     unsafe { hypercall(kind::EXIT, status, 0) };
     unreachable!("the host loop has ended the thread")
-}
-
-/// Says once per process that threads are an experiment.
-fn refuse_threads() {
-    static WARNED: AtomicBool = AtomicBool::new(false);
-    if !WARNED.swap(true, Ordering::Relaxed) {
-        report::message(format_args!(
-            "dune: threads can not be started in Dune mode yet, clone returns ENOSYS: start them before dune::enter()"
-        ));
-    }
 }
 
 /// Says once per process why a thread could not be started.

@@ -8,8 +8,6 @@
 //! No call fails because an edit does: what could not be edited is noted and made up for later
 //! ([`Memory::catch_up`]), or found by a fault.
 
-use core::arch::naked_asm;
-
 use linux_raw_sys::errno::{EACCES, ENOMEM};
 use linux_raw_sys::general::{
     __NR_brk as BRK, __NR_mmap as MMAP, __NR_mprotect as MPROTECT, __NR_mremap as MREMAP,
@@ -19,9 +17,9 @@ use linux_raw_sys::general::{
 };
 use x86_64::VirtAddr;
 
-use super::block::{REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_NUMBER, REQUEST_RESULT, SYSCALL_NUMBERS};
+use super::block::SYSCALL_NUMBERS;
 use super::grow;
-use super::request::kind;
+use super::request::forward;
 use crate::memory::mirror::Ownership;
 use crate::memory::{Flush, Memory, PAGE_BYTES, PagePermissions, PageRange, maps};
 use crate::{Dune, sys};
@@ -230,49 +228,4 @@ fn permissions(protection: u64) -> PagePermissions {
     permissions.set(PagePermissions::WRITE, protection & PROT_WRITE != 0);
     permissions.set(PagePermissions::EXECUTE, protection & PROT_EXEC != 0);
     permissions
-}
-
-/// Has the host loop make system call `number`: an instruction SYSCALL would come back to this module.
-fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
-    // SAFETY: ring 0 in Dune mode, where this module is called; the program asked for the call, and what it does to
-    // memory is the program's doing.
-    unsafe { forward_raw(number.into(), arguments) }
-}
-
-/// Fills the thread's request and waits for the answer, with interrupts off: a handler's system call would use the
-/// same block.
-///
-/// # Safety
-///
-/// The caller runs at ring 0 in Dune mode, and the call does not touch memory that Rust relies on.
-#[unsafe(naked)]
-unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64 {
-    // ABI: System V. Keeps all callee-saved registers and the flags; the host loop changes memory only.
-    naked_asm!(
-        "pushfq",
-        "cli",
-        "mov gs:[{NUMBER}], rdi",
-        "mov rax, [rsi]",
-        "mov gs:[{ARGUMENTS}], rax",
-        "mov rax, [rsi + 8]",
-        "mov gs:[{ARGUMENTS} + 8], rax",
-        "mov rax, [rsi + 16]",
-        "mov gs:[{ARGUMENTS} + 16], rax",
-        "mov rax, [rsi + 24]",
-        "mov gs:[{ARGUMENTS} + 24], rax",
-        "mov rax, [rsi + 32]",
-        "mov gs:[{ARGUMENTS} + 32], rax",
-        "mov rax, [rsi + 40]",
-        "mov gs:[{ARGUMENTS} + 40], rax",
-        "mov qword ptr gs:[{KIND}], {KIND_SYSCALL}",
-        "hlt",
-        "mov rax, gs:[{RESULT}]",
-        "popfq",
-        "ret",
-        NUMBER = const REQUEST_NUMBER,
-        ARGUMENTS = const REQUEST_ARGUMENTS,
-        KIND = const REQUEST_KIND,
-        KIND_SYSCALL = const kind::SYSCALL,
-        RESULT = const REQUEST_RESULT,
-    )
 }

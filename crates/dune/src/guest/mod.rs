@@ -11,6 +11,7 @@ pub(crate) mod block;
 pub(crate) mod clone;
 pub(crate) mod descriptors;
 mod fault;
+mod files;
 pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;

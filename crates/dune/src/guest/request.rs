@@ -69,4 +69,49 @@ pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) ->
     )
 }
 
+/// Has the host loop make system call `number`: an instruction SYSCALL would come back to its handler in ring 0.
+pub(super) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
+    // SAFETY: ring 0 in Dune mode, where the guest module is called; the program asked for the call, and what it does to
+    // memory is the program's doing.
+    unsafe { forward_raw(number.into(), arguments) }
+}
+
+/// Fills the thread's request and waits for the answer, with interrupts off: a handler's system call would use the
+/// same block.
+///
+/// # Safety
+///
+/// The caller runs at ring 0 in Dune mode, and the call does not touch memory that Rust relies on.
+#[unsafe(naked)]
+unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64 {
+    // ABI: System V. Keeps all callee-saved registers and the flags; the host loop changes memory only.
+    naked_asm!(
+        "pushfq",
+        "cli",
+        "mov gs:[{NUMBER}], rdi",
+        "mov rax, [rsi]",
+        "mov gs:[{ARGUMENTS}], rax",
+        "mov rax, [rsi + 8]",
+        "mov gs:[{ARGUMENTS} + 8], rax",
+        "mov rax, [rsi + 16]",
+        "mov gs:[{ARGUMENTS} + 16], rax",
+        "mov rax, [rsi + 24]",
+        "mov gs:[{ARGUMENTS} + 24], rax",
+        "mov rax, [rsi + 32]",
+        "mov gs:[{ARGUMENTS} + 32], rax",
+        "mov rax, [rsi + 40]",
+        "mov gs:[{ARGUMENTS} + 40], rax",
+        "mov qword ptr gs:[{KIND}], {KIND_SYSCALL}",
+        "hlt",
+        "mov rax, gs:[{RESULT}]",
+        "popfq",
+        "ret",
+        NUMBER = const REQUEST_NUMBER,
+        ARGUMENTS = const REQUEST_ARGUMENTS,
+        KIND = const REQUEST_KIND,
+        KIND_SYSCALL = const kind::SYSCALL,
+        RESULT = const REQUEST_RESULT,
+    )
+}
+
 const _: () = assert!(REQUEST_NUMBER == REQUEST_KIND + 8, "one cache line holds kind, number and arguments");

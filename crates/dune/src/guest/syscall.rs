@@ -9,8 +9,9 @@ use linux_raw_sys::general::{
 
 use super::block::{self, SYSCALL_NUMBERS};
 use super::clone;
+use super::files;
 use super::memory_calls;
-use super::request::kind;
+use super::request::{forward, kind};
 use super::stacks;
 use crate::Dune;
 use crate::cpu;
@@ -97,9 +98,8 @@ pub(crate) fn resume_address() -> u64 {
 /// The bits of [`block::ThreadBlock::handled_in_ring0`].
 pub(crate) fn handled_in_ring0() -> [u64; SYSCALL_NUMBERS / 64] {
     let mut bits = [0; SYSCALL_NUMBERS / 64];
-    for number in
-        [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_vfork, __NR_rt_sigreturn]
-    {
+    let own = [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_vfork, __NR_rt_sigreturn];
+    for number in own.into_iter().chain(files::NUMBERS) {
         bits[number as usize / 64] |= 1 << (number % 64);
     }
     bits
@@ -148,7 +148,10 @@ extern "C" fn dispatch(frame: &mut SyscallFrame, vector_area: &VectorArea) {
     let number = frame.rax as u32;
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
-    if let Some(result) = memory_calls::handle(dune, number, &frame.arguments()) {
+    let arguments = frame.arguments();
+    let handled = memory_calls::handle(dune, number, &arguments)
+        .or_else(|| files::handle(crate::process(), number, &arguments));
+    if let Some(result) = handled {
         frame.rax = result;
         return;
     }
@@ -178,9 +181,11 @@ fn arch_prctl(code: u64, address: u64) -> u64 {
         // WRFSBASE of a non-canonical address would fault; Linux refuses addresses past the task size with EPERM.
         ARCH_SET_FS if address >> 47 != 0 => error(linux_raw_sys::errno::EPERM),
         ARCH_SET_FS => {
+            // Linux is told for those who leave Dune mode: children in host mode.
+            let result = forward(__NR_arch_prctl, &[code, address, 0, 0, 0, 0]);
             // SAFETY: ring 0 in Dune mode; the program asks for this thread-local storage.
             unsafe { cpu::set_fs_base(address) };
-            0
+            result
         }
         ARCH_GET_FS if address == 0 => error(EINVAL),
         ARCH_GET_FS => {

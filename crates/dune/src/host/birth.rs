@@ -23,8 +23,8 @@ pub(super) fn bear(thread: &mut HostThread, birth: &Birth) -> u64 {
     }
     if birth.in_host_mode {
         let mask = thread.block.vector_mask;
-        // SAFETY: 1. the call is a clone with CLONE_VM and CLONE_VFORK: this thread waits until the child has another
-        // program or is gone, so both may use this stack; 2. frame and vector area are the caller's own.
+        // SAFETY: frame and vector area are the child's own, or the caller's who waits until the child has another program
+        // or is gone; so may they share this stack, unless the arguments give the child another.
         return unsafe { start_in_host_mode(birth, thread.block.has_xsave, mask) };
     }
     // The child can not ask its parent's vCPU.
@@ -118,19 +118,21 @@ pub(super) unsafe extern "C" fn start_thread(
 ///
 /// # Safety
 ///
-/// The call does not return in the parent while the child uses this stack, and frame and vector area are valid; `mask`
-/// is XCR0's, if `has_xsave` is not 0.
+/// The call gives the child a stack or does not return in the parent while the child uses this one; frame and vector area
+/// are valid until the child has loaded them; `mask` is XCR0's, if `has_xsave` is not 0.
 #[unsafe(naked)]
 unsafe extern "C" fn start_in_host_mode(birth: *const Birth, has_xsave: u64, mask: u64) -> u64 {
-    // ABI: System V in the parent. The child's stack is switched to at the end only; until then it uses the parent's,
-    // below what the parent's frames hold.
+    // ABI: System V in the parent. The child gets its stack pointer at the end only; until then it uses the call's stack,
+    // which is its own, or its parent's below what that one's frames hold.
     naked_asm!(
         "push r12",
         "push r13",
         "push r14",
-        "mov r12, rdi",
+        "push r15",
         "mov r13, rsi",
         "mov r14, rdx",
+        "mov r15, [rdi + {VECTOR_AREA}]",
+        "mov r12, rdi",
         "mov rax, [r12 + {NUMBER}]",
         "mov rdi, [r12 + {ARGUMENTS}]",
         "mov rsi, [r12 + {ARGUMENTS} + 8]",
@@ -138,27 +140,28 @@ unsafe extern "C" fn start_in_host_mode(birth: *const Birth, has_xsave: u64, mas
         "mov r10, [r12 + {ARGUMENTS} + 24]",
         "mov r8, [r12 + {ARGUMENTS} + 32]",
         "mov r9, [r12 + {ARGUMENTS} + 40]",
+        "mov r12, [r12 + {FRAME}]",
         "syscall",
         "test rax, rax",
         "jz 2f",
+        "pop r15",
         "pop r14",
         "pop r13",
         "pop r12",
         "ret",
         // The child.
         "2:",
-        "mov rcx, [r12 + {VECTOR_AREA}]",
         "test r13, r13",
         "jz 3f",
         "mov eax, r14d",
         "mov rdx, r14",
         "shr rdx, 32",
-        "xrstor64 [rcx]",
+        "xrstor64 [r15]",
         "jmp 4f",
         "3:",
-        "fxrstor64 [rcx]",
+        "fxrstor64 [r15]",
         "4:",
-        "mov rax, [r12 + {FRAME}]",
+        "mov rax, r12",
         "push qword ptr [rax + {RFLAGS}]",
         "popfq",
         "mov r15, [rax + {R15}]",

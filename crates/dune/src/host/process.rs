@@ -5,7 +5,9 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::thread::HostThread;
+use crate::Threads;
 use crate::engine::kvm::KvmMachine;
+use crate::engine::{Machine, Vcpu};
 use crate::guest::descriptors::Idt;
 use crate::memory::Memory;
 
@@ -15,7 +17,7 @@ pub(crate) struct Process {
     machine: UnsafeCell<KvmMachine>,
     pub(super) memory: Memory,
     pub(super) idt: Idt,
-    threads_wanted: bool,
+    threads_start_in: Threads,
     /// Every thread there ever was, linked by `HostThread::next`. None is taken out: a vCPU can not be destroyed
     /// before its machine.
     threads: AtomicPtr<HostThread>,
@@ -29,12 +31,12 @@ pub(crate) struct Process {
 unsafe impl Sync for Process {}
 
 impl Process {
-    pub(super) fn new(machine: KvmMachine, memory: Memory, idt: Idt, threads_wanted: bool) -> Process {
+    pub(super) fn new(machine: KvmMachine, memory: Memory, idt: Idt, threads_start_in: Threads) -> Process {
         Process {
             machine: UnsafeCell::new(machine),
             memory,
             idt,
-            threads_wanted,
+            threads_start_in,
             threads: AtomicPtr::new(null_mut()),
             active: AtomicU32::new(0),
             next_vcpu: AtomicU32::new(0),
@@ -87,6 +89,14 @@ impl Process {
         })
     }
 
+    /// The lowest descriptor from `first` on that the engine holds.
+    pub(crate) fn engine_descriptor(&self, first: u32) -> Option<u32> {
+        // SAFETY: threads on the list are never freed; their vCPUs change in the child of a fork only, when it is alone.
+        let vcpus = self.threads().map(|thread| unsafe { (*thread).vcpu.descriptor() });
+        let all = vcpus.chain(self.machine().descriptors());
+        all.map(|descriptor| descriptor as u32).filter(|&descriptor| descriptor >= first).min()
+    }
+
     /// In the child of a fork, whose only thread is `survivor`: forgets the others and numbers vCPUs anew. Their
     /// memory stays with the child, as what threads of its parent held always does.
     pub(super) fn survive(&self, survivor: *mut HostThread) {
@@ -118,9 +128,9 @@ impl Process {
         }
     }
 
-    /// Whether clone may start threads.
-    pub(crate) fn threads_wanted(&self) -> bool {
-        self.threads_wanted
+    /// Where new threads go.
+    pub(crate) fn threads_start_in(&self) -> Threads {
+        self.threads_start_in
     }
 
     /// How many threads are in Dune mode.

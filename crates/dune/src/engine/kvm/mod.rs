@@ -3,25 +3,26 @@
 //! Set-up goes through `kvm-ioctls`. The way of a system call, [`KvmVcpu::run`], issues `KVM_RUN` raw, because it
 //! runs where libc's `errno` belongs to the interrupted program.
 
+mod descriptor;
 pub(crate) mod probe;
 mod registers;
 mod snapshot;
 mod statistics;
 mod vcpu;
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VmFd};
-use linux_raw_sys::general::{__NR_fcntl, __NR_getrlimit, F_DUPFD_CLOEXEC, RLIMIT_NOFILE, rlimit};
 
 use crate::engine::{CpuLimits, Machine};
 use crate::error::EngineError;
 use crate::memory::Window;
-use crate::sys::{self, Errno};
+use crate::sys::Errno;
 
+use descriptor::{RaisedLimit, duplicate_high};
 use snapshot::Snapshot;
 use statistics::Statistics;
 pub(crate) use vcpu::KvmVcpu;
@@ -29,6 +30,8 @@ pub(crate) use vcpu::KvmVcpu;
 /// A virtual machine of KVM's around this process.
 #[derive(Debug)]
 pub(crate) struct KvmMachine {
+    /// Kept for the children, which may not be allowed to open it any more.
+    kvm: Kvm,
     vm: VmFd,
     cpuid: kvm_bindings::CpuId,
     slots: AtomicU32,
@@ -43,13 +46,17 @@ impl KvmMachine {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| EngineError::new("KVM_GET_SUPPORTED_CPUID", e))?;
+        let high = duplicate_high(&kvm, &RaisedLimit::new())?;
+        // SAFETY: `high` is a descriptor of /dev/kvm and nobody else's.
+        let kvm = unsafe { Kvm::from_raw_fd(high) };
         let vm = new_vm(&kvm)?;
-        Ok(KvmMachine { vm, cpuid, slots: AtomicU32::new(0), statistics: OnceLock::new() })
+        Ok(KvmMachine { kvm, vm, cpuid, slots: AtomicU32::new(0), statistics: OnceLock::new() })
     }
 }
 
 /// A virtual machine of the calling process.
 fn new_vm(kvm: &Kvm) -> Result<VmFd, EngineError> {
+    let limit = RaisedLimit::new();
     let vm = loop {
         match kvm.create_vm() {
             Ok(vm) => break vm,
@@ -58,7 +65,7 @@ fn new_vm(kvm: &Kvm) -> Result<VmFd, EngineError> {
             Err(e) => return Err(EngineError::new("KVM_CREATE_VM", e)),
         }
     };
-    let high = duplicate_high(&vm)?;
+    let high = duplicate_high(&vm, &limit)?;
     // SAFETY: `high` is a virtual machine's descriptor and nobody else's.
     unsafe { kvm.create_vmfd_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VM", e))
 }
@@ -97,15 +104,18 @@ impl Machine for KvmMachine {
         Ok(vcpu.with_statistics(statistics))
     }
 
+    fn descriptors(&self) -> [RawFd; 2] {
+        [self.kvm.as_raw_fd(), self.vm.as_raw_fd()]
+    }
+
     fn rebuild(
         &mut self,
         windows: impl Iterator<Item = Window>,
         parent: &KvmVcpu,
         state: &Snapshot,
     ) -> Result<KvmVcpu, EngineError> {
-        let kvm = Kvm::new().map_err(|e| EngineError::new("open /dev/kvm", e))?;
         // The old one pins the parent's memory until it is closed, which is here.
-        self.vm = new_vm(&kvm)?;
+        self.vm = new_vm(&self.kvm)?;
         self.slots = AtomicU32::new(0);
         for window in windows {
             self.add_window(&window)?;
@@ -114,24 +124,6 @@ impl Machine for KvmMachine {
         vcpu.succeed(parent, state)?;
         Ok(vcpu)
     }
-}
-
-/// A duplicate of `fd` near the top of the process's descriptor table, closed on exec.
-///
-/// Programs count on the lowest free numbers, and daemons close a few low descriptors without looking
-/// (peers.md P38). The caller drops the original.
-fn duplicate_high(fd: &impl AsRawFd) -> Result<RawFd, EngineError> {
-    let mut limit = rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is what getrlimit writes to.
-    let known =
-        unsafe { sys::call(__NR_getrlimit, [RLIMIT_NOFILE.into(), (&raw mut limit) as u64, 0, 0, 0, 0]) };
-    let top = if known.is_ok() { limit.rlim_cur.min(1 << 16) } else { 1024 };
-    // The upper half: one per thread has to fit.
-    let lowest = top / 2;
-    // SAFETY: F_DUPFD_CLOEXEC touches no memory.
-    unsafe { sys::call(__NR_fcntl, [fd.as_raw_fd() as u64, F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0]) }
-        .map(|fd| fd as RawFd)
-        .map_err(|errno| EngineError { operation: "F_DUPFD_CLOEXEC", errno })
 }
 
 impl EngineError {

@@ -10,7 +10,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use linux_raw_sys::errno::{EAGAIN, EFAULT, EINTR};
 use linux_raw_sys::general::__NR_ioctl;
 
-use super::duplicate_high;
+use super::descriptor::{RaisedLimit, duplicate_high};
 use super::registers;
 use super::snapshot::Snapshot;
 use super::statistics::Statistics;
@@ -38,8 +38,9 @@ pub(crate) struct KvmVcpu {
 
 impl KvmVcpu {
     pub(super) fn create(vm: &VmFd, id: u32, cpuid: &CpuId) -> Result<KvmVcpu, EngineError> {
+        let limit = RaisedLimit::new();
         let low = vm.create_vcpu(id.into()).map_err(|e| EngineError::new("KVM_CREATE_VCPU", e))?;
-        let high = duplicate_high(&low)?;
+        let high = duplicate_high(&low, &limit)?;
         // SAFETY: `high` is a vCPU's descriptor and nobody else's.
         let mut vcpu =
             unsafe { vm.create_vcpu_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VCPU", e))?;
@@ -74,6 +75,10 @@ impl KvmVcpu {
 
 impl Vcpu for KvmVcpu {
     type Snapshot = Snapshot;
+
+    fn descriptor(&self) -> RawFd {
+        self.fd
+    }
 
     fn snapshot(&self) -> Result<Snapshot, EngineError> {
         Snapshot::of(&self.vcpu, self.has_xsave)
