@@ -124,6 +124,22 @@ pub(crate) unsafe fn set_fs_base(base: u64) {
     unsafe { write_msr(IA32_FS_BASE, base) };
 }
 
+/// What DR6 says about the last #DB; it is clear then (Intel SDM vol. 3 §18.2.3: the CPU never clears it).
+///
+/// # Safety
+///
+/// Ring 0.
+pub(crate) unsafe fn take_dr6() -> u64 {
+    const CLEAR: u64 = 0xffff_0ff0;
+    let dr6: u64;
+    // SAFETY: ring 0, says the caller.
+    unsafe {
+        asm!("mov {}, dr6", out(reg) dr6, options(nostack, nomem, preserves_flags));
+        asm!("mov dr6, {}", in(reg) CLEAR, options(nostack, nomem, preserves_flags));
+    }
+    dr6
+}
+
 /// RDMSR.
 ///
 /// # Safety

@@ -23,12 +23,6 @@ pub enum EnterError {
         /// Its thread id (gettid(2)).
         thread: u32,
     },
-    /// The call stands in a signal handler, whose return Linux could not make from Dune mode.
-    #[error("dune::enter() was called in the handler of signal {signal}; call it outside of signal handlers")]
-    InSignalHandler {
-        /// The signal being handled, 0 if it is known only that the alternate signal stack is in use.
-        signal: u32,
-    },
     /// This computer can not run Dune mode.
     #[error(transparent)]
     Host(#[from] DoctorError),

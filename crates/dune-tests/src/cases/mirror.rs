@@ -26,7 +26,8 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::null_dies", null).ends(Ending::Signal(SEGV, &["#PF", "address (cr2) 0x10"])),
     Case::new("mirror::use_after_munmap_dies", use_after_munmap)
         .ends(Ending::Signal(SEGV, &["#PF", "address (cr2) 0x2a0000000008"])),
-    Case::new("mirror::stack_overflow_dies", stack_overflow).ends(Ending::Signal(SEGV, &["#PF"])),
+    Case::new("mirror::stack_overflow_dies", stack_overflow)
+        .ends(Ending::Signal(libc::SIGABRT, &["has overflowed its stack"])),
     Case::new("mirror::munmap_is_seen", munmap_is_seen),
     Case::new("mirror::mprotect_is_seen_at_once", mprotect_is_seen),
     Case::new("mirror::mprotect_that_fails_half_way", mprotect_half_way),

@@ -13,6 +13,7 @@ mod memory;
 mod mirror;
 mod refusals;
 mod segments;
+mod signals;
 mod state;
 mod syscalls;
 mod threads;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
         user::CASES,
         attacks::CASES,
         segments::CASES,
+        signals::CASES,
         counters::CASES,
         examples::CASES,
     ]

@@ -19,9 +19,6 @@ pub const CASES: &[Case] = &[
     Case::new("refusals::arena_too_large", arena_too_large),
     Case::new("refusals::nothing_leaks_in_twenty_refusals", nothing_leaks),
     Case::new("refusals::second_thread", second_thread),
-    Case::new("refusals::in_a_signal_handler", in_a_signal_handler),
-    Case::new("refusals::in_a_handler_on_its_own_stack", in_a_handler_on_its_own_stack),
-    Case::new("refusals::in_a_handler_that_reset_its_action", in_a_handler_that_reset_its_action),
     Case::new("refusals::after_a_handler_has_returned", after_a_handler),
 ];
 
@@ -96,13 +93,13 @@ fn no_permission() -> CaseResult {
     enters()
 }
 
-/// Sets the soft limit of `resource` while `body` runs.
+/// Sets the limit of `resource`, soft and hard, while `body` runs.
 fn limited<T>(resource: libc::__rlimit_resource_t, limit: u64, body: impl FnOnce() -> T) -> T {
     let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit and setrlimit read and write what they are given.
     unsafe {
         check(libc::getrlimit(resource, &raw mut old), "getrlimit");
-        check(libc::setrlimit(resource, &libc::rlimit { rlim_cur: limit, ..old }), "setrlimit");
+        check(libc::setrlimit(resource, &libc::rlimit { rlim_cur: limit, rlim_max: limit }), "setrlimit");
     }
     let value = body();
     // SAFETY: as above.
@@ -200,16 +197,6 @@ fn second_thread() -> CaseResult {
 
 static OUTCOME: AtomicU64 = AtomicU64::new(0);
 
-/// Tries to enter; what came of it.
-extern "C" fn entering(signal: i32) {
-    let outcome = match dune::enter() {
-        Err(EnterError::InSignalHandler { signal: named }) if named == 0 || named == signal as u32 => 1,
-        Err(_) => 2,
-        Ok(_) => std::process::exit(99),
-    };
-    OUTCOME.fetch_add(outcome, Ordering::Relaxed);
-}
-
 fn install(handler: extern "C" fn(i32), flags: i32) {
     // SAFETY: a zeroed sigaction is valid; the handler is a function for signals.
     unsafe {
@@ -223,33 +210,6 @@ fn install(handler: extern "C" fn(i32), flags: i32) {
 fn raise() {
     // SAFETY: the signal is handled.
     check(unsafe { libc::raise(libc::SIGUSR1) }, "raise");
-}
-
-fn in_a_signal_handler() -> CaseResult {
-    for (count, flags) in [(1, 0), (2, libc::SA_RESTART), (3, libc::SA_NODEFER), (4, libc::SA_SIGINFO)] {
-        install(entering, flags);
-        raise();
-        assert_eq!(OUTCOME.load(Ordering::Relaxed), count, "flags {flags:#x}");
-    }
-    enters()
-}
-
-fn in_a_handler_on_its_own_stack() -> CaseResult {
-    let stack = Vec::leak(vec![0u8; 1 << 20]);
-    let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
-    // SAFETY: the stack is never freed.
-    check(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, "sigaltstack");
-    install(entering, libc::SA_ONSTACK);
-    raise();
-    assert_eq!(OUTCOME.load(Ordering::Relaxed), 1);
-    enters()
-}
-
-fn in_a_handler_that_reset_its_action() -> CaseResult {
-    install(entering, libc::SA_RESETHAND);
-    raise();
-    assert_eq!(OUTCOME.load(Ordering::Relaxed), 1);
-    enters()
 }
 
 fn after_a_handler() -> CaseResult {

@@ -101,6 +101,13 @@ pub(crate) trait Vcpu {
     /// The descriptor that the program must not close.
     fn descriptor(&self) -> RawFd;
 
+    /// Makes the current or the next run end as [`Exit::Interrupted`], until withdrawn. For signal handlers of the
+    /// vCPU's thread, between any two instructions.
+    fn request_stop(&self);
+
+    /// Takes [`request_stop`](Vcpu::request_stop) back.
+    fn withdraw_stop(&self);
+
     /// The state as it is now. Does not allocate.
     fn snapshot(&self) -> Result<Self::Snapshot, EngineError>;
 

@@ -8,6 +8,8 @@ use core::sync::atomic::AtomicU64;
 
 use super::descriptors::{Gdt, TaskStateSegment};
 use super::request::{Request, kind};
+use super::signal::queue::Queue;
+use super::signal::stack::AlternateStack;
 use crate::counters::ThreadCounters;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
@@ -39,6 +41,10 @@ pub(crate) struct ThreadBlock {
     pub has_xsave: u64,
     /// One bit per system call that Rust handles in ring 0.
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
+    /// Signals that wait for ring 0.
+    pub signals: Queue,
+    /// The alternate signal stack.
+    pub alternate_stack: AlternateStack,
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
     pub handlers: [AtomicU64; 256],
     /// What happened so far.
@@ -70,6 +76,8 @@ impl ThreadBlock {
             vector_mask: 0,
             has_xsave: 0,
             handled_in_ring0: super::syscall::handled_in_ring0(),
+            signals: Queue::new(),
+            alternate_stack: AlternateStack::NONE,
             handlers: [const { AtomicU64::new(0) }; 256],
             counters: ThreadCounters::new(),
             gdt: Gdt::new(0),
@@ -93,6 +101,7 @@ pub(crate) const VECTOR_AREA_SIZE: usize = offset_of!(ThreadBlock, vector_area_s
 pub(crate) const VECTOR_MASK: usize = offset_of!(ThreadBlock, vector_mask);
 pub(crate) const HAS_XSAVE: usize = offset_of!(ThreadBlock, has_xsave);
 pub(crate) const HANDLED_IN_RING0: usize = offset_of!(ThreadBlock, handled_in_ring0);
+pub(crate) const SIGNALS_PENDING: usize = offset_of!(ThreadBlock, signals) + offset_of!(Queue, pending);
 pub(crate) const HANDLERS: usize = offset_of!(ThreadBlock, handlers);
 pub(crate) const TRAPS: usize = offset_of!(ThreadBlock, counters) + offset_of!(ThreadCounters, traps);
 pub(crate) const SYSCALLS_INTERCEPTED: usize =
@@ -121,10 +130,4 @@ pub(crate) unsafe fn current() -> *mut ThreadBlock {
         );
     }
     block
-}
-
-/// Bytes of the calling thread's vector area.
-pub(super) fn vector_area_size() -> u64 {
-    // SAFETY: this module's callers run at ring 0, and the size does not change once the thread runs.
-    unsafe { (*current()).vector_area_size }
 }

@@ -14,9 +14,11 @@ use linux_raw_sys::general::{
     __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, clone_args,
 };
 
-use super::block;
+use super::copy;
+use super::registers::{Registers, VectorArea};
 use super::request::{hypercall, kind};
-use super::syscall::{SyscallFrame, VectorArea, error};
+use super::signal::{self, frame::SignalFrame};
+use super::syscall::error;
 use crate::error::EnterError;
 use crate::host::thread::{self, HostThread};
 use crate::memory::PAGE_BYTES;
@@ -30,15 +32,20 @@ pub(crate) struct Birth {
     pub number: u64,
     /// Its arguments.
     pub arguments: [u64; 6],
-    /// The child is a thread, to be served by this; the arguments give it its loop stack.
-    pub thread: Option<*mut HostThread>,
-    /// The child runs in host mode with its parent's memory, starting from `frame` and `vector_area`: a thread, with both
-    /// on its own stack, or a child that its parent waits for.
-    pub in_host_mode: bool,
-    /// The registers that the child starts with; RAX is 0 for it.
-    pub frame: *const SyscallFrame,
-    /// Its vector state.
-    pub vector_area: *const VectorArea,
+    /// What becomes of the child.
+    pub child: Child,
+}
+
+/// What a child starts with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Child {
+    /// A process of its own, in Dune mode.
+    Fork,
+    /// A thread in Dune mode; the arguments give it its loop stack.
+    Thread(*mut HostThread),
+    /// A thread in host mode, or a child whose parent waits until it execs. It starts as if it returned from the signal
+    /// handler of this frame on its own stack; the host loop fills in the mask.
+    InHostMode(*mut SignalFrame),
 }
 
 /// What the four system calls have in common.
@@ -54,12 +61,12 @@ struct Request {
 
 impl Request {
     /// Gives the call a stack from `lowest` on.
-    fn set_stack(&mut self, copy: &mut clone_args, lowest: u64, size: u64) {
+    fn set_stack(&mut self, arguments: &mut clone_args, lowest: u64, size: u64) {
         if self.number == u64::from(__NR_clone3) {
-            (copy.stack, copy.stack_size) = (lowest, size);
+            (arguments.stack, arguments.stack_size) = (lowest, size);
             // Linux reads the copy behind the compiler's back. Only a pointer taken now, from the borrow that wrote the
             // stack, tells it so: an older one let it drop the stores, and children ran on their parent's loop stack.
-            self.arguments[0] = (&raw const *copy) as u64;
+            self.arguments[0] = (&raw const *arguments) as u64;
         } else {
             self.arguments[1] = lowest + size;
         }
@@ -67,7 +74,7 @@ impl Request {
 }
 
 /// fork(2), vfork(2), clone(2) or clone3(2), whichever `frame` asks for. The result as Linux gives it.
-pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) -> u64 {
+pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64 {
     // The copy that the request points to has to live until the call is made.
     let mut copy = clone_args {
         flags: 0,
@@ -90,26 +97,20 @@ pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) ->
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
         return match crate::process().threads_start_in() {
             Threads::HostMode if request.stack != 0 => {
-                start_host_thread(frame, vector_area, request, &mut copy)
+                start_in_host_mode(frame, vector_area, request, &mut copy)
             }
             // Without a stack of its own the child could not keep its registers from its parent.
             _ => start_thread(frame, vector_area, request, &mut copy),
         };
     }
+    if shares_memory {
+        return start_in_host_mode(frame, vector_area, request, &mut copy);
+    }
     let parent_rsp = frame.rsp;
     if request.stack != 0 {
         frame.rsp = request.stack;
     }
-    let birth = Birth {
-        number: request.number,
-        arguments: request.arguments,
-        thread: None,
-        in_host_mode: shares_memory,
-        frame,
-        vector_area,
-    };
-    // SAFETY: ring 0; `birth` and what it points to live until the answer is there, in both processes.
-    let result = unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) };
+    let result = bear(&request, Child::Fork);
     if result != 0 {
         frame.rsp = parent_rsp;
     } else if request.flags & u64::from(CLONE_SETTLS) != 0 {
@@ -119,8 +120,15 @@ pub(super) fn system_call(frame: &mut SyscallFrame, vector_area: &VectorArea) ->
     result
 }
 
+/// Has the host loop make the call.
+fn bear(request: &Request, child: Child) -> u64 {
+    let birth = Birth { number: request.number, arguments: request.arguments, child };
+    // SAFETY: ring 0; `birth` lives until the answer is there, in both processes.
+    unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) }
+}
+
 /// Reads the call's arguments; for clone3 through `copy`, which then has no stack.
-fn parse(frame: &SyscallFrame, copy: &mut clone_args) -> Result<Request, u32> {
+fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Request, u32> {
     let arguments = frame.arguments();
     let number = frame.rax;
     let simple = |flags| Request { flags, stack: 0, tls: 0, number, arguments };
@@ -139,35 +147,32 @@ fn parse(frame: &SyscallFrame, copy: &mut clone_args) -> Result<Request, u32> {
 }
 
 /// clone3's structure of `size` bytes at `address`.
-fn parse_clone3(address: u64, size: u64, copy: &mut clone_args) -> Result<Request, u32> {
+fn parse_clone3(address: u64, size: u64, arguments: &mut clone_args) -> Result<Request, u32> {
     /// CLONE_ARGS_SIZE_VER0: up to `tls`.
     const SMALLEST: u64 = 64;
     if size < SMALLEST {
         return Err(EINVAL);
     }
-    if size > size_of::<clone_args>() as u64 {
+    if size > size_of::<clone_args>() as u64 || size % 8 != 0 {
         return Err(E2BIG);
     }
-    if address == 0 {
+    // SAFETY: `size` bytes fit into `arguments`, and any make one.
+    let read = unsafe { copy::bytes_from_program((&raw mut *arguments) as u64, address, size) };
+    if read.is_err() {
         return Err(EFAULT);
     }
-    // SAFETY: 1. `size` bytes fit into `copy`; 2. the program passes the structure's address; if nothing is mapped
-    // there the access is a fault of the program's.
-    unsafe {
-        core::ptr::copy_nonoverlapping(address as *const u8, (&raw mut *copy).cast::<u8>(), size as usize);
-    }
-    let (flags, tls) = (copy.flags, copy.tls);
+    let (flags, tls) = (arguments.flags, arguments.tls);
     // clone3 names the lowest address of the stack, clone the highest.
-    let stack = if copy.stack == 0 { 0 } else { copy.stack + copy.stack_size };
-    (copy.stack, copy.stack_size) = (0, 0);
-    let arguments = [(&raw mut *copy) as u64, size, 0, 0, 0, 0];
+    let stack = if arguments.stack == 0 { 0 } else { arguments.stack + arguments.stack_size };
+    (arguments.stack, arguments.stack_size) = (0, 0);
+    let arguments = [(&raw mut *arguments) as u64, size, 0, 0, 0, 0];
     Ok(Request { flags, stack, tls, number: __NR_clone3.into(), arguments })
 }
 
 /// Starts a thread, or whatever else shares memory and runs beside its parent.
 fn start_thread(
-    frame: &SyscallFrame,
-    vector_area: &VectorArea,
+    frame: &Registers,
+    vector_area: VectorArea,
     mut request: Request,
     copy: &mut clone_args,
 ) -> u64 {
@@ -178,7 +183,7 @@ fn start_thread(
         unsafe { cpu::fs_base() }
     };
     let first =
-        SyscallFrame { rax: 0, rsp: if request.stack == 0 { frame.rsp } else { request.stack }, ..*frame };
+        Registers { rax: 0, rsp: if request.stack == 0 { frame.rsp } else { request.stack }, ..*frame };
     let child = match thread::prepare(crate::process(), &first, vector_area, fs_base) {
         Ok(child) => child,
         Err(error_text) => {
@@ -188,59 +193,35 @@ fn start_thread(
     };
     let (stack, size) = child.loop_stack();
     request.set_stack(copy, stack, size);
-    let birth = Birth {
-        number: request.number,
-        arguments: request.arguments,
-        thread: Some(child.pointer()),
-        in_host_mode: false,
-        frame,
-        vector_area,
-    };
-    // SAFETY: ring 0; `birth` and what it points to live until the answer is there.
-    let result = unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) };
+    let result = bear(&request, Child::Thread(child.pointer()));
     if crate::sys::result(result).is_err() {
         child.give_back();
     }
     result
 }
 
-/// Starts a thread that stays outside of Dune mode. Its registers wait on its own stack, as its parent goes on at once.
-fn start_host_thread(
-    frame: &SyscallFrame,
-    vector_area: &VectorArea,
+/// Starts a child that stays outside of Dune mode. Its registers wait on its own stack, where nobody is in their way:
+/// its parent goes on at once, or this very stack is its parent's, who waits.
+fn start_in_host_mode(
+    frame: &Registers,
+    vector_area: VectorArea,
     mut request: Request,
     copy: &mut clone_args,
 ) -> u64 {
-    const RED_ZONE: u64 = 128;
-    let size = block::vector_area_size();
-    let own_area = (request.stack - RED_ZONE - size) & !63;
-    let own_frame = own_area - size_of::<SyscallFrame>() as u64;
-    // SAFETY: the program gives this memory to the child as its stack, which nobody uses yet; if nothing is mapped there
-    // the write is a fault of the program's. Both areas are as large as their sources.
-    unsafe {
-        (own_frame as *mut SyscallFrame).write(SyscallFrame { rsp: request.stack, ..*frame });
-        let from = core::ptr::from_ref(vector_area).cast::<u8>();
-        core::ptr::copy_nonoverlapping(from, own_area as *mut u8, size as usize);
+    let rsp = if request.stack == 0 { frame.rsp } else { request.stack };
+    let registers = Registers { rax: 0, rsp, ..*frame };
+    let Ok(start) = signal::write_start(&registers, vector_area) else { return error(EFAULT) };
+    if request.stack != 0 {
+        // clone3 takes any size that is not 0; what it adds up to counts.
+        request.set_stack(copy, start - PAGE_BYTES, PAGE_BYTES);
     }
-    // clone3 takes any size that is not 0; what it adds up to counts.
-    request.set_stack(copy, own_frame - PAGE_BYTES, PAGE_BYTES);
-    let birth = Birth {
-        number: request.number,
-        arguments: request.arguments,
-        thread: None,
-        in_host_mode: true,
-        frame: own_frame as *const SyscallFrame,
-        vector_area: own_area as *const VectorArea,
-    };
-    // SAFETY: ring 0; `birth` lives until the answer is there, what it points to until the child has read it.
-    unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) }
+    bear(&request, Child::InHostMode(start as *mut SignalFrame))
 }
 
-/// exit(2): ends this thread, not the process.
-pub(super) fn exit(status: u64) -> ! {
-    // SAFETY: ring 0; the host loop does not answer.
-    unsafe { hypercall(kind::EXIT, status, 0) };
-    unreachable!("the host loop has ended the thread")
+/// exit(2): ends this thread, not the process. Returns if a signal comes first.
+pub(super) fn exit(status: u64) -> u64 {
+    // SAFETY: ring 0; the request takes a number.
+    unsafe { hypercall(kind::EXIT, status, 0) }
 }
 
 /// Says once per process why a thread could not be started.

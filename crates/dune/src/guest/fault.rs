@@ -72,6 +72,11 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     install(dune, memory, around(range, frame.cr2), permissions)
 }
 
+/// Whether Linux has a mapping at `address`.
+pub(super) fn is_mapped(address: u64) -> bool {
+    matches!(maps::find(address, |_| ()), Ok(Some(())))
+}
+
 /// Whether the fault `name`, which the tables allow, may be tried again.
 fn may_retry(name: u64) -> bool {
     if RETRIED.swap(name, Ordering::Relaxed) != name {

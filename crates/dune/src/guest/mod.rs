@@ -9,6 +9,7 @@
 
 pub(crate) mod block;
 pub(crate) mod clone;
+mod copy;
 pub(crate) mod descriptors;
 mod fault;
 mod files;
@@ -16,9 +17,11 @@ pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;
 pub(crate) mod memory_calls;
+pub(crate) mod registers;
 pub(crate) mod request;
 pub(crate) mod segments;
 pub(crate) mod shootdown;
+pub(crate) mod signal;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
 pub(crate) mod trap;

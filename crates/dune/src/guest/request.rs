@@ -13,6 +13,8 @@ pub(crate) mod kind {
     pub(crate) const NONE: u64 = 0;
     /// Make the system call `number` with `arguments` for the program.
     pub(crate) const SYSCALL: u64 = 1;
+    /// As [`SYSCALL`], even if a signal waits.
+    pub(crate) const SYSCALL_FIRST: u64 = 8;
     /// The first instruction in Dune mode has been reached.
     pub(crate) const ENTERED: u64 = 2;
     /// Queue the external interrupt `arguments[0]` for this vCPU.
@@ -69,7 +71,8 @@ pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) ->
     )
 }
 
-/// Has the host loop make system call `number`: an instruction SYSCALL would come back to its handler in ring 0.
+/// Has the host loop make system call `number`: an instruction SYSCALL would come back to its handler in ring 0. A
+/// signal that waits does so until the handler has ended.
 pub(super) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: ring 0 in Dune mode, where the guest module is called; the program asked for the call, and what it does to
     // memory is the program's doing.
@@ -109,7 +112,7 @@ unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64
         NUMBER = const REQUEST_NUMBER,
         ARGUMENTS = const REQUEST_ARGUMENTS,
         KIND = const REQUEST_KIND,
-        KIND_SYSCALL = const kind::SYSCALL,
+        KIND_SYSCALL = const kind::SYSCALL_FIRST,
         RESULT = const REQUEST_RESULT,
     )
 }

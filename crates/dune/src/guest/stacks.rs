@@ -1,18 +1,15 @@
 //! The stacks that ring 0 switches to: one region per interrupt stack, one for system calls handled in ring 0.
 //!
 //! A region is divided into levels; each use moves its start one level down, so that nested use finds fresh space.
-//! The lowest level is not mapped in Dune mode: what nests deeper ends in a double fault with a report, not in
+//! The lowest level has no rights: what nests deeper ends in a double fault with a report, not in
 //! foreign memory.
 
 use linux_raw_sys::general::{
-    __NR_madvise, __NR_mmap, __NR_munmap, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE,
-    MAP_STACK, PROT_READ, PROT_WRITE,
+    __NR_madvise, __NR_mmap, __NR_mprotect, __NR_munmap, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_NORESERVE,
+    MAP_PRIVATE, MAP_STACK, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 
-use x86_64::VirtAddr;
-
 use crate::error::EnterError;
-use crate::memory::PageRange;
 use crate::sys;
 
 /// Bytes of one level. A panic's backtrace fits.
@@ -57,7 +54,21 @@ impl Regions {
         let reserved_size = (count + 1) * SIZE;
         let reserved = map("trap stacks", reserved_size as u64)?;
         let first = reserved.next_multiple_of(SIZE as u64);
-        Ok(Regions { reserved, reserved_size, first, count })
+        let regions = Regions { reserved, reserved_size, first, count };
+        regions.protect_guards()?;
+        Ok(regions)
+    }
+
+    /// Takes all rights from the lowest level of each region: the next trap's start lies in it.
+    fn protect_guards(&self) -> Result<(), EnterError> {
+        for index in 0..self.count {
+            let guard = self.first + (index * SIZE) as u64;
+            // SAFETY: the guard is this value's own, and nobody uses it.
+            unsafe { sys::call(__NR_mprotect, [guard, LEVEL as u64, PROT_NONE.into(), 0, 0, 0]) }.map_err(
+                |errno| EnterError::OutOfMemory { what: "guards of trap stacks", bytes: LEVEL as u64, errno },
+            )?;
+        }
+        Ok(())
     }
 
     /// Where the stack of region `index` starts, after writing `block` to its top for code that has lost GS.
@@ -67,15 +78,6 @@ impl Regions {
         // SAFETY: the last 64 bytes of the region are mapped, aligned, and used for nothing else.
         unsafe { ((top - 16) as *mut u64).write(block) };
         top - TOP_RESERVED as u64
-    }
-
-    /// The guards, the lowest level of each region, to be unmapped in Dune mode: the next trap's start lies in it.
-    pub(crate) fn guards(&self) -> impl Iterator<Item = PageRange> + '_ {
-        (0..self.count).map(|index| {
-            let start = VirtAddr::new(self.first + (index * SIZE) as u64);
-            PageRange::covering(start, LEVEL as u64)
-                .expect("a level is some pages of the task's address space")
-        })
     }
 }
 

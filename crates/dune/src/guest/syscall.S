@@ -31,7 +31,8 @@ dune_syscall_entry:
     mov qword ptr gs:[{REQUEST_KIND}], {KIND_SYSCALL}
     hlt
     mov rax, gs:[{REQUEST_RESULT}]
-dune_syscall_return:
+    cmp qword ptr gs:[{SIGNALS_PENDING}], 0
+    jne dune_syscall_signal
     lea rsp, [rsp - 128]
     push r11
     popfq
@@ -39,15 +40,16 @@ dune_syscall_return:
     jmp rcx
     .size dune_syscall_entry, . - dune_syscall_entry
 
-// A call that Rust handles in ring 0, on the thread's system-call stack with the vector state kept.
-// Builds syscall::SyscallFrame.
-    .type dune_syscall_in_ring0, @function
-dune_syscall_in_ring0:
+// Builds a registers::Registers of the caller's on the thread's system-call stack, keeps its vector state below, and
+// calls FUNCTION: extern "C" fn(&mut Registers, VectorArea).
+.macro CALL_WITH_REGISTERS FUNCTION
     mov gs:[{SCRATCH}], rsp
     mov rsp, gs:[{SYSCALL_STACK}]
     sub qword ptr gs:[{SYSCALL_STACK}], {STACK_LEVEL}
+    push {RING0_DATA}
     push qword ptr gs:[{SCRATCH}]
     push r11
+    push {RING0_CODE}
     push rcx
     push rax
     push rdi
@@ -62,17 +64,34 @@ dune_syscall_in_ring0:
     push r13
     push r14
     push r15
+    push r11
+    push rcx
     mov rdi, rsp
     mov rbx, rsp
     KEEP_VECTOR_STATE
     mov rsi, rsp
-    call {dispatch}                     // extern "C" fn dispatch(&mut SyscallFrame, &VectorArea)
-    // A new thread starts here, with rbx at its frame and rsp at its vector area.
+    call \FUNCTION
+.endm
+
+// A signal came during the call: its frame is built before the caller goes on.
+    .type dune_syscall_signal, @function
+dune_syscall_signal:
+    CALL_WITH_REGISTERS {signal}
+    jmp dune_syscall_resume
+    .size dune_syscall_signal, . - dune_syscall_signal
+
+// A call that Rust handles in ring 0.
+    .type dune_syscall_in_ring0, @function
+dune_syscall_in_ring0:
+    CALL_WITH_REGISTERS {dispatch}
+    // A new thread starts here, with rbx at its registers and rsp at its vector area.
     .globl dune_syscall_resume
     .hidden dune_syscall_resume
 dune_syscall_resume:
     RESTORE_VECTOR_STATE
     mov rsp, rbx
+    pop rcx
+    pop r11
     pop r15
     pop r14
     pop r13
@@ -86,11 +105,8 @@ dune_syscall_resume:
     pop rsi
     pop rdi
     pop rax
-    pop rcx
-    pop r11
     add qword ptr gs:[{SYSCALL_STACK}], {STACK_LEVEL}
-    pop rsp
-    jmp dune_syscall_return
+    iretq
     .size dune_syscall_in_ring0, . - dune_syscall_in_ring0
 
 // The registers of ring 3 that both ways below store. In: rdi: the context; gs:[SCRATCH]: ring 3's RDI.

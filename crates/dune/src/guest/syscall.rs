@@ -4,19 +4,20 @@ use core::arch::global_asm;
 
 use linux_raw_sys::errno::{EINVAL, EOPNOTSUPP};
 use linux_raw_sys::general::{
-    __NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_rt_sigreturn, __NR_vfork,
+    __NR_arch_prctl as ARCH_PRCTL, __NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fork, __NR_vfork,
 };
 
 use super::block::{self, SYSCALL_NUMBERS};
 use super::clone;
 use super::files;
 use super::memory_calls;
+use super::registers::{Registers, VectorArea};
 use super::request::{forward, kind};
+use super::signal;
 use super::stacks;
 use crate::Dune;
 use crate::cpu;
 use crate::engine::{SyscallRegisters, SysenterRegisters};
-use crate::report;
 use crate::user::context::offsets as user;
 
 global_asm!(
@@ -56,7 +57,11 @@ global_asm!(
     USER_RFLAGS = const user::RFLAGS,
     USER_RSP = const user::RSP,
     EXIT_SYSCALL = const user::EXIT_SYSCALL,
+    RING0_CODE = const super::descriptors::RING0_CODE,
+    RING0_DATA = const super::descriptors::RING0_DATA,
+    SIGNALS_PENDING = const block::SIGNALS_PENDING,
     dispatch = sym dispatch,
+    signal = sym signal_came,
 );
 
 unsafe extern "C" {
@@ -98,72 +103,43 @@ pub(crate) fn resume_address() -> u64 {
 /// The bits of [`block::ThreadBlock::handled_in_ring0`].
 pub(crate) fn handled_in_ring0() -> [u64; SYSCALL_NUMBERS / 64] {
     let mut bits = [0; SYSCALL_NUMBERS / 64];
-    let own = [__NR_arch_prctl, __NR_clone, __NR_clone3, __NR_exit, __NR_fork, __NR_vfork, __NR_rt_sigreturn];
-    for number in own.into_iter().chain(files::NUMBERS) {
+    let own = [ARCH_PRCTL, __NR_clone, __NR_clone3, EXIT, __NR_fork, __NR_vfork];
+    for number in own.into_iter().chain(files::NUMBERS).chain(signal::NUMBERS) {
         bits[number as usize / 64] |= 1 << (number % 64);
     }
     bits
 }
 
-/// A system call of ring 0's: all registers of the caller, as syscall.S pushes them.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(crate) struct SyscallFrame {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub r10: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    /// The number; on return the result.
-    pub rax: u64,
-    /// Where the caller goes on.
-    pub rip: u64,
-    pub rflags: u64,
-    pub rsp: u64,
-}
-
-const _: () = assert!(size_of::<SyscallFrame>() == 16 * 8);
-
-impl SyscallFrame {
-    /// The arguments in the order of the ABI.
-    pub(crate) fn arguments(&self) -> [u64; 6] {
-        [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9]
-    }
-}
-
-/// The caller's vector state, as XSAVE or FXSAVE left it.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct VectorArea([u8; 512]);
-
-/// Handles a call of [`handled_in_ring0`]; the result goes to the frame's RAX.
-extern "C" fn dispatch(frame: &mut SyscallFrame, vector_area: &VectorArea) {
-    let number = frame.rax as u32;
+/// Handles a call of [`handled_in_ring0`]; the result goes to RAX of the registers.
+extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
+    let number = registers.rax;
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
-    let arguments = frame.arguments();
-    let handled = memory_calls::handle(dune, number, &arguments)
-        .or_else(|| files::handle(crate::process(), number, &arguments));
-    if let Some(result) = handled {
-        frame.rax = result;
-        return;
+    if !signal::handle(number as u32, registers, area) {
+        registers.rax = result(dune, number as u32, registers, area);
     }
-    frame.rax = match number {
-        n if n == __NR_arch_prctl => arch_prctl(frame.rdi, frame.rsi),
-        n if n == __NR_rt_sigreturn => report::fatal(format_args!(
-            "rt_sigreturn in Dune mode at rip {:#x}: signal handlers run in host mode and must return there",
-            frame.rip
-        )),
-        n if n == __NR_exit => clone::exit(frame.rdi),
-        _ => clone::system_call(frame, vector_area),
-    };
+    if signal::is_pending() {
+        signal::at_syscall_end(registers, area, number);
+    }
+}
+
+/// The result of call `number`.
+fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) -> u64 {
+    let arguments = registers.arguments();
+    memory_calls::handle(dune, number, &arguments)
+        .or_else(|| files::handle(crate::process(), number, &arguments))
+        .unwrap_or_else(|| match number {
+            ARCH_PRCTL => arch_prctl(registers.rdi, registers.rsi),
+            EXIT => clone::exit(registers.rdi),
+            _ => clone::system_call(registers, area),
+        })
+}
+
+/// After a forwarded call during which a signal came.
+extern "C" fn signal_came(registers: &mut Registers, area: VectorArea) {
+    // SAFETY: ring 0; the request is this thread's, and nothing else has been asked since.
+    let number = unsafe { (*block::current()).request.number };
+    signal::at_syscall_end(registers, area, number);
 }
 
 pub(super) const fn error(errno: u32) -> u64 {
@@ -182,7 +158,7 @@ fn arch_prctl(code: u64, address: u64) -> u64 {
         ARCH_SET_FS if address >> 47 != 0 => error(linux_raw_sys::errno::EPERM),
         ARCH_SET_FS => {
             // Linux is told for those who leave Dune mode: children in host mode.
-            let result = forward(__NR_arch_prctl, &[code, address, 0, 0, 0, 0]);
+            let result = forward(ARCH_PRCTL, &[code, address, 0, 0, 0, 0]);
             // SAFETY: ring 0 in Dune mode; the program asks for this thread-local storage.
             unsafe { cpu::set_fs_base(address) };
             result

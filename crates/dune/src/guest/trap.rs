@@ -5,10 +5,13 @@ use core::arch::global_asm;
 use linux_raw_sys::general::SIGABRT;
 
 use super::block;
+use super::copy;
 use super::descriptors::{Gate, Idt};
 use super::fault;
 use super::frame::{self, TrapFrame};
 use super::handlers::{self, Handler, PROCESS_HANDLERS, TrapOutcome};
+use super::registers::VectorArea;
+use super::signal;
 use super::stacks;
 use super::vector::Vector;
 use crate::Dune;
@@ -120,13 +123,17 @@ pub(crate) fn gates() -> Idt {
 ///
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept. Where an
 /// unwinder looks for somebody who stops a panic, it ends here: `extern "C"` lets none out.
-extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
+extern "C" fn dispatch(frame: &mut TrapFrame, word: u64, area: VectorArea) {
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
-    match handlers::decode(word) {
-        Some(handler) => call(handler, dune, frame),
-        None => unhandled(dune, frame, "no handler is set for this vector"),
-    }
+    let why = match handlers::decode(word) {
+        Some(handler) => match call(handler, dune, frame) {
+            TrapOutcome::Resume => return,
+            TrapOutcome::Unhandled => "its handler returned Unhandled",
+        },
+        None => "no handler is set for this vector",
+    };
+    unhandled(dune, frame, area, why);
 }
 
 /// Calls `handler`, and reports where the trap came from should it panic.
@@ -134,7 +141,7 @@ extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
 /// A function of its own, so that the report is in the way of the unwinder that is stopped by [`dispatch`]: the guard
 /// costs nothing unless there is a panic, where `catch_unwind` would cost a third of the whole way.
 #[inline(never)]
-fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
+fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
     struct Panicked(*const TrapFrame);
 
     impl Drop for Panicked {
@@ -148,18 +155,23 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
     let panicked = Panicked(frame);
     let outcome = handler(dune, frame);
     core::mem::forget(panicked);
-    if outcome == TrapOutcome::Unhandled {
-        unhandled(dune, frame, "its handler returned Unhandled");
-    }
+    outcome
 }
 
-/// The last resort for a trap that nobody wants: a page fault may be about a mapping that the page tables lack, which
-/// they get; everything else ends the process.
+/// A trap that no handler of the program's wants. A page fault may be about a mapping that the page tables lack, which
+/// they get, or about an address that a system call was given; signals come as an interrupt; everything else is a
+/// signal itself, as on Linux, or ends the process.
 #[cold]
 #[inline(never)]
-fn unhandled(dune: Dune, frame: &TrapFrame, why: &str) {
-    if frame.vector() == Vector::PAGE_FAULT && fault::resolve(dune, frame) {
+fn unhandled(dune: Dune, frame: &mut TrapFrame, area: VectorArea, why: &str) {
+    if frame.vector() == Vector::SIGNAL {
+        signal::at_interrupt(frame, area);
         return;
     }
-    report::unhandled_trap(frame, why)
+    let handled = frame.vector() == Vector::PAGE_FAULT && fault::resolve(dune, frame)
+        || copy::recover(frame)
+        || signal::from_trap(frame, area);
+    if !handled {
+        report::unhandled_trap(frame, why);
+    }
 }

@@ -75,6 +75,10 @@ impl Vector {
     /// The first vector that the architecture leaves to software.
     pub const FIRST_FREE: u8 = 32;
 
+    /// The interrupt by which the host loop says that a signal waits. Reserved by the manuals, so that no program's
+    /// handler or device is in its way.
+    pub(crate) const SIGNAL: Vector = Vector(31);
+
     /// The vector `number`, where it is one: a number above 255 is `None`.
     pub const fn new(number: u16) -> Option<Vector> {
         if number < 256 { Some(Vector(number as u8)) } else { None }

@@ -7,7 +7,6 @@ use linux_raw_sys::general::__NR_gettid;
 use super::main_stack;
 use super::mapped::Mapped;
 use super::process::Process;
-use super::signal_frame;
 use super::switch::switch;
 use super::thread::{HostThread, ThreadMemory, thread_pointer};
 use crate::engine::Machine;
@@ -15,7 +14,7 @@ use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::Mapping;
-use crate::memory::{EditError, Flush, Memory, MemoryError, MemoryOptions, PageRange, PagingFeatures};
+use crate::memory::{Memory, MemoryOptions, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
 
 /// The thread that is in Dune mode or about to enter, 0 for none.
@@ -77,9 +76,6 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     if cpu::in_dune_mode() {
         return Err(EnterError::AlreadyInDuneMode);
     }
-    if let Some(signal) = signal_frame::handler_in_progress() {
-        return Err(EnterError::InSignalHandler { signal });
-    }
     let claim = Claim::take()?;
     let facts = doctor::check()?;
     let machine = KvmMachine::open()?;
@@ -96,7 +92,6 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         machine.add_window(&window)?;
     }
     let process = Leaked::new(Process::new(machine, memory, trap::gates(), config.threads));
-    unmap_guards(process.get(), &thread_memory)?;
     let mut thread = HostThread::new(process.get(), thread_memory)?;
     thread.continuation.rflags = FIRST_FLAGS;
     thread.continuation.fs_base = thread_pointer();
@@ -125,32 +120,5 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     Ok(unsafe { Dune::assume() })
 }
 
-/// RFLAGS of a thread that enters: IF and the bit that is always one.
-const FIRST_FLAGS: u64 = 1 << 9 | 1 << 1;
-
-/// Takes the guards of the trap stacks out of Dune mode's view.
-pub(super) fn unmap_guards(process: &'static Process, memory: &ThreadMemory) -> Result<(), EnterError> {
-    for guard in memory.guards() {
-        unmap_guard(&process.memory, guard).map_err(MemoryError::from)?;
-    }
-    Ok(())
-}
-
-/// Takes one guard out. While other threads edit, the mirror may be late with the stacks' own mapping.
-fn unmap_guard(memory: &Memory, guard: PageRange) -> Result<(), EditError> {
-    const TRIES: u32 = 8;
-    let unmap = || memory.page_tables().and_then(|mut tables| tables.unmap(guard));
-    let mut done = unmap();
-    for _ in 1..TRIES {
-        if !matches!(done, Err(EditError::Busy(_) | EditError::NotMapped { .. })) {
-            break;
-        }
-        memory.catch_up(|flush| match crate::current() {
-            Some(dune) => flush.now(dune),
-            None => flush.ignore(),
-        });
-        done = unmap();
-    }
-    // No CPU has used these translations yet.
-    done.map(Flush::ignore)
-}
+/// RFLAGS of a thread that enters: the bit that is always one. `switch` allows interrupts when it has entered.
+const FIRST_FLAGS: u64 = 1 << 1;

@@ -36,6 +36,11 @@ impl<T> Mapped<T> {
         pointer
     }
 
+    /// Where the value is.
+    pub(crate) fn as_ptr(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+
     /// Takes back what [`leak`](Mapped::leak) gave up.
     ///
     /// # Safety

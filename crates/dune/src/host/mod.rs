@@ -11,6 +11,6 @@ mod main_stack;
 pub(crate) mod mapped;
 pub(crate) mod process;
 mod run_loop;
-mod signal_frame;
+pub(crate) mod signal;
 mod switch;
 pub(crate) mod thread;

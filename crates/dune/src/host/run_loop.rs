@@ -1,12 +1,12 @@
 //! The host loop: runs the vCPU and serves what Dune mode asks for.
 //!
 //! It shares the thread with the program like a signal handler: no allocation, no libc, no thread-local storage, no
-//! locks that the program may hold, no unwinding. Linux's own signal handlers of the program run on its stack, when
-//! a signal interrupts the run.
+//! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, forward};
+use super::{birth, forward, signal};
 use crate::engine::{Exit, Machine, Vcpu};
+use crate::guest::Vector;
 use crate::guest::clone::Birth;
 use crate::guest::request::kind;
 use crate::memory::Window;
@@ -23,10 +23,14 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
         thread.refused = Some(Exit::Failed { what: error.operation, code: error.errno.raw() as u64 });
         return;
     }
+    signal::start(thread);
     loop {
         match thread.vcpu.run() {
             Exit::Request => serve(thread),
-            Exit::Interrupted => thread.block.counters.interrupted += 1,
+            Exit::Interrupted => {
+                thread.block.counters.interrupted += 1;
+                announce_signals(thread);
+            }
             Exit::InterruptWindow => {
                 thread.block.counters.interrupt_windows += 1;
                 inject(thread);
@@ -48,8 +52,13 @@ fn serve(thread: &mut HostThread) {
     if asked == kind::SYSCALL {
         thread.block.counters.forwarded_syscalls += 1;
         let number = thread.block.request.number;
-        let result = forward::system_call(number, &thread.block.request.arguments);
-        thread.block.request.result = result;
+        let block = &mut *thread.block;
+        let result = forward::system_call(number, &block.request.arguments, &block.signals.pending);
+        block.request.result = result;
+        if block.signals.is_pending() {
+            // Ring 0 looks for it before the program goes on.
+            thread.vcpu.withdraw_stop();
+        }
         if forward::makes_mappings(number) && thread.process.memory.mapping() == Mapping::Full {
             cover(thread, number, result);
         }
@@ -66,13 +75,18 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
     thread.block.request.result = match asked {
         kind::ENTERED => {
             thread.entered = true;
+            signal::adopt(thread);
             thread.block.counters.other_requests = 0;
             0
         }
         kind::INTERRUPT => {
-            thread.pending_interrupts[first as usize / 64 % 4] |= 1 << (first % 64);
-            inject(thread);
+            interrupt(thread, first as u8);
             0
+        }
+        kind::SYSCALL_FIRST => {
+            thread.block.counters.other_requests -= 1;
+            thread.block.counters.forwarded_syscalls += 1;
+            forward::system_call_first(thread.block.request.number, &thread.block.request.arguments)
         }
         kind::ADD_WINDOW => {
             // SAFETY: ring 0 passes the address of a window that it holds while it waits for the answer.
@@ -106,6 +120,20 @@ fn cover(thread: &HostThread, number: u64, address: u64) {
             "dune: system call {number} mapped memory at {address:#x} that Dune mode can not reach: {error}"
         ));
     }
+}
+
+/// Raises the interrupt that makes ring 0 look for signals, if there are some.
+fn announce_signals(thread: &mut HostThread) {
+    thread.vcpu.withdraw_stop();
+    if thread.block.signals.is_pending() {
+        interrupt(thread, Vector::SIGNAL.number());
+    }
+}
+
+/// Queues the external interrupt `vector`.
+fn interrupt(thread: &mut HostThread, vector: u8) {
+    thread.pending_interrupts[usize::from(vector) / 64] |= 1 << (vector % 64);
+    inject(thread);
 }
 
 /// Hands the lowest pending interrupt to the vCPU, or asks to be told when it can take one.

@@ -54,6 +54,7 @@ pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread)
         "2:",
         "mov qword ptr gs:[{KIND}], {ENTERED}",
         "hlt",
+        "sti",
         "xor eax, eax",
         "3:",
         "pop r15",

@@ -5,7 +5,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{__NR_getpid, __NR_mprotect, __NR_munmap, __NR_tgkill, PROT_NONE};
 
-use super::enter;
 use super::mapped::Mapped;
 use super::process::Process;
 use super::switch::Continuation;
@@ -16,11 +15,11 @@ use crate::engine::{CpuState, DescriptorTable, Exit, Machine, Xcr0};
 use crate::error::EnterError;
 use crate::guest::block::ThreadBlock;
 use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
+use crate::guest::registers::{Registers, VectorArea};
 use crate::guest::shootdown;
 use crate::guest::stacks::{self, Regions};
-use crate::guest::syscall::{self, SyscallFrame, VectorArea};
+use crate::guest::syscall;
 use crate::guest::{memory_calls, trap};
-use crate::memory::PageRange;
 use crate::memory::mirror::Mapping;
 use crate::{sys, user};
 
@@ -46,6 +45,11 @@ impl LoopStack {
 
     pub(super) fn top(&self) -> u64 {
         self.start + Self::SIZE
+    }
+
+    /// Whether code with `rsp` runs on it.
+    pub(super) fn is_used_at(&self, rsp: u64) -> bool {
+        rsp > self.start && rsp <= self.top()
     }
 }
 
@@ -88,6 +92,8 @@ pub(crate) struct HostThread {
     /// One bit per external interrupt that waits for the vCPU.
     pub(super) pending_interrupts: [u64; 4],
     pub(super) stack: LoopStack,
+    /// The signal mask to start with, if that is not the one of the new Linux thread.
+    pub(super) first_mask: Option<u64>,
     regions: Regions,
     /// [`counters::flush_generation`] when the last thread ended: its vCPU has seen all flushes until then.
     pub(super) flushed_at: u64,
@@ -111,11 +117,6 @@ impl ThreadMemory {
         let mut block = Mapped::new("a thread block", ThreadBlock::new(cpu::vector_state().area_size))?;
         set_up(&mut block, &regions);
         Ok(ThreadMemory { block, regions, stack: LoopStack::new()? })
-    }
-
-    /// The guards of the trap stacks.
-    pub(super) fn guards(&self) -> impl Iterator<Item = PageRange> + '_ {
-        self.regions.guards()
     }
 }
 
@@ -153,6 +154,7 @@ impl HostThread {
                 refused: None,
                 pending_interrupts: [0; 4],
                 stack,
+                first_mask: None,
                 regions,
                 flushed_at: 0,
                 user: AtomicU32::new(TAKEN),
@@ -251,15 +253,14 @@ impl Prepared {
 /// No memory, or no further vCPU: KVM has a limit (KVM_CAP_MAX_VCPUS).
 pub(crate) fn prepare(
     process: &'static Process,
-    first: &SyscallFrame,
-    vector_area: &VectorArea,
+    first: &Registers,
+    vector_area: VectorArea,
     fs_base: u64,
 ) -> Result<Prepared, EnterError> {
     let prepared = match HostThread::reuse(process) {
         Some(thread) => thread,
         None => {
             let memory = ThreadMemory::new()?;
-            enter::unmap_guards(process, &memory)?;
             let thread = HostThread::new(process, memory)?.leak();
             process.enlist(thread);
             thread
@@ -270,15 +271,14 @@ pub(crate) fn prepare(
     let block = &mut *thread.block;
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
-    let frame = block.syscall_stack - size_of::<SyscallFrame>() as u64;
+    let frame = block.syscall_stack - size_of::<Registers>() as u64;
     let area = (frame - area_size) & !63;
     block.syscall_stack -= stacks::LEVEL as u64;
     // SAFETY: both lie in the topmost level of the new thread's system-call stack, which nobody uses yet; the source
     // is as large, being made for the same CPU.
     unsafe {
-        (frame as *mut SyscallFrame).write(*first);
-        let from = core::ptr::from_ref(vector_area).cast::<u8>();
-        core::ptr::copy_nonoverlapping(from, area as *mut u8, area_size as usize);
+        (frame as *mut Registers).write(*first);
+        core::ptr::copy_nonoverlapping(vector_area.as_mut_ptr(), area as *mut u8, area_size as usize);
     }
     thread.continuation =
         Continuation { rip: syscall::resume_address(), rsp: area, rbx: frame, rflags: 1 << 1, fs_base };

@@ -14,10 +14,10 @@ use core::arch::{asm, global_asm};
 
 pub use context::{ReturnBy, UserContext, UserExit, UserRegisters};
 
-use crate::Dune;
 use crate::error::UserError;
 use crate::guest::block;
 use crate::guest::descriptors::{RING3_CODE, RING3_DATA};
+use crate::{Dune, Vector};
 use context::offsets as user;
 
 global_asm!(
@@ -111,6 +111,13 @@ unsafe fn enter_ring3(context: *mut UserContext) -> u32 {
     exit
 }
 
+/// Raises the interrupt of signals again, at ring 0.
+#[cold]
+fn take_signals() {
+    // SAFETY: the interrupt keeps all registers; signal handlers of the program's may run in it.
+    unsafe { asm!("int {}", const Vector::SIGNAL.number()) };
+}
+
 /// First address that ring 3 may not execute at: the end of the 47-bit task size.
 const TASK_SIZE: u64 = 1 << 47;
 
@@ -147,11 +154,20 @@ impl Dune {
         if context.registers.rip >= TASK_SIZE {
             return Err(UserError::NotCanonical { rip: context.registers.rip });
         }
-        // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, the bases are by their type or because
-        // the CPU stored them, and user.S forces the flags, so that none of its instructions faults; 3. what the
-        // code does to memory, the page tables granted it, and whoever granted it answers for that (`grant_user`).
-        let exit = unsafe { enter_ring3(context) };
-        Ok(if exit == user::EXIT_SYSCALL { UserExit::SystemCall } else { context.trap() })
+        loop {
+            // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, the bases are by their type or because
+            // the CPU stored them, and user.S forces the flags, so that none of its instructions faults; 3. what the
+            // code does to memory, the page tables granted it, and whoever granted it answers for that (`grant_user`).
+            let exit = unsafe { enter_ring3(context) };
+            if exit == user::EXIT_SYSCALL {
+                return Ok(UserExit::SystemCall);
+            }
+            match context.trap() {
+                // A signal for the thread: its handler runs at ring 0, on the stack of this function.
+                UserExit::Trap { vector: Vector::SIGNAL, .. } => take_signals(),
+                trap => return Ok(trap),
+            }
+        }
     }
 
     /// Chooses the instruction by which [`run_user`](Dune::run_user) enters ring 3 with `context`.

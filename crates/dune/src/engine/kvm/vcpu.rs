@@ -119,6 +119,16 @@ impl Vcpu for KvmVcpu {
         unsafe { (*self.control()).request_interrupt_window = wanted.into() };
     }
 
+    fn request_stop(&self) {
+        // SAFETY: as in `run`; the byte is KVM's to read and this thread's to write.
+        unsafe { (&raw mut (*self.control()).immediate_exit).write_volatile(1) };
+    }
+
+    fn withdraw_stop(&self) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.control()).immediate_exit).write_volatile(0) };
+    }
+
     fn registers(&self) -> Option<RegisterDump> {
         let mut regs = kvm_regs::default();
         let mut sregs = kvm_sregs::default();

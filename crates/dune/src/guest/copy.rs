@@ -1,0 +1,98 @@
+//! Copies between Dune and memory that the program has named, where a bad address is an answer and not a fault.
+
+use core::arch::global_asm;
+
+use super::frame::TrapFrame;
+use super::vector::Vector;
+
+global_asm!(
+    "    .section .text.dune_copy, \"ax\", @progbits",
+    "    .globl dune_copy",
+    "    .hidden dune_copy",
+    "    .type dune_copy, @function",
+    "dune_copy:",
+    "    mov rcx, rdx",
+    "    cld",
+    "    .globl dune_copy_access",
+    "    .hidden dune_copy_access",
+    "dune_copy_access:",
+    "    rep movsq",
+    "    .globl dune_copy_end",
+    "    .hidden dune_copy_end",
+    "dune_copy_end:",
+    "    mov rax, rcx",
+    "    ret",
+    "    .size dune_copy, . - dune_copy",
+    "    .text",
+);
+
+unsafe extern "C" {
+    /// Copies `words` words of eight bytes; how many are left when a word could not be accessed, 0 at the end.
+    /// ABI: System V, only RCX, RSI, RDI and RAX change.
+    fn dune_copy(to: u64, from: u64, words: u64) -> u64;
+    // Places in its code: only their addresses are used.
+    static dune_copy_access: u8;
+    static dune_copy_end: u8;
+}
+
+/// The program named memory that it has not, or not for this kind of access (EFAULT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadAddress;
+
+/// If the trap happened while copying: ends the copy there.
+pub(super) fn recover(frame: &mut TrapFrame) -> bool {
+    let vector = frame.vector();
+    let copying = frame.rip == &raw const dune_copy_access as u64;
+    if copying && (vector == Vector::PAGE_FAULT || vector == Vector::GENERAL_PROTECTION) {
+        frame.rip = &raw const dune_copy_end as u64;
+        return true;
+    }
+    false
+}
+
+/// Copies `value` to the program's memory at `address`.
+///
+/// # Safety
+///
+/// The program wants `value` there: no Rust object of this library's is overwritten. `T` has no padding.
+pub(super) unsafe fn to_program<T>(address: u64, value: &T) -> Result<(), BadAddress> {
+    // SAFETY: as the caller says; a value is that many bytes.
+    unsafe { bytes_to_program(address, core::ptr::from_ref(value) as u64, size_of::<T>() as u64) }
+}
+
+/// Copies `bytes` bytes, a multiple of eight, from `from` to the program's memory at `address`.
+///
+/// # Safety
+///
+/// As for [`to_program`]; `bytes` bytes at `from` can be read.
+pub(super) unsafe fn bytes_to_program(address: u64, from: u64, bytes: u64) -> Result<(), BadAddress> {
+    debug_assert!(bytes % 8 == 0);
+    // SAFETY: the caller's; a bad address ends the copy (`recover`).
+    if unsafe { dune_copy(address, from, bytes / 8) } == 0 { Ok(()) } else { Err(BadAddress) }
+}
+
+/// The value at `address` of the program's memory.
+///
+/// # Safety
+///
+/// Any bytes make a `T`.
+pub(super) unsafe fn from_program<T>(address: u64) -> Result<T, BadAddress> {
+    const { assert!(size_of::<T>() % 8 == 0) };
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: 1. `value` is written in full or not used; 2. the caller says that any bytes will do.
+    unsafe {
+        bytes_from_program(value.as_mut_ptr() as u64, address, size_of::<T>() as u64)?;
+        Ok(value.assume_init())
+    }
+}
+
+/// Copies `bytes` bytes, a multiple of eight, from the program's memory at `address` to `to`.
+///
+/// # Safety
+///
+/// `bytes` bytes at `to` are the caller's.
+pub(super) unsafe fn bytes_from_program(to: u64, address: u64, bytes: u64) -> Result<(), BadAddress> {
+    debug_assert!(bytes % 8 == 0);
+    // SAFETY: as above.
+    if unsafe { dune_copy(to, address, bytes / 8) } == 0 { Ok(()) } else { Err(BadAddress) }
+}

@@ -1,0 +1,103 @@
+//! What the program wants done with each signal: rt_sigaction(2).
+//!
+//! Linux knows a handler of ours in place of each of the program's (`host/signal.rs`). The table here has the
+//! program's; default and ignore are Linux's business alone.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::errno::{EFAULT, EINVAL};
+use linux_raw_sys::general::{
+    __NR_rt_sigaction, SA_EXPOSE_TAGBITS, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND,
+    SA_RESTART, SA_RESTORER, SA_SIGINFO, SIGKILL, SIGSTOP,
+};
+
+use super::queue::{Action, DEFAULT};
+use crate::guest::copy;
+use crate::guest::request::forward;
+use crate::guest::syscall::error;
+use crate::host::signal;
+
+/// `UAPI_SA_FLAGS`.
+const KNOWN_FLAGS: u64 = (SA_NOCLDSTOP
+    | SA_NOCLDWAIT
+    | SA_SIGINFO
+    | SA_ONSTACK
+    | SA_RESTART
+    | SA_NODEFER
+    | SA_RESETHAND
+    | SA_EXPOSE_TAGBITS
+    | SA_RESTORER) as u64;
+/// SIGKILL and SIGSTOP.
+const UNBLOCKABLE: u64 = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1);
+
+/// Signals are numbered from 1 to 64.
+pub(crate) const SIGNALS: u32 = 64;
+
+/// One action, in words that can be replaced while another thread reads them. Who changes an action while the signal
+/// comes gets a mixture of old and new flags at worst.
+#[derive(Debug)]
+struct Slot {
+    handler: AtomicU64,
+    flags: AtomicU64,
+    restorer: AtomicU64,
+    mask: AtomicU64,
+}
+
+static ACTIONS: [Slot; SIGNALS as usize] = [const {
+    Slot {
+        handler: AtomicU64::new(DEFAULT),
+        flags: AtomicU64::new(0),
+        restorer: AtomicU64::new(0),
+        mask: AtomicU64::new(0),
+    }
+}; SIGNALS as usize];
+
+/// The program's action for `signal`, 1 to 64.
+pub(crate) fn get(signal: u32) -> Action {
+    let slot = &ACTIONS[signal as usize - 1];
+    Action {
+        handler: slot.handler.load(Ordering::Acquire),
+        flags: slot.flags.load(Ordering::Relaxed),
+        restorer: slot.restorer.load(Ordering::Relaxed),
+        mask: slot.mask.load(Ordering::Relaxed),
+    }
+}
+
+/// Sets it.
+pub(crate) fn set(signal: u32, action: &Action) {
+    let slot = &ACTIONS[signal as usize - 1];
+    slot.flags.store(action.flags, Ordering::Relaxed);
+    slot.restorer.store(action.restorer, Ordering::Relaxed);
+    slot.mask.store(action.mask, Ordering::Relaxed);
+    slot.handler.store(action.handler, Ordering::Release);
+}
+
+/// rt_sigaction(2).
+pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
+    let [number, new, old, set_size, ..] = *arguments;
+    let signal = number as u32;
+    if set_size != 8 || signal == 0 || signal > SIGNALS {
+        return error(EINVAL);
+    }
+    let before = get(signal);
+    if new != 0 {
+        // SAFETY: any bytes make an action.
+        let Ok(mut action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
+        // As Linux keeps it (`do_sigaction`).
+        action.flags &= KNOWN_FLAGS;
+        action.mask &= !UNBLOCKABLE;
+        let told = signal::as_told_to_linux(&action);
+        // The table first: Linux may deliver the signal before this thread goes on.
+        set(signal, &action);
+        let result = forward(__NR_rt_sigaction, &[number, (&raw const told) as u64, 0, 8, 0, 0]);
+        if result != 0 {
+            set(signal, &before);
+            return result;
+        }
+    }
+    // SAFETY: the program wants the old action there.
+    if old != 0 && unsafe { copy::to_program(old, &before) }.is_err() {
+        return error(EFAULT);
+    }
+    0
+}

@@ -1,0 +1,77 @@
+//! Which signal an exception is, as Linux tells it (arch/x86/kernel/traps.c, arch/x86/mm/fault.c).
+
+use linux_raw_sys::general::{
+    BUS_ADRALN, FPE_FLTDIV, FPE_FLTINV, FPE_FLTOVF, FPE_FLTRES, FPE_FLTUND, FPE_INTDIV, ILL_ILLOPN,
+    SEGV_ACCERR, SEGV_CPERR, SEGV_MAPERR, SEGV_PKUERR, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP,
+    TRAP_BRKPT, TRAP_HWBKPT, TRAP_TRACE,
+};
+use x86_64::structures::idt::PageFaultErrorCode;
+
+use super::frame::{SignalInfo, TrapDetails};
+use super::{info_with_address, vector_state};
+use crate::cpu;
+use crate::guest::fault;
+use crate::guest::frame::TrapFrame;
+use crate::guest::registers::VectorArea;
+use crate::guest::vector::Vector;
+
+/// The signal for the trap, and what its context says about it.
+pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, TrapDetails) {
+    let vector = frame.vector();
+    let (signal, code, address) = match vector {
+        Vector::DIVIDE_ERROR => (SIGFPE, FPE_INTDIV, frame.rip),
+        // SAFETY: ring 0: this module describes traps that were taken there.
+        Vector::DEBUG => (SIGTRAP, debug_code(unsafe { cpu::take_dr6() }), frame.rip),
+        Vector::BREAKPOINT => (SIGTRAP, SI_KERNEL, 0),
+        Vector::INVALID_OPCODE => (SIGILL, ILL_ILLOPN, frame.rip),
+        Vector::SEGMENT_NOT_PRESENT | Vector::STACK_SEGMENT => (SIGBUS, SI_KERNEL, 0),
+        Vector::PAGE_FAULT => (SIGSEGV, page_fault_code(frame), frame.cr2),
+        Vector::X87_FLOATING_POINT => {
+            (SIGFPE, floating_point_code(vector_state::x87_exceptions(area)), frame.rip)
+        }
+        Vector::SIMD_FLOATING_POINT => {
+            (SIGFPE, floating_point_code(vector_state::sse_exceptions(area)), frame.rip)
+        }
+        Vector::ALIGNMENT_CHECK => (SIGBUS, BUS_ADRALN, 0),
+        Vector::CONTROL_PROTECTION => (SIGSEGV, SEGV_CPERR, 0),
+        _ => (SIGSEGV, SI_KERNEL, 0),
+    };
+    // A page fault of a program comes from ring 3, says Linux; some handlers look.
+    let user = if vector == Vector::PAGE_FAULT { PageFaultErrorCode::USER_MODE.bits() } else { 0 };
+    let details =
+        TrapDetails { error_code: frame.error_code | user, number: vector.number().into(), cr2: frame.cr2 };
+    (info_with_address(signal, code as i32, address), details)
+}
+
+/// Why a #DB came (`get_si_code`), from DR6 (Intel SDM vol. 3 §18.2.3).
+fn debug_code(dr6: u64) -> u32 {
+    const STEP: u64 = 1 << 14;
+    const BREAKPOINTS: u64 = 0xf;
+    match dr6 {
+        _ if dr6 & STEP != 0 => TRAP_TRACE,
+        _ if dr6 & BREAKPOINTS != 0 => TRAP_HWBKPT,
+        _ => TRAP_BRKPT,
+    }
+}
+
+fn page_fault_code(frame: &TrapFrame) -> u32 {
+    if frame.page_fault_error().contains(PageFaultErrorCode::PROTECTION_KEY) {
+        SEGV_PKUERR
+    } else if fault::is_mapped(frame.cr2) {
+        SEGV_ACCERR
+    } else {
+        SEGV_MAPERR
+    }
+}
+
+/// The first of the unmasked exceptions of x87 or SSE, in the order of `fpu__exception_code`.
+fn floating_point_code(exceptions: u16) -> u32 {
+    const CODES: [(u16, u32); 5] = [
+        (1, FPE_FLTINV),
+        (1 << 2, FPE_FLTDIV),
+        (1 << 3, FPE_FLTOVF),
+        (1 << 1 | 1 << 4, FPE_FLTUND),
+        (1 << 5, FPE_FLTRES),
+    ];
+    CODES.iter().find(|(bits, _)| exceptions & bits != 0).map_or(0, |&(_, code)| code)
+}

@@ -1,0 +1,272 @@
+//! Signals in Dune mode: handlers of the program's run at ring 0, on frames as Linux would have built them.
+//!
+//! Linux delivers a signal to a handler of ours in the host loop (`host/signal.rs`), which puts it into the thread's
+//! [`queue`](queue::Queue). Ring 0 takes it from there when the program's code is about to go on: at the end of a
+//! system call, or in an interrupt that the host loop raises. The thread's signal mask is Linux's all the time.
+//!
+//! Code with interrupts off is not disturbed: Dune's own, and trap handlers. Its signals wait.
+
+pub(crate) mod action;
+mod exception;
+pub(crate) mod frame;
+pub(crate) mod queue;
+pub(crate) mod stack;
+mod vector_state;
+
+use linux_raw_sys::general::{
+    __NR_rt_sigaction as RT_SIGACTION, __NR_rt_sigprocmask, __NR_rt_sigreturn as RT_SIGRETURN,
+    __NR_sigaltstack as SIGALTSTACK, SA_NODEFER, SA_ONSTACK, SIG_BLOCK, SIG_SETMASK, SIGSEGV, SS_DISABLE,
+};
+
+use super::block::{self, ThreadBlock};
+use super::copy::{self, BadAddress};
+use super::frame::TrapFrame;
+use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use super::request::{forward, hypercall, kind};
+use super::vector::Vector;
+use crate::report;
+use frame::{SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext};
+use queue::{Action, Taken};
+
+/// The calls that [`handle`] takes.
+pub(super) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
+
+/// What a forwarded system call returns that was not made, or not finished, since a signal came first: never seen by
+/// the program. Linux's own number for that, which never leaves Linux (ERESTARTSYS of include/linux/errno.h).
+pub(crate) const RESTART: u64 = (-512i64) as u64;
+
+/// Below the stack pointer the ABI lets functions keep data (System V ABI §3.2.2).
+const RED_ZONE: u64 = 128;
+
+/// Makes the call if it is one of this module's. The result is in `registers`.
+pub(super) fn handle(number: u32, registers: &mut Registers, area: VectorArea) -> bool {
+    match number {
+        RT_SIGACTION => registers.rax = action::system_call(&registers.arguments()),
+        SIGALTSTACK => {
+            // SAFETY: ring 0; the block is this thread's own.
+            let stack = unsafe { &mut (*block::current()).alternate_stack };
+            registers.rax = stack.system_call(registers.rdi, registers.rsi, registers.rsp);
+        }
+        RT_SIGRETURN => sigreturn(registers, area),
+        _ => return false,
+    }
+    true
+}
+
+/// Whether a signal waits for the calling thread.
+pub(super) fn is_pending() -> bool {
+    // SAFETY: ring 0; the block is this thread's own.
+    unsafe { (*block::current()).signals.is_pending() }
+}
+
+/// At the end of a system call: builds frames for what is pending, and sees to it that a call that was interrupted
+/// before it had an effect is made.
+pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number: u64) {
+    // The length of SYSCALL.
+    const SYSCALL_BYTES: u64 = 2;
+    let restart = registers.rax == RESTART;
+    if registers.rflags & INTERRUPT_FLAG == 0 {
+        // The program is not to be disturbed. The interrupt comes when it allows interrupts again.
+        if restart {
+            registers.rax = forward(number as u32, &registers.arguments());
+        }
+        // SAFETY: ring 0; the request takes a vector.
+        unsafe { hypercall(kind::INTERRUPT, Vector::SIGNAL.number().into(), 0) };
+        return;
+    }
+    if restart {
+        registers.rax = number;
+        registers.rip -= SYSCALL_BYTES;
+    }
+    deliver(registers, area);
+}
+
+/// In the interrupt [`Vector::SIGNAL`].
+pub(super) fn at_interrupt(frame: &mut TrapFrame, area: VectorArea) {
+    if frame.rflags & INTERRUPT_FLAG != 0 {
+        let mut registers = Registers::of_trap(frame);
+        deliver(&mut registers, area);
+        registers.store_to(frame);
+    }
+}
+
+/// Builds frames for all pending signals: the code of `registers` and `area` goes on when their handlers have returned.
+fn deliver(registers: &mut Registers, area: VectorArea) {
+    // SAFETY: ring 0; the block is this thread's own.
+    let queue = unsafe { &(*block::current()).signals };
+    let mut mask = None;
+    while let Some(taken) = queue.pop() {
+        mask = Some(taken.handler_mask);
+        push_frame(registers, area, &taken, TrapDetails::default());
+    }
+    if let Some(mask) = mask
+        && queue.end_throttling()
+    {
+        set_mask(SIG_SETMASK, mask);
+    }
+}
+
+/// Makes a trap that nobody wants a signal, if the program has a handler for that; false if it has to die.
+pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea) -> bool {
+    if frame.vector().number() >= Vector::FIRST_FREE {
+        // An interrupt that the program asked for, and then no handler: no such thing on Linux.
+        return false;
+    }
+    let (info, details) = exception::describe(frame, area);
+    let signal = info.signal as u32;
+    let action = action::get(signal);
+    // Code with interrupts off is Dune's or a trap handler's, where no signal handler may come.
+    if frame.rflags & INTERRUPT_FLAG == 0 || !action.has_handler() {
+        return false;
+    }
+    let own = 1u64 << (signal - 1);
+    let blocked = action.mask | if action.flags & u64::from(SA_NODEFER) == 0 { own } else { 0 };
+    let before = set_mask(SIG_BLOCK, blocked);
+    if before & own != 0 {
+        // As for Linux, a program that blocks the signal of its own fault can not go on.
+        return false;
+    }
+    if action.flags & u64::from(linux_raw_sys::general::SA_RESETHAND) != 0 {
+        reset(signal);
+    }
+    let mut registers = Registers::of_trap(frame);
+    let taken = Taken { info, action, mask: before, handler_mask: before | blocked };
+    push_frame(&mut registers, area, &taken, details);
+    registers.store_to(frame);
+    true
+}
+
+/// Sets the action of `signal` to the default, as SA_RESETHAND wants it.
+fn reset(signal: u32) {
+    let default = Action { handler: queue::DEFAULT, ..action::get(signal) };
+    action::set(signal, &default);
+    forward(RT_SIGACTION, &[signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);
+}
+
+/// rt_sigprocmask(2); the mask before.
+fn set_mask(how: u32, mask: u64) -> u64 {
+    let mut before = 0u64;
+    forward(__NR_rt_sigprocmask, &[how.into(), (&raw const mask) as u64, (&raw mut before) as u64, 8, 0, 0]);
+    before
+}
+
+/// Puts a frame for `taken` on the program's stack, or its alternate one, and points `registers` to the handler.
+fn push_frame(registers: &mut Registers, area: VectorArea, taken: &Taken, trap: TrapDetails) {
+    if write_frame(registers, area, taken, trap).is_err() {
+        // No room on the stack: Linux ends the program, too, whatever handler it has.
+        report::die(SIGSEGV);
+    }
+}
+
+fn write_frame(
+    registers: &mut Registers,
+    area: VectorArea,
+    taken: &Taken,
+    trap: TrapDetails,
+) -> Result<(), BadAddress> {
+    let Taken { info, action, mask, .. } = taken;
+    // SAFETY: ring 0; the block is this thread's own.
+    let block = unsafe { &mut *block::current() };
+    let alternate = if action.flags & u64::from(SA_ONSTACK) != 0 {
+        block.alternate_stack.top_for(registers.rsp)
+    } else {
+        None
+    };
+    let top = alternate.unwrap_or(registers.rsp.wrapping_sub(RED_ZONE));
+    let place = Place::below(top, block);
+    let address = place.frame;
+    if alternate.is_some() && block.alternate_stack.overflows(address) {
+        return Err(BadAddress);
+    }
+    let context = UserContext {
+        flags: vector_state::context_flags(block),
+        link: 0,
+        stack: block.alternate_stack.save(),
+        registers: SignalContext::new(registers, trap, *mask, place.vector_state),
+        mask: *mask,
+    };
+    place.write(&SignalFrame { return_address: action.restorer, context, info: *info }, area, block)?;
+    vector_state::initialise(area, block);
+    /// DF, which the ABI wants clear, TF and RF.
+    const CLEARED: u64 = 1 << 10 | 1 << 8 | 1 << 16;
+    registers.rip = action.handler;
+    registers.rsp = address;
+    registers.rdi = info.signal as u64;
+    registers.rsi = address + frame::INFO;
+    registers.rdx = address + frame::CONTEXT;
+    registers.rax = 0;
+    registers.rflags &= !CLEARED;
+    Ok(())
+}
+
+/// Where a frame and its vector state go on the program's stack.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    frame: u64,
+    vector_state: u64,
+}
+
+impl Place {
+    fn below(top: u64, block: &ThreadBlock) -> Place {
+        let vector_state = vector_state::place_below(top, block);
+        // As after a call: 16-byte aligned before the return address was pushed.
+        let frame = (vector_state.wrapping_sub(size_of::<SignalFrame>() as u64) & !15).wrapping_sub(8);
+        Place { frame, vector_state }
+    }
+
+    fn write(self, frame: &SignalFrame, area: VectorArea, block: &ThreadBlock) -> Result<(), BadAddress> {
+        vector_state::write(area, self.vector_state, block)?;
+        // SAFETY: the program's stack below what it uses.
+        unsafe { copy::to_program(self.frame, frame) }
+    }
+}
+
+/// Writes a frame below the stack pointer of `registers`, by which Linux starts them in host mode (rt_sigreturn(2)). The
+/// mask is left to the host loop. Where it is.
+pub(super) fn write_start(registers: &Registers, area: VectorArea) -> Result<u64, BadAddress> {
+    // SAFETY: ring 0; the block is this thread's own.
+    let block = unsafe { &*block::current() };
+    let place = Place::below(registers.rsp.wrapping_sub(RED_ZONE), block);
+    let context = UserContext {
+        flags: vector_state::context_flags(block),
+        link: 0,
+        stack: StackDescription { flags: SS_DISABLE as i32, ..StackDescription::default() },
+        registers: SignalContext::new(registers, TrapDetails::default(), 0, place.vector_state),
+        mask: 0,
+    };
+    let info = info_with_address(0, 0, 0);
+    place.write(&SignalFrame { return_address: 0, context, info }, area, block)?;
+    Ok(place.frame)
+}
+
+/// rt_sigreturn(2): the code goes on that the frame above the stack pointer describes. The handler has popped the
+/// return address.
+fn sigreturn(registers: &mut Registers, area: VectorArea) {
+    let frame = registers.rsp.wrapping_sub(8);
+    let bad = |what: &str, address: u64| -> ! {
+        report::message(format_args!("dune: rt_sigreturn with {what} {address:#x}"));
+        report::die(SIGSEGV)
+    };
+    // SAFETY: any bytes make a context.
+    let read = unsafe { copy::from_program::<UserContext>(frame.wrapping_add(frame::CONTEXT)) };
+    let Ok(context) = read else { bad("no readable signal frame at", frame) };
+    if context.registers.rip >= crate::memory::plan::TASK_SIZE {
+        bad("an instruction pointer beyond the address space,", context.registers.rip);
+    }
+    // SAFETY: ring 0; the block is this thread's own.
+    let block = unsafe { &mut *block::current() };
+    if vector_state::read(area, context.registers.vector_state, block).is_err() {
+        bad("no readable vector state at", context.registers.vector_state);
+    }
+    // As Linux does: the handler's stack pointer counts, and a stack that can not be set is no error.
+    let _ = block.alternate_stack.set(&context.stack, registers.rsp);
+    context.registers.load(registers);
+    set_mask(SIG_SETMASK, context.mask);
+}
+
+/// A [`SignalInfo`] with an address, as for faults.
+fn info_with_address(signal: u32, code: i32, address: u64) -> SignalInfo {
+    let mut fields = [0; 14];
+    fields[0] = address;
+    SignalInfo { signal: signal as i32, errno: 0, code, padding: 0, fields }
+}

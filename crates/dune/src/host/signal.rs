@@ -1,0 +1,199 @@
+//! Signals as Linux delivers them: to a handler of ours, in host mode.
+//!
+//! In place of each handler of the program's, Linux knows [`handler`]. On a thread in Dune mode it interrupts the host
+//! loop, whose registers and stack are of no interest to the program: it notes the signal in the thread's queue, and ring
+//! 0 builds the frame that the program is to see (`guest/signal`). On a thread in host mode it calls the program's
+//! handler.
+//!
+//! The mask that Linux keeps for the thread is the program's at any time: when `handler` returns, Linux loads it from
+//! the frame, where `handler` has put the one that is to be in force while the program's own handler runs.
+
+use core::arch::naked_asm;
+
+use linux_raw_sys::general::{
+    __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_getpid, __NR_gettid,
+    __NR_io_pgetevents as IO_PGETEVENTS, __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction,
+    __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack,
+    __NR_tgkill, SA_EXPOSE_TAGBITS, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND,
+    SA_RESTART, SA_RESTORER, SA_SIGINFO, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
+};
+
+use super::forward;
+use super::thread::HostThread;
+use crate::engine::Vcpu;
+use crate::guest::request::Request;
+use crate::guest::signal::action::{self, SIGNALS};
+use crate::guest::signal::frame::{SignalInfo, StackDescription, UserContext};
+use crate::guest::signal::queue::{Action, DEFAULT, Taken};
+use crate::guest::signal::stack::AlternateStack;
+use crate::{report, sys};
+
+/// Blocks every signal that can be; the mask before.
+pub(super) fn block_all() -> u64 {
+    exchange_mask(u64::MAX)
+}
+
+/// Sets the thread's signal mask.
+pub(super) fn set_mask(mask: u64) {
+    exchange_mask(mask);
+}
+
+fn exchange_mask(mask: u64) -> u64 {
+    let mut before = 0u64;
+    let (new, old) = ((&raw const mask) as u64, (&raw mut before) as u64);
+    // SAFETY: the call reads `mask` and writes `before`.
+    let _ = unsafe { sys::raw(__NR_rt_sigprocmask, [SIG_SETMASK.into(), new, old, 8, 0, 0]) };
+    before
+}
+
+/// Before the host loop of `thread` runs Dune mode for the first time.
+pub(super) fn start(thread: &mut HostThread) {
+    if let Some(mask) = thread.first_mask.take() {
+        set_mask(mask);
+    }
+}
+
+/// When `thread` has entered: takes over the process's handlers and the thread's alternate stack. Called on the loop
+/// stack, as Linux does not let go of a stack in use.
+pub(super) fn adopt(thread: &mut HostThread) {
+    let mut stack = StackDescription::default();
+    let none = StackDescription { flags: SS_DISABLE as i32, ..StackDescription::default() };
+    // SAFETY: the call reads `none` and writes `stack`.
+    let known = unsafe {
+        sys::call(__NR_sigaltstack, [(&raw const none) as u64, (&raw mut stack) as u64, 0, 0, 0, 0])
+    };
+    if known.is_ok() {
+        thread.block.alternate_stack = AlternateStack::adopt(&stack);
+    }
+    for signal in 1..=SIGNALS {
+        let mut action = Action::default();
+        // SAFETY: the call writes `action`.
+        let known =
+            unsafe { sys::call(__NR_rt_sigaction, [signal.into(), 0, (&raw mut action) as u64, 8, 0, 0]) };
+        if known.is_ok() && action.handler != handler as *const () as u64 {
+            action::set(signal, &action);
+            if action.has_handler() {
+                tell_linux(signal, &as_told_to_linux(&action));
+            }
+        }
+    }
+}
+
+/// What Linux is told in place of the program's `action`.
+pub(crate) fn as_told_to_linux(action: &Action) -> Action {
+    /// What concerns Linux: which events are signals, the stack in host mode, and what becomes of system calls.
+    const KEPT: u32 =
+        SA_NOCLDSTOP | SA_NOCLDWAIT | SA_ONSTACK | SA_RESTART | SA_RESETHAND | SA_EXPOSE_TAGBITS;
+    if !action.has_handler() {
+        return *action;
+    }
+    Action {
+        handler: handler as *const () as u64,
+        flags: action.flags & u64::from(KEPT) | u64::from(SA_SIGINFO | SA_RESTORER),
+        restorer: restorer as *const () as u64,
+        mask: u64::MAX,
+    }
+}
+
+fn tell_linux(signal: u32, action: &Action) {
+    let address = core::ptr::from_ref(action) as u64;
+    // SAFETY: the call reads the action, whose functions are made for this.
+    let _ = unsafe { sys::raw(__NR_rt_sigaction, [signal.into(), address, 0, 8, 0, 0]) };
+}
+
+/// Where [`handler`] returns to.
+#[unsafe(naked)]
+unsafe extern "C" fn restorer() {
+    // ABI: the stack pointer is at the rest of the kernel's frame.
+    naked_asm!("mov eax, {NUMBER}", "syscall", "ud2", NUMBER = const __NR_rt_sigreturn)
+}
+
+/// The handler that Linux knows. It runs with all signals blocked.
+extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext) {
+    let action = action::get(signal);
+    let own = if action.flags & u64::from(SA_NODEFER) == 0 { 1u64 << (signal - 1) } else { 0 };
+    if action.has_handler() && action.flags & u64::from(SA_RESETHAND) != 0 {
+        // Linux has done so already.
+        action::set(signal, &Action { handler: DEFAULT, ..action });
+    }
+    let added = action.mask | own;
+    let rsp = context.registers.rsp;
+    // SAFETY: threads on the list are never freed.
+    let in_dune_mode = crate::process().threads().find(|&thread| unsafe { (*thread).stack.is_used_at(rsp) });
+    match in_dune_mode {
+        _ if !action.has_handler() => without_handler(signal, &action),
+        None => call_in_host_mode(signal, info, context, &action, context.mask | added),
+        Some(_) if is_own_fault(signal, info) => report::fatal(format_args!(
+            "signal {signal} (code {}, address {:#x}) in the host loop at {:#x}",
+            info.code, info.fields[0], context.registers.rip
+        )),
+        Some(thread) => {
+            // SAFETY: the thread is this one, between two instructions of its host loop, and these fields are for
+            // signals: the queue, and the vCPU's flag.
+            let (block, vcpu) = unsafe { (&*(*thread).block.as_ptr(), &(*thread).vcpu) };
+            let handler_mask = mask_in_force(context, &block.request) | added;
+            let taken = Taken { info: *info, action, mask: context.mask, handler_mask };
+            let more_may_come = block.signals.push(&taken);
+            context.mask = if more_may_come { handler_mask } else { u64::MAX };
+            context.registers.rip = forward::after_signal(context.registers.rip);
+            vcpu.request_stop();
+        }
+    }
+}
+
+/// The mask that was in force when the signal came to a thread that had made `request`: of a call that waits with a mask
+/// of its own if it was interrupted, else the one that the frame has. (Linux knows, but has added all signals to it.)
+fn mask_in_force(context: &UserContext, request: &Request) -> u64 {
+    let [first, _, _, fourth, fifth, sixth] = request.arguments;
+    if !forward::was_interrupted(&context.registers) {
+        return context.mask;
+    }
+    let mask = match request.number as u32 {
+        RT_SIGSUSPEND => first,
+        PPOLL => fourth,
+        EPOLL_PWAIT | EPOLL_PWAIT2 => fifth,
+        // SAFETY: Linux has read this pointer to a pointer to a mask a moment ago.
+        PSELECT6 | IO_PGETEVENTS if sixth != 0 => unsafe { (sixth as *const u64).read_unaligned() },
+        _ => 0,
+    };
+    // SAFETY: Linux has read the mask there a moment ago.
+    if mask == 0 { context.mask } else { unsafe { (mask as *const u64).read_unaligned() } }
+}
+
+/// Whether the host loop itself has caused the signal, and would again.
+fn is_own_fault(signal: u32, info: &SignalInfo) -> bool {
+    /// A broken page that nobody has touched yet (`BUS_MCEERR_AO`).
+    const ACTION_OPTIONAL: i32 = 5;
+    match signal {
+        SIGSEGV | SIGILL | SIGFPE => info.code > 0,
+        SIGBUS => info.code > 0 && info.code != ACTION_OPTIONAL,
+        _ => false,
+    }
+}
+
+/// The program has taken its handler away while the signal was on its way.
+fn without_handler(signal: u32, action: &Action) {
+    tell_linux(signal, action);
+    if action.handler == DEFAULT {
+        // SAFETY: the calls touch no memory. Linux does the rest when the signal is not blocked any more.
+        unsafe {
+            let (process, thread) = (sys::raw(__NR_getpid, [0; 6]), sys::raw(__NR_gettid, [0; 6]));
+            let _ = sys::raw(__NR_tgkill, [process, thread, signal.into(), 0, 0, 0]);
+        }
+    }
+}
+
+/// Calls the program's handler as Linux would have.
+fn call_in_host_mode(
+    signal: u32,
+    info: &SignalInfo,
+    context: &mut UserContext,
+    action: &Action,
+    handler_mask: u64,
+) {
+    set_mask(handler_mask);
+    // SAFETY: the program has given this address for a function of this type.
+    let program: extern "C" fn(u32, &SignalInfo, &mut UserContext) =
+        unsafe { core::mem::transmute(action.handler as usize) };
+    program(signal, info, context);
+}
