@@ -18,6 +18,7 @@ pub mod counters;
 pub mod cpu;
 pub mod doctor;
 mod engine;
+mod errno;
 mod error;
 mod guest;
 mod host;

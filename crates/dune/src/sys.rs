@@ -13,6 +13,8 @@
 use core::arch::asm;
 use core::fmt;
 
+use crate::errno;
+
 /// A Linux error number as the kernel returns it, 1..=4095.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(u16);
@@ -37,7 +39,7 @@ impl fmt::Debug for Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.raw()), f)
+        write!(f, "{} (os error {})", errno::text(self.raw()), self.raw())
     }
 }
 
