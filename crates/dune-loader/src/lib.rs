@@ -1,0 +1,115 @@
+//! execve(2) in user space: puts another program into the calling process, which stays the process that it is.
+//!
+//! Linux's execve starts a program in host mode, always. For a program that is to run in Dune mode without having been
+//! written for it, this crate does what execve does, up to the jump, so that the caller can enter Dune mode in between:
+//!
+//! ```no_run
+//! use std::convert::Infallible;
+//!
+//! let program = dune_loader::load("ls".as_ref(), &["-l".into()])?;
+//! let never = program.start(|| Ok::<(), Infallible>(()));
+//! # Ok::<(), dune_loader::LoadError>(())
+//! ```
+//!
+//! | step of execve(2) | where |
+//! |---|---|
+//! | find the file, as execvp(3) does | `find.rs` |
+//! | follow `#!` lines | `script.rs` |
+//! | read and check the ELF headers | `elf.rs` |
+//! | map the program and its interpreter (the dynamic linker) | `map.rs` |
+//! | build the initial stack | `stack.rs` |
+//! | give the process the state of one that has just been started, jump | `raw/` |
+//!
+//! # What differs from execve(2)
+//!
+//! * The launcher stays mapped, below and beside the program.
+//! * `/proc/self/exe` names the program only where the process has CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in its user namespace, as
+//!   root has; else it goes on naming the launcher. (Linux wants the old file unmapped for that: `raw/executable.rs`.)
+//! * Set-user-ID, set-group-ID and file capabilities are not honoured, as for a program that is being traced.
+//! * A program must be readable, not only executable.
+//! * Where Linux lacks `PR_SET_MM_MAP` (CONFIG_CHECKPOINT_RESTORE), `/proc/self/cmdline`, `environ` and `auxv` show the
+//!   launcher's, and the program's heap follows the launcher's.
+
+#![deny(unsafe_code)]
+
+mod elf;
+mod error;
+mod find;
+mod map;
+mod raw;
+mod script;
+mod stack;
+mod start;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+pub use error::{FormatError, LoadError, StartError};
+
+use elf::Image;
+use map::{Mapped, Place};
+
+/// A program in the memory of this process, ready to be started. Dropping it takes it out again.
+#[derive(Debug)]
+pub struct Program {
+    /// What execve(2) was given: the file, also where that is a script.
+    file: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    image: Image,
+    /// The ELF program's file, for `/proc/self/exe`.
+    executable: Option<File>,
+    program: Mapped,
+    /// The interpreter and where it starts.
+    interpreter: Option<(Mapped, u64)>,
+}
+
+/// Finds `program` as execvp(3) does, and maps it. It will get `program` and `arguments` as its arguments, and the environment
+/// that this process was given.
+///
+/// # Errors
+///
+/// [`LoadError`]; nothing of the program is left in memory then.
+pub fn load(program: &OsStr, arguments: &[OsString]) -> Result<Program, LoadError> {
+    let found = find::find(program, std::env::var_os("PATH").as_deref())?;
+    let mut words = vec![program.to_owned()];
+    words.extend_from_slice(arguments);
+    let resolved = script::resolve(found, words)?;
+    let file_name = resolved.path;
+    let image = Image::read(&resolved.file, &file_name)?;
+    let mapped = map::map(&image, &resolved.file, &file_name, Place::Program)?;
+    let interpreter = match &image.interpreter {
+        None => None,
+        Some(path) => Some(load_interpreter(path, &file_name)?),
+    };
+    Ok(Program {
+        file: c_string(resolved.first.into_os_string())?,
+        arguments: resolved.words.into_iter().map(c_string).collect::<Result<_, _>>()?,
+        environment: raw::state::environment(),
+        image,
+        executable: Some(resolved.file),
+        program: mapped,
+        interpreter,
+    })
+}
+
+/// Maps the interpreter that `program` asks for.
+fn load_interpreter(path: &Path, program: &Path) -> Result<(Mapped, u64), LoadError> {
+    let file = find::open(path).map_err(|why| LoadError::Interpreter {
+        program: program.to_owned(),
+        interpreter: path.to_owned(),
+        why: Box::new(why),
+    })?;
+    let image = Image::read(&file, path)?;
+    let mapped = map::map(&image, &file, path, Place::Anywhere)?;
+    let entry = mapped.bias.wrapping_add(image.entry);
+    Ok((mapped, entry))
+}
+
+fn c_string(word: OsString) -> Result<CString, LoadError> {
+    CString::new(word.into_vec()).map_err(|error| LoadError::NulByte {
+        word: PathBuf::from(OsStr::from_bytes(&error.into_vec()).to_owned()),
+    })
+}
