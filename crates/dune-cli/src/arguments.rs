@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::ffi::OsString;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dune_bench::{Options, Row};
 
@@ -17,6 +19,7 @@ Examples:
   dune doctor                      can this computer run Dune mode, and if not, what would help?
   dune bench                       the paper's tables, Linux and Dune side by side
   dune bench --rows getpid,trap    only these rows
+  dune enter -- python3 script.py  run a program in Dune mode
   dune completions bash > ~/.local/share/bash-completion/completions/dune";
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -39,6 +42,21 @@ Examples:
 Nothing is printed until everything is measured. Where the time-stamp counter counts instructions (the emulated machine
 vtx), figures are instruction counts, and page_walk has none; elsewhere they are cycles.";
 
+const ENTER_EXAMPLES: &str = "\
+Examples:
+  dune enter -- ls -l
+  dune enter -- sh -c 'echo $$; cat /etc/hostname | wc -c'
+  dune enter --memory full -- sqlite3 test.db 'select count(*) from t'
+
+The program runs in ring 0, with its threads and fork children. What it executes by exec runs in host mode.
+It is trusted: Dune mode lets it do nothing that it could not ask of Linux, but nothing protects it from itself.
+/proc/self/exe names `dune`, and set-user-ID programs get no other user.
+
+Exit statuses: those of PROGRAM, or
+  3    this computer cannot run Dune mode
+  126  PROGRAM cannot be executed
+  127  PROGRAM is not found";
+
 /// Safe user-level access to privileged CPU features, on a stock Linux kernel.
 #[derive(Debug, Parser)]
 #[command(name = "dune", version, about, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUSES}"))]
@@ -56,6 +74,9 @@ pub(crate) enum Command {
     /// Measure the paper's tables: what operations cost on Linux, and in Dune mode.
     #[command(after_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUSES}"))]
     Bench(BenchOptions),
+    /// Run an unmodified program in Dune mode.
+    #[command(after_help = ENTER_EXAMPLES)]
+    Enter(EnterOptions),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -93,6 +114,30 @@ pub(crate) struct BenchOptions {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct EnterOptions {
+    /// What the page tables of Dune mode say: the mappings as they are, or everything present and writable.
+    #[arg(long, value_enum, default_value_t = MemoryMode::Precise)]
+    pub(crate) memory: MemoryMode,
+    /// The program, found as a shell does, and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM [ARGUMENT]…"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The library's two ways to keep page tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MemoryMode {
+    /// Invalid accesses are faults; calls that change mappings cost more.
+    Precise,
+    /// No upkeep: big pages over everything, and no protection.
+    Full,
+}
+
 /// Row names, which completions and errors then list.
 fn rows() -> impl TypedValueParser<Value = Row> {
     PossibleValuesParser::new(Row::ALL.map(Row::name)).try_map(|name| name.parse::<Row>())
@@ -121,6 +166,21 @@ mod tests {
         let error =
             Arguments::try_parse_from(["dune", "bench", "--rows", "getppid"]).unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
+    }
+
+    #[test]
+    fn options_after_the_program_are_the_programs() {
+        let enter = |words: &[&str]| match Arguments::try_parse_from(words).unwrap().command {
+            Command::Enter(options) => options,
+            other => panic!("{other:?}"),
+        };
+        let plain = enter(&["dune", "enter", "--memory", "full", "--", "ls", "--memory", "x"]);
+        assert_eq!(
+            (plain.memory, plain.command),
+            (MemoryMode::Full, vec!["ls".into(), "--memory".into(), "x".into()])
+        );
+        assert_eq!(enter(&["dune", "enter", "ls", "-l", "--", "x"]).command, ["ls", "-l", "--", "x"]);
+        assert!(Arguments::try_parse_from(["dune", "enter", "--"]).is_err());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use dune::EnterError;
 use dune_bench::BenchError;
+use dune_loader::{LoadError, StartError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +16,13 @@ pub(crate) enum Failure {
     NotReady,
     /// Dune mode could not be entered.
     #[error(transparent)]
-    Enter(#[from] dune::EnterError),
+    Enter(#[from] EnterError),
+    /// The program for Dune mode can not be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The program for Dune mode was not started.
+    #[error(transparent)]
+    Start(#[from] StartError<EnterError>),
     /// The first system call from Dune mode went wrong.
     #[error("a system call from Dune mode answered {seen} instead of {expected}; report this defect of Dune")]
     Answer { seen: u32, expected: u32 },
@@ -39,14 +47,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The exit status: 1 for a failure on the way, 3 for a computer that cannot run Dune mode. (2 is clap's, for a
-    /// command line that was not understood.)
+    /// The exit status: 1 for a failure on the way, 3 for a computer that cannot run Dune mode, 126 and 127 as in shells for a
+    /// program that cannot be executed. (2 is clap's, for a command line that was not understood.)
     pub(crate) fn status(&self) -> u8 {
         match self {
             Failure::NobodyReads => 0,
             Failure::NotReady
             | Failure::Enter(_)
+            | Failure::Start(StartError::Enter(_))
             | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
+            Failure::Load(error) => error.exit_status(),
+            Failure::Start(_) => 126,
             _ => 1,
         }
     }

@@ -1,4 +1,5 @@
-//! The `dune` command: can this computer run Dune mode (`dune doctor`), and what does it cost (`dune bench`)?
+//! The `dune` command: can this computer run Dune mode (`dune doctor`), what does it cost (`dune bench`), and programs in it
+//! (`dune enter`).
 //!
 //! Errors are one sentence on standard error, with the remedy. Exit statuses: see [`Failure::status`].
 
@@ -7,6 +8,7 @@
 mod arguments;
 mod bench;
 mod doctor;
+mod enter;
 mod failure;
 mod output;
 
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Enter(options) => enter::run(&options).map(|never| match never {}),
         Command::Completions { shell } => completions(shell),
         Command::TryDuneMode => doctor::trial::enter_and_call(),
     };
