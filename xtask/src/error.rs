@@ -37,7 +37,7 @@ pub enum Error {
     NotOnHost { option: &'static str },
 
     #[error("{name} is not what it should be: {what}; see `VARIANTS` in xtask/src/test/variants.rs")]
-    Variant { name: &'static str, what: String },
+    Variant { name: String, what: String },
 
     #[error("cargo built no program: see that the workspace has its binaries")]
     NoPrograms,

@@ -1,4 +1,5 @@
-//! The suite's example program `variant`, linked in the four ways an executable can be.
+//! The suite's example programs `variant`, which enters Dune mode, and `program`, which `dune enter` runs, linked in the four ways
+//! an executable can be.
 
 use crate::artifacts::{self, Artifact};
 use crate::error::{Error, Result};
@@ -24,57 +25,59 @@ struct Shape {
 }
 
 const VARIANTS: [Variant; 4] = [
+    Variant { name: "dynamic-pie", flags: "", shape: Shape { position_independent: true, dynamic: true } },
     Variant {
-        name: "variant-dynamic-pie",
-        flags: "",
-        shape: Shape { position_independent: true, dynamic: true },
-    },
-    Variant {
-        name: "variant-dynamic-nopie",
+        name: "dynamic-nopie",
         flags: "-C relocation-model=static -C link-arg=-no-pie",
         shape: Shape { position_independent: false, dynamic: true },
     },
     Variant {
-        name: "variant-static-pie",
+        name: "static-pie",
         flags: "-C target-feature=+crt-static",
         shape: Shape { position_independent: true, dynamic: false },
     },
     Variant {
-        name: "variant-static-nopie",
+        name: "static-nopie",
         flags: "-C target-feature=+crt-static -C relocation-model=static",
         shape: Shape { position_independent: false, dynamic: false },
     },
 ];
 
-/// Builds the variants; the ordinary build among `programs` is the first of them.
+const EXAMPLES: [&str; 2] = ["variant", "program"];
+
+/// Builds the variants, each named `EXAMPLE-VARIANT`; the ordinary builds among `programs` are the first.
 pub fn build(programs: &[Artifact]) -> Result<Vec<Artifact>> {
-    if !workspace::root().join("crates/dune-tests/examples/variant.rs").exists() {
-        println!(
-            "==> variants of an executable: not built: crates/dune-tests/examples/variant.rs does not exist"
-        );
-        return Ok(Vec::new());
+    let mut all = Vec::new();
+    for variant in &VARIANTS {
+        let built = if variant.flags.is_empty() { programs.to_vec() } else { build_examples(variant)? };
+        for example in EXAMPLES {
+            all.push(pick(variant, example, &built)?);
+        }
     }
-    VARIANTS.iter().map(|variant| build_one(variant, programs)).collect()
+    Ok(all)
 }
 
-fn build_one(variant: &Variant, programs: &[Artifact]) -> Result<Artifact> {
-    let is_variant = |artifact: &Artifact| artifact.example && artifact.name == "variant";
-    let built = if variant.flags.is_empty() {
-        programs.to_vec()
-    } else {
-        let mut command = artifacts::cargo();
-        command
-            .args(["build", "--release", "--package", "dune-tests", "--example", "variant"])
-            .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
-            .arg(workspace::root().join("target/variants").join(variant.name))
-            .env("RUSTFLAGS", variant.flags);
-        artifacts::build(&mut command)?
-    };
-    let wrong = |what: String| Error::Variant { name: variant.name, what };
-    let artifact =
-        built.into_iter().find(is_variant).ok_or_else(|| wrong("cargo built no such example".to_owned()))?;
+fn build_examples(variant: &Variant) -> Result<Vec<Artifact>> {
+    let mut command = artifacts::cargo();
+    command.args(["build", "--release", "--package", "dune-tests"]);
+    command.args(EXAMPLES.iter().flat_map(|example| ["--example", example]));
+    command
+        .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
+        .arg(workspace::root().join("target/variants").join(variant.name))
+        .env("RUSTFLAGS", variant.flags);
+    artifacts::build(&mut command)
+}
+
+/// `example` among the artifacts of `variant`, which has to be linked as it should.
+fn pick(variant: &Variant, example: &str, built: &[Artifact]) -> Result<Artifact> {
+    let name = format!("{example}-{}", variant.name);
+    let wrong = |what: String| Error::Variant { name: name.clone(), what };
+    let artifact = built
+        .iter()
+        .find(|artifact| artifact.example && artifact.name == example)
+        .ok_or_else(|| wrong("cargo built no such example".to_owned()))?;
     match shape(&artifact.path)? {
-        Some(shape) if shape == variant.shape => Ok(Artifact { name: variant.name.to_owned(), ..artifact }),
+        Some(shape) if shape == variant.shape => Ok(Artifact { name, ..artifact.clone() }),
         other => Err(wrong(format!("{} came out as {other:?}", artifact.path.display()))),
     }
 }

@@ -11,6 +11,7 @@ mod frames;
 mod interrupts;
 mod memory;
 mod mirror;
+mod programs;
 mod refusals;
 mod segments;
 mod signals;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Case> {
         signals::CASES,
         counters::CASES,
         examples::CASES,
+        programs::CASES,
     ]
     .concat()
 }
