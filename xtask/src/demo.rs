@@ -35,8 +35,10 @@ pub fn run(arguments: &DemoArguments) -> Result<u8> {
             artifacts: &artifacts,
             files: &[(SAMPLE.to_owned(), sample)],
             overlay: None,
+            disk: None,
             command: &script(Path::new(SAMPLE)),
             limit: arguments.timeout,
+            silence: None,
         },
         &mut std::io::stdout().lock(),
     )?;

@@ -39,6 +39,9 @@ pub enum Error {
     #[error("{name} is not what it should be: {what}; see `VARIANTS` in xtask/src/test/variants.rs")]
     Variant { name: String, what: String },
 
+    #[error("machine {machine} has no controller for a disk: use --machine svm")]
+    NoDisk { machine: &'static str },
+
     #[error("cargo built no program: see that the workspace has its binaries")]
     NoPrograms,
 
@@ -57,6 +60,9 @@ pub enum Error {
     #[error("nothing ran to an end within {} s: give --timeout more, or see what hung{}", limit.as_secs(), tail(console))]
     TimedOut { limit: Duration, console: String },
 
+    #[error("the machine said nothing for {} s: see what hung{}", limit.as_secs(), tail(console))]
+    Silent { limit: Duration, console: String },
+
     #[error("interrupted{}", tail(console))]
     Interrupted { console: String },
 
@@ -74,7 +80,7 @@ impl Error {
     /// The exit status that tells this error from a command's own, by the habit of timeout(1) and the shell.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::TimedOut { .. } => 124,
+            Self::TimedOut { .. } | Self::Silent { .. } => 124,
             Self::Interrupted { .. } => 130,
             _ => 125,
         }

@@ -42,6 +42,8 @@ pub struct Contents<'a> {
     pub files: &'a [(String, PathBuf)],
     /// A directory to lay over the root.
     pub overlay: Option<&'a Path>,
+    /// Whether the machine has a disk, which needs a module too.
+    pub disk: bool,
     /// The command to run.
     pub command: &'a [OsString],
 }
@@ -134,15 +136,21 @@ fn stripped(program: &Path, scratch: &Path) -> Result<Vec<u8>> {
     read(&small)
 }
 
-/// Adds KVM's modules, named in the order in which they are to be loaded.
+/// The module for the disks that svm has.
+const DISK_MODULE: &str = "virtio-blk";
+
+/// Adds KVM's modules, and the disk's if there is one, named in the order in which they are to be loaded.
 fn add_modules(root: &mut Root, contents: &Contents<'_>, busybox: &Path) -> Result<()> {
     let directory = &contents.kernel.modules;
     let builtin = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
     let dependencies = fs::read_to_string(directory.join("modules.dep")).unwrap_or_default();
     let files = module_files(directory)?;
     root.directory("/dune/modules");
-    let last = contents.machine.kvm_module();
-    for (number, name) in load_order(&dependencies, last).into_iter().enumerate() {
+    let mut names = load_order(&dependencies, contents.machine.kvm_module());
+    if contents.disk {
+        names.push(DISK_MODULE.to_owned());
+    }
+    for (number, name) in names.into_iter().enumerate() {
         match files.iter().find(|file| module_name(file).as_deref() == Some(&name)) {
             Some(file) => {
                 root.file(&format!("/dune/modules/{number}-{name}.ko"), false, module(file, busybox)?);

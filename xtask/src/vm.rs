@@ -23,8 +23,10 @@ pub fn run(arguments: &VmArguments) -> Result<u8> {
             artifacts: &artifacts::release_binaries()?,
             files: &[],
             overlay: arguments.overlay.as_deref(),
+            disk: None,
             command: &arguments.command,
             limit: arguments.timeout,
+            silence: None,
         },
         &mut std::io::stdout().lock(),
     )?;

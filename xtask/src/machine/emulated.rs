@@ -35,10 +35,14 @@ pub struct Run<'a> {
     pub files: &'a [(String, PathBuf)],
     /// A directory to lay over the root.
     pub overlay: Option<&'a Path>,
+    /// A disk image, /dev/vda inside; what is written there is forgotten. Only svm has a controller for it.
+    pub disk: Option<&'a Path>,
     /// The command.
     pub command: &'a [OsString],
     /// When to give up, counted from the start of the machine.
     pub limit: Duration,
+    /// When to give up, counted from the machine's last output.
+    pub silence: Option<Duration>,
 }
 
 /// How a run went.
@@ -63,6 +67,8 @@ pub struct Parts<'a> {
     pub initramfs: &'a Path,
     /// The kernel's command line.
     pub kernel_arguments: &'a str,
+    /// A disk image to read from.
+    pub disk: Option<&'a Path>,
     /// Processors.
     pub processors: u32,
     /// Memory in MiB.
@@ -108,6 +114,7 @@ pub fn run(run: &Run<'_>, out: &mut dyn Write) -> Result<Outcome> {
         kernel: &kernel.image,
         initramfs: &initramfs,
         kernel_arguments: &format!("{} rdinit=/dune/init{extra}", run.machine.kernel_arguments()),
+        disk: run.disk,
         processors: run.processors.unwrap_or(run.machine.default_processors()),
         memory: run.memory.unwrap_or(run.machine.default_memory()),
         console: &console,
@@ -129,6 +136,7 @@ fn pack(run: &Run<'_>, kernel: &Kernel, folder: &Path, initramfs: &Path) -> Resu
         artifacts: run.artifacts,
         files: run.files,
         overlay: run.overlay,
+        disk: run.disk.is_some(),
         command: run.command,
     };
     let root = image::root(&contents, folder)?;
@@ -161,11 +169,15 @@ fn watch(
     )));
     let mut boot = None;
     let mut bytes = Vec::new();
+    let mut heard = Instant::now();
     loop {
         // Looked at before reading: what was written before the emulator's end is read in any case.
         let gone = started.emulator.ended();
         bytes.clear();
         file.read_to_end(&mut bytes).map_err(Error::file("read", parts.console))?;
+        if !bytes.is_empty() {
+            heard = Instant::now();
+        }
         let output = console.feed(&bytes);
         if console.begun() && boot.is_none() {
             drop(step.take());
@@ -194,6 +206,9 @@ fn watch(
         }
         if start.elapsed() >= run.limit {
             return Err(Error::TimedOut { limit: run.limit, console: console.text() });
+        }
+        if let Some(limit) = run.silence.filter(|limit| heard.elapsed() >= *limit) {
+            return Err(Error::Silent { limit, console: console.text() });
         }
         std::thread::sleep(TICK);
     }

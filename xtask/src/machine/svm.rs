@@ -28,8 +28,15 @@ pub fn start(parts: &Parts<'_>) -> Result<Started> {
         .arg(parts.kernel)
         .arg("-initrd")
         .arg(parts.initramfs)
-        .args(["-append", parts.kernel_arguments])
-        .stdout(parts.log()?)
-        .stderr(parts.log()?);
+        .args(["-append", parts.kernel_arguments]);
+    if let Some(disk) = parts.disk {
+        // Commas separate options; two stand for one.
+        let file = disk.display().to_string().replace(',', ",,");
+        command
+            .arg("-drive")
+            .arg(format!("file={file},format=raw,if=none,id=disk,snapshot=on"))
+            .args(["-device", "virtio-blk-pci,drive=disk"]);
+    }
+    command.stdout(parts.log()?).stderr(parts.log()?);
     Ok(Started::new(Running::start(&mut command)?))
 }

@@ -29,6 +29,9 @@ pub fn start(parts: &Parts<'_>) -> Result<Started> {
     if parts.processors != 1 {
         return Err(Error::TooManyProcessors { machine: "vtx", asked: parts.processors });
     }
+    if parts.disk.is_some() {
+        return Err(Error::NoDisk { machine: "vtx" });
+    }
     let bochs = packages::bochs()?;
     let cd = make_cd(parts)?;
     let settings = write(parts, "bochsrc", &settings(parts, &cd, &bochs.tree))?;

@@ -35,8 +35,10 @@ pub fn run(arguments: &ResultsArguments) -> Result<u8> {
                 artifacts: &artifacts,
                 files: &[],
                 overlay: None,
+                disk: None,
                 command: &command(),
                 limit: arguments.timeout,
+                silence: None,
             },
             &mut output,
         )?;

@@ -71,8 +71,10 @@ impl Suite<'_> {
             artifacts: self.programs,
             files: &[],
             overlay: None,
+            disk: None,
             command: &self.command(),
             limit: self.limit,
+            silence: None,
         };
         let (tally, boot) = match machine::run(&run, &mut output) {
             Ok(outcome) => {
