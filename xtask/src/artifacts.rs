@@ -35,7 +35,9 @@ struct Target {
 /// Builds the programs and examples of the workspace, optimised, and tells where they are.
 pub fn release_binaries() -> Result<Vec<Artifact>> {
     let mut command = cargo();
-    command.args(["build", "--release", "--workspace", "--exclude", "xtask", "--bins", "--examples"]);
+    command.args(["build", "--release", "--workspace", "--bins", "--examples"]);
+    // dune-programs has a task of its own, `cargo xtask programs`.
+    command.args(["--exclude", "xtask", "--exclude", "dune-programs"]);
     build(&mut command)
 }
 
