@@ -44,6 +44,17 @@ pub enum Task {
         cargo xtask test --machine svm -- page_fault")]
     Test(TestArguments),
 
+    /// Run real programs natively and in Dune mode on svm, compare, and write docs/programs.md anew.
+    ///
+    /// Debian's packages of the programs are fetched on the first run. What lies between `<!-- notes -->` and
+    /// `<!-- /notes -->` in docs/programs.md is kept. With names of cases only those run; results and output of the
+    /// others stay as they are below target/programs.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask programs\n  \
+        cargo xtask programs --native-only\n  \
+        cargo xtask programs --verbose -- redis python-test_signal")]
+    Programs(ProgramsArguments),
+
     /// Measure the paper's tables on the emulated machines and write docs/results.md anew.
     ///
     /// What lies between `<!-- notes -->` and `<!-- /notes -->` there is kept.
@@ -76,6 +87,38 @@ pub struct TestArguments {
     /// Arguments of the integration suite: names of tests to run.
     #[arg(last = true, value_name = "TESTS")]
     pub filter: Vec<OsString>,
+}
+
+/// Arguments of `cargo xtask programs`.
+#[derive(Debug, Args)]
+pub struct ProgramsArguments {
+    /// Run the programs natively, on svm's Linux, and not in Dune mode.
+    #[arg(long, conflicts_with = "dune_only")]
+    pub native_only: bool,
+
+    /// Run the programs in Dune mode only, and compare with the last native results below target/programs.
+    #[arg(long)]
+    pub dune_only: bool,
+
+    /// Show what the programs print.
+    #[arg(long, short)]
+    pub verbose: bool,
+
+    /// Leave docs/programs.md as it is.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Take this `dune` in place of the workspace's, for example one built elsewhere.
+    #[arg(long, value_name = "FILE")]
+    pub dune: Option<PathBuf>,
+
+    /// Multiply the cases' time limits by this, for a slow computer.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub patience: u32,
+
+    /// Words of which a case's name must contain one.
+    #[arg(last = true, value_name = "CASES")]
+    pub filter: Vec<String>,
 }
 
 /// Arguments of `cargo xtask results`.

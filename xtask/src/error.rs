@@ -42,6 +42,12 @@ pub enum Error {
     #[error("machine {machine} has no controller for a disk: use --machine svm")]
     NoDisk { machine: &'static str },
 
+    #[error("no case of `cargo xtask programs` is named like {asked:?}: there are {names}")]
+    NoCase { asked: String, names: String },
+
+    #[error("the machine did not run all cases ({gone}): see xtask/src/programs/inside.sh{}", tail(output))]
+    Cases { gone: String, output: String },
+
     #[error("cargo built no program: see that the workspace has its binaries")]
     NoPrograms,
 
@@ -75,6 +81,12 @@ impl Error {
     pub fn file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::File { action, path, source }
+    }
+
+    /// The sentence without the console's last lines.
+    pub fn brief(&self) -> String {
+        let text = self.to_string();
+        text.split_once("; the last lines were:").map_or(text.clone(), |(sentence, _)| sentence.to_owned())
     }
 
     /// The exit status that tells this error from a command's own, by the habit of timeout(1) and the shell.

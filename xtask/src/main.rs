@@ -14,6 +14,7 @@ mod initramfs;
 mod machine;
 mod packages;
 mod process;
+mod programs;
 mod progress;
 mod quote;
 mod results;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     process::watch_for_interrupts();
     let outcome = match cli::Cli::parse().task {
         cli::Task::Demo(arguments) => demo::run(&arguments),
+        cli::Task::Programs(arguments) => programs::run(&arguments),
         cli::Task::Results(arguments) => results::run(&arguments),
         cli::Task::Test(arguments) => test::run(&arguments),
         cli::Task::Vm(arguments) => vm::run(&arguments),

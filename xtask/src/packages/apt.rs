@@ -1,6 +1,6 @@
 //! apt with a state of its own, so that it needs no root's rights and touches nothing of the system.
 
-use super::Set;
+use super::{Needs, Set};
 use crate::error::{Error, Result};
 use crate::process::{self, find_program, mortal_command};
 use crate::progress::Step;
@@ -80,9 +80,10 @@ impl Apt {
     fn resolve(&self, set: &Set) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for choice in set.packages {
+            let choice = self.with_python(choice);
             let known = choice.split('|').find_map(|name| Some((name, self.describe(name)?)));
             let Some((name, description)) = known else {
-                return Err(Error::NoPackage { wanted: (*choice).to_owned(), remedy: set.remedy.to_owned() });
+                return Err(Error::NoPackage { wanted: choice, remedy: set.remedy.to_owned() });
             };
             names.push(concrete_kernel(&description).unwrap_or_else(|| name.to_owned()));
         }
@@ -90,13 +91,26 @@ impl Apt {
         command.args(["-q", "--simulate", "--no-install-recommends", "install"]).args(&names);
         let output = process::run(&mut command)?;
         let plan = planned(&output);
-        let wanted =
-            |name: &str| names.iter().any(|other| other == name) || (set.libraries && is_library(name));
+        let needed = |name: &str| match set.needs {
+            Needs::Nothing => false,
+            Needs::Libraries => is_library(name),
+            Needs::Everything => true,
+        };
+        let wanted = |name: &str| names.iter().any(|other| other == name) || needed(name);
         Ok(plan
             .iter()
             .filter(|(name, _)| wanted(name))
             .map(|(name, version)| format!("{name}={version}"))
             .collect())
+    }
+
+    /// `choice` with `$python3` replaced by the package that `python3` stands for; as it was if there is none.
+    fn with_python(&self, choice: &str) -> String {
+        if !choice.contains(PYTHON) {
+            return choice.to_owned();
+        }
+        let description = self.describe("python3").unwrap_or_default();
+        concrete_python(&description).map_or_else(|| choice.to_owned(), |name| choice.replace(PYTHON, name))
     }
 
     /// What the package lists say of a package, if they know it.
@@ -192,6 +206,18 @@ fn concrete_kernel(description: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// What stands for the release's Python in a set.
+const PYTHON: &str = "$python3";
+
+/// The package that the description of `python3` depends on first, for example `python3.11`.
+fn concrete_python(description: &str) -> Option<&str> {
+    let depends = description.lines().find_map(|line| line.strip_prefix("Depends: "))?;
+    depends
+        .split([',', '|'])
+        .filter_map(|package| package.split_whitespace().next())
+        .find(|name| name.starts_with("python3."))
+}
+
 /// Names and versions in the output of `apt-get --simulate install`.
 fn planned(output: &str) -> Vec<(&str, &str)> {
     let plan = output.lines().filter_map(|line| {
@@ -226,6 +252,14 @@ mod tests {
         let kernel = "Package: linux-image-6.1.0-44-cloud-amd64\nDepends: kmod, linux-base (>= 4.3~), initramfs-tools\n";
         assert_eq!(concrete_kernel(kernel), None);
         assert_eq!(concrete_kernel("Package: busybox-static\n"), None);
+    }
+
+    #[test]
+    fn python3_names_its_version() {
+        let python = "Package: python3\nPre-Depends: python3-minimal (= 3.11.2-1+b1)\n\
+            Depends: python3.11 (>= 3.11.2-1~), libpython3-stdlib (= 3.11.2-1+b1)\n";
+        assert_eq!(concrete_python(python), Some("python3.11"));
+        assert_eq!(concrete_python("Package: python3\n"), None);
     }
 
     #[test]

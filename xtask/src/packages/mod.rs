@@ -10,54 +10,103 @@ use crate::workspace;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+/// The file of a tree that names the packages wanted and, after an empty line, those that were unpacked.
+const STAMP: &str = ".packages";
+
 /// A folder of unpacked packages.
 #[derive(Debug)]
 struct Set {
     name: &'static str,
-    /// The packages wanted; of several names for one thing, separated by `|`, the first that exists.
+    /// The packages wanted; of several names for one thing, separated by `|`, the first that exists. `$python3` stands
+    /// for the release's Python, for example `python3.11`.
     packages: &'static [&'static str],
-    /// Whether to fetch the shared libraries they need too.
-    libraries: bool,
+    /// What to fetch with them.
+    needs: Needs,
     /// What else would do, for a computer without apt.
     remedy: &'static str,
+}
+
+/// Which of the packages that a set's packages depend on are fetched too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// None.
+    Nothing,
+    /// The shared libraries, for a program that runs on this computer.
+    Libraries,
+    /// All, the C library included, for a root file system.
+    Everything,
 }
 
 const QEMU: Set = Set {
     name: "qemu",
     packages: &["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"],
-    libraries: true,
+    needs: Needs::Libraries,
     remedy: "install qemu-system-x86_64",
 };
 
 const BOCHS: Set = Set {
     name: "bochs",
     packages: &["bochs", "bochs-term", "bochsbios", "vgabios"],
-    libraries: true,
+    needs: Needs::Libraries,
     remedy: "install Bochs (bochs-bin or bochs, with its BIOS and the term display library)",
 };
 
 const XORRISO: Set =
-    Set { name: "xorriso", packages: &["xorriso"], libraries: true, remedy: "install xorriso" };
+    Set { name: "xorriso", packages: &["xorriso"], needs: Needs::Libraries, remedy: "install xorriso" };
 
 const ISOLINUX: Set = Set {
     name: "isolinux",
     packages: &["isolinux", "syslinux-common"],
-    libraries: false,
+    needs: Needs::Nothing,
     remedy: "install isolinux (isolinux.bin and ldlinux.c32)",
 };
 
 const BUSYBOX: Set = Set {
     name: "busybox",
     packages: &["busybox-static"],
-    libraries: false,
+    needs: Needs::Nothing,
     remedy: "install a static busybox",
 };
 
 const KERNEL: Set = Set {
     name: "kernel",
     packages: &["linux-image-6.12-cloud-amd64|linux-image-cloud-amd64"],
-    libraries: false,
+    needs: Needs::Nothing,
     remedy: "name a kernel with --kernel VMLINUZ --modules /lib/modules/VERSION",
+};
+
+const E2FSPROGS: Set = Set {
+    name: "e2fsprogs",
+    packages: &["e2fsprogs"],
+    needs: Needs::Libraries,
+    remedy: "install e2fsprogs, for mke2fs",
+};
+
+/// What `cargo xtask programs` runs.
+const PROGRAMS: Set = Set {
+    name: "programs",
+    packages: &[
+        "bash",
+        "busybox",
+        "coreutils",
+        "dash",
+        "gcc",
+        "grep",
+        "gzip",
+        "libc6-dev",
+        "lib$python3-testsuite",
+        "netbase",
+        "openssl",
+        "procps",
+        "python3",
+        "redis-server",
+        "redis-tools",
+        "sed",
+        "sqlite3",
+        "util-linux",
+    ],
+    needs: Needs::Everything,
+    remedy: "its programs are tested as Debian has them; run `cargo xtask programs` on Debian",
 };
 
 /// A program with the place of the tree it was unpacked in; no tree if it is installed.
@@ -133,6 +182,28 @@ pub fn xorriso() -> Result<Program> {
         Some(program) => Ok(program),
         None => Program::fetched(&XORRISO, "usr/bin/xorriso"),
     }
+}
+
+/// The maker of ext4 images.
+pub fn mke2fs() -> Result<Program> {
+    match Program::installed(&["mke2fs"]) {
+        Some(program) => Ok(program),
+        None => {
+            let tree = fetch(&E2FSPROGS)?;
+            let inside = ["sbin/mke2fs", "usr/sbin/mke2fs"].into_iter().find(|path| tree.join(path).exists());
+            Program::fetched(&E2FSPROGS, inside.ok_or_else(|| incomplete(&E2FSPROGS))?)
+        }
+    }
+}
+
+/// The programs that Dune mode is tried on, with all they need, as their packages hold them, and the names and
+/// versions of the packages.
+pub fn programs() -> Result<(PathBuf, String)> {
+    let tree = fetch(&PROGRAMS)?;
+    let stamp = tree.join(STAMP);
+    let text = fs::read_to_string(&stamp).map_err(Error::file("read", &stamp))?;
+    let packages = text.split_once("\n\n").map_or(text.as_str(), |(_, packages)| packages).to_owned();
+    Ok((tree, packages))
 }
 
 /// The boot loader for a CD: `isolinux.bin` and `ldlinux.c32`.
@@ -211,7 +282,7 @@ fn incomplete(set: &Set) -> Error {
 /// interrupted leaves a `.partial` folder from which the next one goes on.
 fn fetch(set: &Set) -> Result<PathBuf> {
     let machines = workspace::machines();
-    let (tree, stamp) = (machines.join(set.name), machines.join(set.name).join(".packages"));
+    let (tree, stamp) = (machines.join(set.name), machines.join(set.name).join(STAMP));
     let wanted = set.packages.join("\n");
     let done = || fs::read_to_string(&stamp).is_ok_and(|text| text.starts_with(&wanted));
     if done() {
@@ -249,7 +320,7 @@ fn fetch(set: &Set) -> Result<PathBuf> {
         step.percent(100.0 * number as f64 / files.len() as f64);
     }
     let contents = format!("{wanted}\n\n{}\n", packages.join("\n"));
-    fs::write(unpacked.join(".packages"), contents).map_err(Error::file("write", &unpacked))?;
+    fs::write(unpacked.join(STAMP), contents).map_err(Error::file("write", &unpacked))?;
     remove_folder(&tree)?;
     fs::rename(&unpacked, &tree).map_err(Error::file("rename", &unpacked))?;
     remove_folder(&partial)?;

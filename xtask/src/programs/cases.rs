@@ -1,0 +1,179 @@
+//! The table of cases: what is run, what proves success, how long it may take.
+
+use std::time::Duration;
+
+/// One program, or one use of it, to be run natively and in Dune mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// Its name, on the command line and in the page.
+    pub name: &'static str,
+    /// The script in `cases/` that runs it.
+    pub script: &'static str,
+    /// The script's argument.
+    pub argument: &'static str,
+    /// What runs, and what has to come out.
+    pub what: &'static str,
+    /// How long it may take natively on svm, in seconds: several times what it took.
+    pub native_limit: u32,
+    /// How long it may take in Dune mode on svm, in seconds.
+    pub dune_limit: u32,
+}
+
+impl Case {
+    /// The time limit in that mode, `patience` times what the table says.
+    pub fn limit(&self, mode: Mode, patience: u32) -> Duration {
+        let seconds = match mode {
+            Mode::Native => self.native_limit,
+            Mode::Dune => self.dune_limit,
+        };
+        Duration::from_secs(u64::from(seconds * patience))
+    }
+}
+
+/// How a case's programs are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As they are.
+    Native,
+    /// By `dune enter --`.
+    Dune,
+}
+
+impl Mode {
+    /// Its name in the machine.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Dune => "dune",
+        }
+    }
+}
+
+/// All cases, in the order of running.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "busybox",
+        script: "busybox.sh",
+        argument: "",
+        what: "applets of busybox, each prints what is known beforehand",
+        native_limit: 120,
+        dune_limit: 240,
+    },
+    Case {
+        name: "pipes",
+        script: "pipes.sh",
+        argument: "",
+        what: "a script of pipes, subshells, jobs and traps by busybox, dash and bash prints what is known beforehand",
+        native_limit: 60,
+        dune_limit: 120,
+    },
+    python("python-test_signal", "test_signal", 240, 400),
+    python("python-test_threading", "test_threading", 240, 400),
+    python("python-test_subprocess", "test_subprocess", 400, 600),
+    python("python-test_mmap", "test_mmap", 60, 120),
+    python("python-test_posix", "test_posix", 60, 120),
+    python("python-test_socket", "test_socket", 240, 400),
+    python("python-test_select", "test_select", 60, 120),
+    Case {
+        name: "sqlite",
+        script: "sqlite.sh",
+        argument: "",
+        what: "sqlite3 builds, queries, changes and vacuums a database of 100,000 rows; integrity_check says ok",
+        native_limit: 120,
+        dune_limit: 240,
+    },
+    Case {
+        name: "openssl-speed",
+        script: "openssl-speed.sh",
+        argument: "",
+        what: "openssl speed, one second per algorithm, ends with status 0",
+        native_limit: 60,
+        dune_limit: 120,
+    },
+    Case {
+        name: "openssl-tls",
+        script: "openssl-tls.sh",
+        argument: "",
+        what: "openssl s_client verifies the certificate of openssl s_server on loopback, TLS 1.2 and 1.3, and gets answers",
+        native_limit: 90,
+        dune_limit: 180,
+    },
+    Case {
+        name: "redis",
+        script: "redis.sh",
+        argument: "",
+        what: "redis-server under redis-benchmark, BGSAVE meanwhile; a second server loads the file with all its keys",
+        native_limit: 120,
+        dune_limit: 300,
+    },
+    Case {
+        name: "gcc",
+        script: "gcc.sh",
+        argument: "",
+        what: "gcc, and cpp, cc1, as and ld by themselves, build a C program with threads, fork and a caught SIGSEGV, which runs",
+        native_limit: 120,
+        dune_limit: 420,
+    },
+    Case {
+        name: "tokio",
+        script: "rust.sh",
+        argument: "tokio",
+        what: "crates/dune-programs: sockets, timers, blocking tasks, a signal and children on tokio's threads",
+        native_limit: 60,
+        dune_limit: 120,
+    },
+    Case {
+        name: "rayon",
+        script: "rust.sh",
+        argument: "rayon",
+        what: "crates/dune-programs: sort, search, joins, scopes, a panic and 20 pools on rayon's threads",
+        native_limit: 60,
+        dune_limit: 120,
+    },
+];
+
+/// A module of Python's own tests.
+const fn python(name: &'static str, module: &'static str, native_limit: u32, dune_limit: u32) -> Case {
+    let what = "the module of Python's own tests, run by `python3 -m test -v`: what passes natively passes";
+    Case { name, script: "python.sh", argument: module, what, native_limit, dune_limit }
+}
+
+/// The files that the machine gets below /dune/programs.
+pub const SCRIPTS: &[&str] = &[
+    "busybox.sh",
+    "gcc.sh",
+    "one.sh",
+    "openssl-speed.sh",
+    "openssl-tls.sh",
+    "pipes.sh",
+    "python.sh",
+    "redis.sh",
+    "rust.sh",
+    "sqlite.sh",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    #[test]
+    fn names_are_unique_and_scripts_exist() {
+        let names: BTreeSet<_> = CASES.iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), CASES.len());
+        assert!(CASES.iter().all(|case| SCRIPTS.contains(&case.script)));
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/programs/cases");
+        let files: BTreeSet<_> = std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|file| file.expect("a file").file_name().into_string().expect("a name"))
+            .collect();
+        assert_eq!(files, SCRIPTS.iter().map(|&name| name.to_owned()).collect());
+    }
+
+    #[test]
+    fn jobs_can_be_told_in_words_with_commas() {
+        let plain = |text: &str| !text.contains([',', ' ', '\'', '\n']);
+        assert!(CASES.iter().all(|case| plain(case.name) && plain(case.script) && plain(case.argument)));
+    }
+}

@@ -1,0 +1,61 @@
+# Runs one case's script, `$1`, with the argument `$2`, in a fresh /tmp. `$enter` is empty or `dune enter --`: scripts put
+# it before each program that is on trial, and tell the outcome in lines `@pass NAME`, `@fail NAME` and `@skip NAME`.
+
+busybox mount -t tmpfs -o mode=1777 tmpfs /tmp && cd /tmp || exit 94
+ulimit -c 0
+
+# What stands before a program that ends by itself: one that hangs costs its check, not the whole case.
+limited="timeout --signal KILL 60 $enter"
+
+# check NAME COMMAND...: passes if the command succeeds; what it printed is shown if not.
+check() {
+    check_name=$1
+    shift
+    if "$@" >/tmp/.check 2>&1; then
+        echo "@pass $check_name"
+    else
+        echo "$check_name: status $? of: $*"
+        cat /tmp/.check
+        printf '\n@fail %s\n' "$check_name"
+    fi
+}
+
+# same NAME EXPECTED COMMAND...: passes if the command succeeds and prints exactly this.
+same() {
+    check_name=$1 expected=$2
+    shift 2
+    got=$("$@" 2>&1)
+    check_status=$?
+    if [ "$got" = "$expected" ] && [ $check_status = 0 ]; then
+        echo "@pass $check_name"
+    else
+        printf '%s: status %s of: %s\n--- expected\n%s\n--- got\n%s\n' \
+            "$check_name" $check_status "$*" "$expected" "$got"
+        printf '\n@fail %s\n' "$check_name"
+    fi
+}
+
+# until_true SECONDS COMMAND...: tries the command until it succeeds, for that long.
+until_true() {
+    tries=$(($1 * 5))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || return 1
+        sleep 0.2
+    done
+}
+
+# A launcher that forgets to enter Dune mode would make every case pass.
+if [ -n "$enter" ]; then
+    $enter busybox ls -l /proc/self/fd >descriptors
+    if ! grep -q kvm-vcpu descriptors; then
+        cat descriptors
+        echo '@fail programs run in Dune mode'
+        exit 95
+    fi
+fi
+
+. "/dune/programs/$1"
+# The checks tell what failed; a script that ends early says so by its status.
+exit 0

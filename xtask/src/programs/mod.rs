@@ -1,0 +1,230 @@
+//! `cargo xtask programs`: real programs natively and in Dune mode on svm, compared, and `docs/programs.md`.
+
+mod cases;
+mod checks;
+mod compare;
+mod disk;
+mod report;
+mod store;
+mod transcript;
+
+use crate::artifacts::{self, Artifact};
+use crate::cli::ProgramsArguments;
+use crate::error::{Error, Result};
+use crate::machine::{self, Machine, Run};
+use crate::packages;
+use crate::process;
+use crate::workspace;
+use cases::{CASES, Case, Mode, SCRIPTS};
+use disk::Disk;
+use report::Conditions;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use store::Store;
+use transcript::{Ended, Transcript};
+
+/// Memory of the machine in MiB: files in /tmp are in it too.
+const MEMORY: u32 = 3072;
+
+/// What the machine needs besides its cases' time.
+const MARGIN: Duration = Duration::from_secs(90);
+
+/// Runs the task; gives 0 only if every case is as it should be.
+pub fn run(arguments: &ProgramsArguments) -> Result<u8> {
+    let chosen: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| {
+            arguments.filter.is_empty() || arguments.filter.iter().any(|word| case.name.contains(word))
+        })
+        .collect();
+    if chosen.is_empty() {
+        return Err(Error::NoCase { asked: arguments.filter.join(" "), names: names() });
+    }
+    let disk = disk::disk()?;
+    let mut artifacts = artifacts::release_binaries()?;
+    artifacts.extend(own_programs()?);
+    if let Some(dune) = &arguments.dune {
+        for artifact in artifacts.iter_mut().filter(|artifact| !artifact.example && artifact.name == "dune") {
+            artifact.path.clone_from(dune);
+        }
+    }
+    let modes: &[Mode] = match (arguments.native_only, arguments.dune_only) {
+        (true, _) => &[Mode::Native],
+        (_, true) => &[Mode::Dune],
+        _ => &[Mode::Native, Mode::Dune],
+    };
+    let mut store = Store::read();
+    for &mode in modes {
+        let session = Session { arguments, mode, artifacts: &artifacts, disk: &disk };
+        session.run(&chosen, &mut store)?;
+    }
+    let good = tell(&chosen, &store, modes);
+    if !arguments.dry_run {
+        write_page(&store, &disk)?;
+    }
+    Ok(u8::from(!good))
+}
+
+/// The names of all cases.
+fn names() -> String {
+    CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The programs of crates/dune-programs, linked dynamically and statically.
+fn own_programs() -> Result<Vec<Artifact>> {
+    let mut all = Vec::new();
+    for (kind, flags) in [("dynamic", ""), ("static", "-C target-feature=+crt-static")] {
+        let mut command = artifacts::cargo();
+        command
+            .args(["build", "--release", "--package", "dune-programs", "--bins"])
+            .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
+            .arg(workspace::root().join("target/programs").join(kind))
+            .env("RUSTFLAGS", flags);
+        let built = artifacts::build(&mut command)?;
+        all.extend(
+            built.into_iter().map(|program| Artifact { name: format!("{}-{kind}", program.name), ..program }),
+        );
+    }
+    Ok(all)
+}
+
+/// The running of cases in one mode.
+struct Session<'a> {
+    arguments: &'a ProgramsArguments,
+    mode: Mode,
+    artifacts: &'a [Artifact],
+    disk: &'a Disk,
+}
+
+impl Session<'_> {
+    /// Runs the cases, in as many machines as it takes: one that goes down is followed by another for the rest.
+    fn run(&self, cases: &[&Case], store: &mut Store) -> Result<()> {
+        let mut rest = cases;
+        while !rest.is_empty() {
+            let ended = self.boot(rest)?;
+            for case in &ended {
+                let log = store::keep_output(&case.name, self.mode, &case.output)?;
+                println!(
+                    "{}, {}: {} ({})",
+                    case.name,
+                    self.mode.name(),
+                    report::summary(&case.outcome),
+                    log.display()
+                );
+                store.put(&case.name, self.mode, case.outcome.clone());
+            }
+            store.write()?;
+            rest = &rest[ended.len()..];
+        }
+        Ok(())
+    }
+
+    /// Boots a machine for the cases; gives those that have ended, at least one.
+    fn boot(&self, cases: &[&Case]) -> Result<Vec<Ended>> {
+        let limits: BTreeMap<&str, Duration> =
+            cases.iter().map(|case| (case.name, case.limit(self.mode, self.arguments.patience))).collect();
+        let longest = limits.values().max().copied().unwrap_or_default();
+        let mut transcript = Transcript::new(self.arguments.verbose, limits.clone());
+        let run = machine::run(
+            &Run {
+                machine: Machine::Svm,
+                processors: None,
+                memory: Some(MEMORY),
+                kernel: None,
+                append: None,
+                artifacts: self.artifacts,
+                files: &files(),
+                overlay: None,
+                disk: Some(&self.disk.image),
+                command: &command(cases, self.mode, &limits),
+                limit: limits.values().sum::<Duration>() + MARGIN * 2,
+                silence: Some(longest + MARGIN),
+            },
+            &mut transcript,
+        );
+        let (gone, failure) = match run {
+            Ok(outcome) => {
+                if !outcome.complaints.trim().is_empty() {
+                    println!("meanwhile the machine's kernel complained:\n{}", outcome.complaints);
+                }
+                (format!("its script ended with status {}", outcome.status), None)
+            }
+            Err(error) if process::interrupted() => return Err(error),
+            Err(error) => (error.brief(), Some(error)),
+        };
+        let (ended, aside) = transcript.finish(&gone);
+        match failure {
+            Some(error) if ended.is_empty() => Err(error),
+            Some(error) => {
+                println!("{error}");
+                Ok(ended)
+            }
+            None if ended.len() < cases.len() => Err(Error::Cases { gone, output: aside }),
+            None => Ok(ended),
+        }
+    }
+}
+
+/// The scripts, by their paths inside.
+fn files() -> Vec<(String, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/programs");
+    let scripts = SCRIPTS.iter().map(|name| ((*name).to_owned(), folder.join("cases").join(name)));
+    scripts
+        .chain([("inside.sh".to_owned(), folder.join("inside.sh"))])
+        .map(|(name, path)| (format!("/dune/programs/{name}"), path))
+        .collect()
+}
+
+/// What the machine has to do.
+fn command(cases: &[&Case], mode: Mode, limits: &BTreeMap<&str, Duration>) -> Vec<OsString> {
+    let jobs = cases.iter().map(|case| {
+        let limit = limits[case.name].as_secs();
+        format!("{},{},{limit},{},{}", case.name, mode.name(), case.script, case.argument).into()
+    });
+    ["sh".into(), "/dune/programs/inside.sh".into()].into_iter().chain(jobs).collect()
+}
+
+/// Tells what is not as it should be; whether that is nothing.
+fn tell(chosen: &[&Case], store: &Store, modes: &[Mode]) -> bool {
+    let mut good = 0;
+    for case in chosen {
+        let Some(results) = store.cases.get(case.name) else { continue };
+        let mut results = results.clone();
+        if modes == [Mode::Native] {
+            results.dune = None;
+        }
+        let mut lines = report::details(&results);
+        if results.native.is_none() {
+            lines.push("there is no native run to compare with: leave --dune-only out once".to_owned());
+        }
+        for line in &lines {
+            println!("FAILED {}: {line}", case.name);
+        }
+        good += usize::from(lines.is_empty());
+    }
+    println!("programs: {good} of {} cases as they should be", chosen.len());
+    good == chosen.len()
+}
+
+/// Writes the page, if there is something to say of each case.
+fn write_page(store: &Store, disk: &Disk) -> Result<()> {
+    if !report::is_complete(store) {
+        println!("docs/programs.md is left as it is: run all cases once, without names, to write it");
+        return Ok(());
+    }
+    let path = workspace::root().join("docs/programs.md");
+    let kernel = packages::kernel()?.modules;
+    let conditions = Conditions {
+        date: process::run(Command::new("date").arg("--utc").arg("+%Y-%m-%d"))?.trim().to_owned(),
+        kernel: kernel.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        packages: disk.packages.clone(),
+    };
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, report::page(&old, store, &conditions)).map_err(Error::file("write", &path))?;
+    println!("docs/programs.md is written");
+    Ok(())
+}
