@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use store::Store;
-use transcript::{Ended, Transcript};
+use transcript::{End, Ended, Transcript};
 
 /// Memory of the machine in MiB: files in /tmp are in it too.
 const MEMORY: u32 = 3072;
@@ -105,7 +105,7 @@ impl Session<'_> {
     fn run(&self, cases: &[&Case], store: &mut Store) -> Result<()> {
         let mut rest = cases;
         while !rest.is_empty() {
-            let ended = self.boot(rest)?;
+            let (ended, error) = self.boot(rest)?;
             for case in &ended {
                 let log = store::keep_output(&case.name, self.mode, &case.output)?;
                 println!(
@@ -118,13 +118,16 @@ impl Session<'_> {
                 store.put(&case.name, self.mode, case.outcome.clone());
             }
             store.write()?;
+            if let Some(error) = error {
+                return Err(error);
+            }
             rest = &rest[ended.len()..];
         }
         Ok(())
     }
 
-    /// Boots a machine for the cases; gives those that have ended, at least one.
-    fn boot(&self, cases: &[&Case]) -> Result<Vec<Ended>> {
+    /// Boots a machine for the cases; gives those that have ended, at least one, or fewer with the reason to stop.
+    fn boot(&self, cases: &[&Case]) -> Result<(Vec<Ended>, Option<Error>)> {
         let limits: BTreeMap<&str, Duration> =
             cases.iter().map(|case| (case.name, case.limit(self.mode, self.arguments.patience))).collect();
         let longest = limits.values().max().copied().unwrap_or_default();
@@ -153,7 +156,12 @@ impl Session<'_> {
                 }
                 (format!("its script ended with status {}", outcome.status), None)
             }
-            Err(error) if process::interrupted() => return Err(error),
+            Err(error) if process::interrupted() => {
+                let (mut ended, _) = transcript.finish("");
+                // The one that was interrupted tells nothing.
+                ended.retain(|case| !matches!(case.outcome.end, End::MachineGone(_)));
+                return Ok((ended, Some(error)));
+            }
             Err(error) => (error.brief(), Some(error)),
         };
         let (ended, aside) = transcript.finish(&gone);
@@ -161,10 +169,10 @@ impl Session<'_> {
             Some(error) if ended.is_empty() => Err(error),
             Some(error) => {
                 println!("{error}");
-                Ok(ended)
+                Ok((ended, None))
             }
             None if ended.len() < cases.len() => Err(Error::Cases { gone, output: aside }),
-            None => Ok(ended),
+            None => Ok((ended, None)),
         }
     }
 }
