@@ -81,6 +81,8 @@ pub struct Counters {
     pub full_flushes: u64,
     /// Times that the other threads' CPUs were made to flush, in the process.
     pub shootdowns: u64,
+    /// Times that 2 MiB were populated ahead of a sequential first touch, in the process.
+    pub populated_ahead: u64,
     traps: [u64; 256],
 }
 
@@ -119,6 +121,7 @@ impl core::fmt::Debug for Counters {
             .field("context_flushes", &self.context_flushes)
             .field("full_flushes", &self.full_flushes)
             .field("shootdowns", &self.shootdowns)
+            .field("populated_ahead", &self.populated_ahead)
             .field("traps", &core::fmt::from_fn(traps))
             .finish()
     }
@@ -143,6 +146,7 @@ impl Dune {
             context_flushes: CONTEXT_FLUSHES.load(Ordering::Relaxed),
             full_flushes: FULL_FLUSHES.load(Ordering::Relaxed),
             shootdowns: crate::guest::shootdown::count(),
+            populated_ahead: self.memory().populated_ahead(),
             traps: counters.traps,
         }
     }

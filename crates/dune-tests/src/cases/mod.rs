@@ -1,5 +1,6 @@
 //! The cases by subject.
 
+mod around;
 mod attacks;
 mod children;
 mod counters;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
         faults::CASES,
         memory::CASES,
         mirror::CASES,
+        around::CASES,
         frames::CASES,
         tlb::CASES,
         user::CASES,

@@ -4,6 +4,9 @@
 //! Linux does. Such a fault is settled by asking Linux about the address and installing its answer; then the
 //! instruction is tried again. What Linux would not permit either is the program's own fault, and reported.
 //!
+//! A fault that fault-around has arranged (`around.rs`) is settled there, and is not the program's business: there is none while
+//! a handler is set.
+//!
 //! The program's handler for #PF comes first, since the entry stub calls it without knowing whose fault it is; that
 //! is what keeps a fault fast. A handler returns [`TrapOutcome::Unhandled`](super::TrapOutcome) for addresses that
 //! it knows nothing about, and the fault comes here. A *lean* handler cannot: a program with one takes all faults.
@@ -15,6 +18,7 @@ use linux_raw_sys::general::__NR_rt_sigprocmask;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Error;
 
+use super::around;
 use super::frame::TrapFrame;
 use super::grow;
 use crate::memory::mirror::{Mapping, Ownership};
@@ -42,8 +46,11 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     if memory.mapping() == Mapping::Full {
         return grow::to(dune, address);
     }
-    memory.catch_up(|flush| flush.now(dune));
     let error = frame.page_fault_error();
+    if memory.has_streams() && around::follow(memory, frame.cr2, error.contains(Error::CAUSED_BY_WRITE)) {
+        return true;
+    }
+    memory.catch_up(|flush| flush.now(dune));
     if frame.cr2 >= TASK_SIZE || error.intersects(Error::MALFORMED_TABLE | Error::PROTECTION_KEY) {
         return false;
     }

@@ -17,6 +17,7 @@ use linux_raw_sys::general::{
 };
 use x86_64::VirtAddr;
 
+use super::around;
 use super::block::SYSCALL_NUMBERS;
 use super::grow;
 use super::request::forward;
@@ -101,6 +102,9 @@ impl Mirror {
             self.ask_linux(result);
         } else {
             self.install(result, length, permissions(protection));
+            if self.memory.wants_streams() {
+                around::prepare(self.memory, (result, length), protection as u32, flags as u32);
+            }
         }
         result
     }
@@ -190,6 +194,7 @@ impl Mirror {
 
     fn reflect(self, start: u64, length: u64, permissions: PagePermissions) {
         if let Some(range) = pages(start, length) {
+            self.memory.cut_streams(range);
             self.discharge(self.memory.reflect(range, permissions));
         }
     }
@@ -205,6 +210,7 @@ impl Mirror {
     /// Asks Linux about a range and reflects what it says.
     fn synchronise(self, start: u64, length: u64) {
         let Some(range) = pages(start, length) else { return };
+        self.memory.cut_streams(range);
         if self.memory.synchronise(range, Ownership::TakeBack, |flush| self.discharge(flush)).is_err() {
             self.memory.miss(range);
         }

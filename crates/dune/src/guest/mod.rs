@@ -7,6 +7,7 @@
 //! | SYSCALL at ring 0 | `syscall.S` | the host loop, through a [`request`]; a few calls in `syscall.rs` |
 //! | SYSCALL or SYSENTER in ring 3 | `syscall.S` | [`user`](crate::user) |
 
+mod around;
 pub(crate) mod block;
 pub(crate) mod clone;
 mod copy;
@@ -34,6 +35,7 @@ pub use vector::Vector;
 
 use crate::Dune;
 use crate::error::HandlerError;
+use crate::memory::streams::Reason;
 use handlers::Entry;
 
 impl Dune {
@@ -54,7 +56,7 @@ impl Dune {
     /// # Ok::<(), dune::EnterError>(())
     /// ```
     pub fn set_handler(self, vector: Vector, handler: Handler) {
-        handlers::store(handlers::process_slot(vector), Entry::Full(handler));
+        self.store_in_process(vector, Entry::Full(handler));
     }
 
     /// As [`set_handler`](Dune::set_handler), for a vector that is known at run time only.
@@ -76,12 +78,12 @@ impl Dune {
     /// vector registers are live. Rust's compiler uses SSE freely, also to copy structures: write the handler in
     /// assembly, or look at what the compiler made of it. It must not panic.
     pub unsafe fn set_lean_handler(self, vector: Vector, handler: LeanHandler) {
-        handlers::store(handlers::process_slot(vector), Entry::Lean(handler));
+        self.store_in_process(vector, Entry::Lean(handler));
     }
 
     /// Takes the process's handler for `vector` away: the trap then ends the process with a report.
     pub fn clear_handler(self, vector: Vector) {
-        handlers::store(handlers::process_slot(vector), Entry::None);
+        self.store_in_process(vector, Entry::None);
     }
 
     /// Sets a handler for `vector` in the calling thread, which comes before the process's.
@@ -103,9 +105,22 @@ impl Dune {
         self.store_in_thread(vector, Entry::Lean(handler));
     }
 
+    fn store_in_process(self, vector: Vector, entry: Entry) {
+        handlers::store(handlers::process_slot(vector), entry);
+        if vector == Vector::PAGE_FAULT {
+            match entry {
+                Entry::None => self.memory().allow_arming(Reason::ProcessHandler),
+                Entry::Full(_) | Entry::Lean(_) => self.memory().forbid_arming(Reason::ProcessHandler),
+            }
+        }
+    }
+
     fn store_in_thread(self, vector: Vector, entry: Entry) {
         // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
         let slots = unsafe { &(*block::current()).handlers };
         handlers::store(&slots[usize::from(vector.number())], entry);
+        if vector == Vector::PAGE_FAULT {
+            self.memory().forbid_arming(Reason::ThreadHandler);
+        }
     }
 }

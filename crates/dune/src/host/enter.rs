@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general::__NR_gettid;
 
+use super::huge;
 use super::main_stack;
 use super::mapped::Mapped;
 use super::process::Process;
@@ -87,6 +88,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let mut options = MemoryOptions::new(facts.engine.physical_address_bits, features);
     options.arena_bytes = config.frame_arena;
     options.mapping = config.mapping;
+    options.fault_around = config.mapping == Mapping::Precise && huge::wanted(config.fault_around);
     let memory = Memory::build(&options)?;
     for window in memory.windows().iter() {
         machine.add_window(&window)?;

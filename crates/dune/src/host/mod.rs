@@ -7,6 +7,7 @@ mod birth;
 pub(crate) mod enter;
 mod forward;
 mod grow;
+mod huge;
 mod main_stack;
 pub(crate) mod mapped;
 pub(crate) mod process;

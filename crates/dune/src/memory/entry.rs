@@ -1,8 +1,9 @@
 //! One entry of a paging structure: 64 bits (Intel SDM Vol. 3A §4.5.4, AMD APM Vol. 2 §5.3.3).
 //!
-//! Dune uses two of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
-//! mirror of Linux's mappings leaves alone (bit 9), and a *lent* mark on entries that point to a table of
-//! another root (bit 10). Bit 11 is free. An entry that has an address but is not present is a page without
+//! Dune uses three of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
+//! mirror of Linux's mappings leaves alone (bit 9), a *lent* mark on entries that point to a table of another
+//! root (bit 10), and an *armed* mark on leaves that are as good as present, but whose first access is to be
+//! noticed (bit 11; `streams.rs`). Each edit of a leaf's rights takes the armed mark away. An entry that has an address but is not present is a page without
 //! permissions: it keeps its frame. An entry without an address is empty; an empty one with the owned mark is
 //! a *hole*: the program unmapped what the mirror had there.
 
@@ -31,6 +32,8 @@ const PERMISSIONS: u64 = Flags::PRESENT.bits()
 const OWNED: u64 = Flags::BIT_9.bits();
 /// Marks an entry whose table belongs to another root.
 const LENT: u64 = Flags::BIT_10.bits();
+/// Marks a leaf that is not present only so that its first access faults.
+const ARMED: u64 = Flags::BIT_11.bits();
 
 impl Entry {
     pub const EMPTY: Entry = Entry(0);
@@ -130,6 +133,21 @@ impl Entry {
         self.0 & Self::DIRTY != 0
     }
 
+    /// Whether the first access is to be noticed.
+    pub const fn is_armed(self) -> bool {
+        self.0 & ARMED != 0
+    }
+
+    /// This present leaf, its first access to be noticed.
+    pub const fn armed(self) -> Entry {
+        Entry(self.0 & !Self::PRESENT | ARMED)
+    }
+
+    /// The leaf as it is once the first access has been noticed, or as it is if nothing is to be noticed.
+    pub const fn disarmed(self) -> Entry {
+        if self.is_armed() { Entry(self.0 & !ARMED | Self::PRESENT) } else { self }
+    }
+
     /// The address of the table that a non-leaf points to.
     #[inline]
     pub const fn table_address(self) -> u64 {
@@ -141,11 +159,11 @@ impl Entry {
         self.0 & if level.0 == 1 { ADDRESS } else { HUGE_ADDRESS }
     }
 
-    /// The permissions of a leaf.
+    /// The permissions of a leaf, armed or not.
     pub const fn permissions(self) -> PagePermissions {
         use PagePermissions as P;
         let mut permissions = P::empty();
-        if self.is_present() {
+        if self.is_present() || self.is_armed() {
             permissions = permissions.union(P::READ);
             if self.0 & Flags::WRITABLE.bits() != 0 {
                 permissions = permissions.union(P::WRITE);
@@ -166,7 +184,7 @@ impl Entry {
     /// The same leaf with the permission bits `permissions`; accessed, dirty and program bits stay.
     #[inline]
     pub const fn with_permissions(self, permissions: u64) -> Entry {
-        Entry(self.0 & !PERMISSIONS | permissions)
+        Entry(self.0 & !(PERMISSIONS | ARMED) | permissions)
     }
 
     /// The bits `clear` cleared and `set` set.
@@ -332,6 +350,19 @@ mod tests {
                 assert!(third.is_dirty());
             }
         }
+    }
+
+    #[test]
+    fn an_armed_leaf_keeps_its_rights_until_an_edit() {
+        use PagePermissions as P;
+        let leaf = Entry::leaf(0x7000, Entry::permission_bits(P::READ_WRITE), PageSize::Size4KiB);
+        let armed = leaf.armed();
+        assert!(!armed.is_present() && armed.is_armed() && !armed.is_empty());
+        assert_eq!((armed.permissions(), armed.frame(Level(1))), (P::READ_WRITE, 0x7000));
+        assert_eq!(armed.disarmed(), leaf);
+        assert_eq!(leaf.disarmed(), leaf);
+        let read = Entry::permission_bits(P::READ);
+        assert_eq!(armed.with_permissions(read), leaf.with_permissions(read));
     }
 
     #[test]

@@ -346,7 +346,7 @@ impl Memory {
     }
 
     /// The root in use if it is not the process's own.
-    fn foreign_root(&self) -> Option<PhysAddr> {
+    pub(super) fn foreign_root(&self) -> Option<PhysAddr> {
         if self.sharers.load(Ordering::Relaxed) == 0 {
             return None;
         }

@@ -59,6 +59,7 @@ mod page;
 pub mod plan;
 mod reshape;
 mod space;
+pub(crate) mod streams;
 mod table;
 pub mod tlb;
 mod tree;
@@ -97,6 +98,7 @@ use mirror::{Missed, Ownership};
 use page::Level;
 use plan::Planner;
 use space::{CacheState, Pcids};
+use streams::Streams;
 use table::Edits;
 
 /// What a process's memory is built from.
@@ -111,6 +113,8 @@ pub struct MemoryOptions {
     pub arena_bytes: u64,
     /// What the page tables say about the process's memory.
     pub mapping: mirror::Mapping,
+    /// Whether a sequential first touch is served ahead.
+    pub fault_around: bool,
 }
 
 impl MemoryOptions {
@@ -121,6 +125,7 @@ impl MemoryOptions {
             features,
             arena_bytes: window::GIB,
             mapping: mirror::Mapping::Precise,
+            fault_around: false,
         }
     }
 }
@@ -165,6 +170,8 @@ pub struct Memory {
     missed: Missed,
     /// Where brk(2) was last seen to be.
     program_break: AtomicU64,
+    /// Where a sequential first touch is waited for.
+    streams: Streams,
 }
 
 impl Memory {
@@ -195,6 +202,7 @@ impl Memory {
             mapping: options.mapping,
             missed: Missed::new(),
             program_break: AtomicU64::new(0),
+            streams: Streams::new(options.fault_around),
         };
         if options.mapping == mirror::Mapping::Precise {
             memory.mirror_everything()?;
@@ -350,6 +358,8 @@ impl Memory {
 
     /// Makes an address space that is now as the process's own is.
     pub fn new_space(&self, kind: SpaceKind) -> Result<AddressSpace<'_>, SpaceError> {
+        // Copies of armed entries would be found by nobody.
+        self.forbid_arming(streams::Reason::AddressSpaces);
         AddressSpace::new(self, kind)
     }
 

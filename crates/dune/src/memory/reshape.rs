@@ -92,7 +92,7 @@ impl<'m> PageTables<'m> {
         let mut old = table.get(index);
         loop {
             let below = level.below();
-            let first = old.shrunk(level);
+            let first = old.disarmed().shrunk(level);
             for index in 0..512 {
                 let hole = old.is_empty();
                 child.set(index, if hole { Entry::hole(below) } else { first.step(below, index) });
@@ -114,10 +114,10 @@ impl<'m> PageTables<'m> {
 fn merged(table: &Table, level: Level, start: u64) -> Result<Entry, (u64, MergeObstacle)> {
     const MARKS: u64 = Entry::ACCESSED | Entry::DIRTY | Entry::OWNED;
     let below = level.below();
-    let first = table.get(0);
+    let first = table.get(0).disarmed();
     let mut marks = 0;
     for index in 0..512 {
-        let entry = table.get(index);
+        let entry = table.get(index).disarmed();
         let at = start + index as u64 * below.span();
         if entry.is_empty() {
             return Err((at, MergeObstacle::Missing));

@@ -373,7 +373,7 @@ pub(super) fn leaf_table(
 
 /// The table at the guest-physical `address`; walks look the arena's `offset` up once.
 #[inline]
-fn table_at(frames: &FrameAllocator, offset: u64, address: u64) -> &Table {
+pub(super) fn table_at(frames: &FrameAllocator, offset: u64, address: u64) -> &Table {
     let memory = address.wrapping_sub(offset);
     debug_assert!(frames.range().contains(VirtAddr::new_truncate(memory)));
     // SAFETY: 1. the address comes from the root or an entry, so it is a frame that this library allocated
