@@ -82,11 +82,17 @@ pub fn run(options: &Options) -> Result<Table, BenchError> {
         table.rows.push(Measurement::new(row, row.measure_linux(&session)?));
     }
     if !options.linux_only {
+        for measurement in &mut table.rows {
+            let dune = measurement.row().measure_from_host(&session)?;
+            measurement.set_dune(dune);
+        }
         let ring0 = ring0::Ring0::enter()?;
         session.clock = session.clock.recalibrated();
         for measurement in &mut table.rows {
             let dune = measurement.row().measure_dune(&session, ring0)?;
-            measurement.set_dune(dune);
+            if dune.is_some() {
+                measurement.set_dune(dune);
+            }
         }
     }
     Ok(table)

@@ -61,12 +61,17 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Private memory that no huge page will back.
     pub(crate) fn private(pages: usize) -> Result<Mapping, Refused> {
+        Mapping::new(pages, libc::MAP_PRIVATE).inspect(Mapping::refuse_huge_pages)
+    }
+
+    /// Private memory that Linux may back by huge pages.
+    pub(crate) fn plain(pages: usize) -> Result<Mapping, Refused> {
         Mapping::new(pages, libc::MAP_PRIVATE)
     }
 
     /// Memory that a child of a fork shares.
     pub(crate) fn shared(pages: usize) -> Result<Mapping, Refused> {
-        Mapping::new(pages, libc::MAP_SHARED)
+        Mapping::new(pages, libc::MAP_SHARED).inspect(Mapping::refuse_huge_pages)
     }
 
     fn new(pages: usize, flags: libc::c_int) -> Result<Mapping, Refused> {
@@ -79,10 +84,12 @@ impl Mapping {
             return Err(Refused::last("mmap"));
         }
         let Some(start) = NonNull::new(start.cast()) else { return Err(Refused::last("mmap")) };
-        let mapping = Mapping { start, pages };
+        Ok(Mapping { start, pages })
+    }
+
+    fn refuse_huge_pages(&self) {
         // SAFETY: advice about a mapping of ours. A kernel without huge pages answers EINVAL, and needs none.
-        unsafe { libc::madvise(mapping.start().cast(), pages * PAGE, libc::MADV_NOHUGEPAGE) };
-        Ok(mapping)
+        unsafe { libc::madvise(self.start().cast(), self.pages * PAGE, libc::MADV_NOHUGEPAGE) };
     }
 
     /// Its first byte.
@@ -198,18 +205,27 @@ fn with_sigsegv<T>(
     handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void),
     body: impl FnOnce() -> T,
 ) -> Result<T, Refused> {
+    with_handler(libc::SIGSEGV, handler, body)
+}
+
+/// Runs `body` with `handler` for `signal`, and puts the old disposition back.
+fn with_handler<T>(
+    signal: libc::c_int,
+    handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void),
+    body: impl FnOnce() -> T,
+) -> Result<T, Refused> {
     let _guard = DISPOSITIONS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut action: libc::sigaction = zeroed_action();
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
     let mut before = zeroed_action();
     // SAFETY: a handler with the signature that SA_SIGINFO promises.
-    if unsafe { libc::sigaction(libc::SIGSEGV, &action, &mut before) } != 0 {
+    if unsafe { libc::sigaction(signal, &action, &mut before) } != 0 {
         return Err(Refused::last("sigaction"));
     }
     let result = body();
     // SAFETY: the disposition that was there.
-    unsafe { libc::sigaction(libc::SIGSEGV, &before, ptr::null_mut()) };
+    unsafe { libc::sigaction(signal, &before, ptr::null_mut()) };
     Ok(result)
 }
 
@@ -245,6 +261,75 @@ pub(crate) fn with_fault_handler<S: ServesFaults, T>(body: impl FnOnce() -> T) -
         }
     }
     with_sigsegv(handler::<S>, body)
+}
+
+/// Signals that [`with_counting_handler`]'s handler has taken.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+
+/// How many signals have been handled.
+pub(crate) fn signals_handled() -> u64 {
+    HANDLED.load(Ordering::Relaxed)
+}
+
+/// Runs `body` with a handler for SIGUSR1 that counts.
+pub(crate) fn with_counting_handler<T>(body: impl FnOnce() -> T) -> Result<T, Refused> {
+    extern "C" fn handler(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+    }
+    with_handler(libc::SIGUSR1, handler, body)
+}
+
+/// The calling thread's id.
+pub(crate) fn gettid() -> i64 {
+    // SAFETY: gettid touches no memory.
+    unsafe { libc::syscall(libc::SYS_gettid) }
+}
+
+/// Sends SIGUSR1 to `thread` of `process`. If it is the caller, the signal is taken before this returns.
+pub(crate) fn send_signal(process: u64, thread: i64) {
+    // SAFETY: tgkill touches no memory.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+}
+
+/// Makes a child that ends at once, and waits for that.
+pub(crate) fn fork_and_wait() -> Result<(), Refused> {
+    // SAFETY: the child makes one system call.
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => return Err(Refused::last("fork")),
+        // SAFETY: ends the child.
+        0 => unsafe { libc::_exit(0) },
+        _ => (),
+    }
+    let mut status = -1;
+    wait(child, &mut status)?;
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(Refused { call: "fork", error: io::Error::other(format!("wait status {status:#x}")) })
+    }
+}
+
+/// What `body` returns in a child of a fork, zeros if the child dies. For a process with one thread: the child may allocate.
+pub(crate) fn in_child(body: impl FnOnce() -> [u64; 2]) -> Result<[u64; 2], Refused> {
+    let answer = Mapping::shared(1)?;
+    // SAFETY: the process has one thread.
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => return Err(Refused::last("fork")),
+        0 => {
+            let [first, second] = body();
+            answer.write_from_end(1, first);
+            answer.write_from_end(2, second);
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
+        }
+        _ => (),
+    }
+    let mut status = -1;
+    wait(child, &mut status)?;
+    let word = |index: usize| answer.load(PAGE - 8 * index) as u64;
+    Ok([word(1), word(2)])
 }
 
 /// How a tracer watches its child's system calls.

@@ -53,6 +53,11 @@ impl Ring0 {
         Ok(Ring0 { dune: dune::enter()? })
     }
 
+    /// Bytes of frames of the library's: page tables, until the program takes some.
+    pub(crate) fn frame_bytes(self) -> u64 {
+        self.dune.memory().frames().stats().map_or(0, |stats| stats.in_use)
+    }
+
     /// System calls that left Dune mode so far.
     pub(crate) fn forwarded_calls(self) -> u64 {
         self.dune.counters().forwarded_syscalls

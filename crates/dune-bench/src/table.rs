@@ -22,6 +22,8 @@ pub struct Table {
     pub kernel: String,
     /// The kernel's command line: `mitigations=off` and the like change path lengths.
     pub command_line: String,
+    /// What Linux says of huge pages for anonymous memory; the word in brackets counts.
+    pub huge_pages: String,
     /// What ran Dune mode; `none` if only Linux was measured.
     pub engine: String,
     /// What the figures count. The two kinds compare with nothing of the other.
@@ -127,7 +129,8 @@ impl Table {
             machine: std::env::var("DUNE_MACHINE").unwrap_or_else(|_| "host".to_string()),
             cpu,
             kernel,
-            command_line: std::fs::read_to_string("/proc/cmdline").unwrap_or_default().trim().to_string(),
+            command_line: first_line("/proc/cmdline"),
+            huge_pages: first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
             engine,
             unit,
             repeats: 0,
@@ -156,6 +159,10 @@ impl Table {
             (Unit::Cycles, _) => "cycles of the time-stamp counter per operation",
         }
     }
+}
+
+fn first_line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_string()
 }
 
 /// `1234567.8` as `1,234,568`; small figures keep a digit behind the point, a missing one is `-`.
@@ -201,6 +208,7 @@ impl fmt::Display for Table {
         writeln!(f, "cpu      {}", self.cpu)?;
         writeln!(f, "kernel   {}", self.kernel)?;
         writeln!(f, "         {}", self.command_line)?;
+        writeln!(f, "huge     {}", self.huge_pages)?;
         writeln!(f, "engine   {}", self.engine)?;
         writeln!(f, "unit     {}", self.unit_note())?;
         writeln!(f, "figures  median of {} repeats", self.repeats)?;
@@ -252,6 +260,7 @@ mod tests {
             cpu: "a processor".to_string(),
             kernel: "6.12".to_string(),
             command_line: "quiet".to_string(),
+            huge_pages: "always [madvise] never".to_string(),
             engine: "kvm (VT-x, two-dimensional paging)".to_string(),
             unit: Unit::Instructions,
             repeats: 11,

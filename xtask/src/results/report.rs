@@ -16,6 +16,7 @@ struct Bench {
     cpu: String,
     kernel: String,
     command_line: String,
+    huge_pages: String,
     engine: String,
     unit: String,
     repeats: u32,
@@ -90,7 +91,7 @@ pub fn section(measurement: &Measurement) -> String {
     let mut text = format!(
         "## Machine `{machine}`: {unit}\n\n{reading}\n\n\
          | | |\n|---|---|\n| date | {date} |\n| CPU | {cpu} |\n| engine | {engine} |\n| kernel | {kernel} |\n\
-         | kernel command line | `{command_line}` |\n| unit | {unit} |\n\
+         | kernel command line | `{command_line}` |\n| huge pages | `{huge_pages}` |\n| unit | {unit} |\n\
          | figures | median of {repeats} repeats (smallest–largest where they differ) |\n\n",
         machine = bench.machine,
         unit = bench.unit,
@@ -99,6 +100,7 @@ pub fn section(measurement: &Measurement) -> String {
         engine = bench.engine,
         kernel = bench.kernel,
         command_line = bench.command_line,
+        huge_pages = bench.huge_pages,
         repeats = bench.repeats,
     );
     text += "| row | Linux | Dune | ratio | paper: Linux | paper: Dune | paper |\n|---|--:|--:|--:|--:|--:|--:|\n";
@@ -179,7 +181,7 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = r#"
-        {"machine":"vtx","cpu":"Skylake","kernel":"6.12","command_line":"console=ttyS0 quiet","repeats":11,"engine":"kvm","unit":"instructions","extra":1,"rows":[
+        {"machine":"vtx","cpu":"Skylake","kernel":"6.12","command_line":"console=ttyS0 quiet","huge_pages":"always [madvise] never","repeats":11,"engine":"kvm","unit":"instructions","extra":1,"rows":[
         {"name":"getpid","linux":315,"dune":3630.4,"ratio":0.0868,"paper_linux":138,"paper_dune":895,"dune_min":3600,"dune_max":4100},
         {"name":"page_walk","linux":null,"dune":null,"ratio":null,"paper_linux":35.8,"paper_dune":86.4}]}"#;
 

@@ -1,11 +1,16 @@
 //! The rows: what each measures, what the paper found, and how one is measured on either side.
 
 mod appel;
+mod children;
+mod enter;
 mod getpid;
 mod intercept;
 mod page_fault;
 mod page_walk;
+mod protect;
 mod ptrace;
+mod signal;
+mod touch;
 mod trap;
 
 use std::fmt;
@@ -45,6 +50,22 @@ pub enum Row {
     Appel1,
     /// Appel and Li's PROTN+TRAP+UNPROT over 100 pages.
     Appel2,
+    /// The first store to fresh pages, one after the other.
+    TouchInOrder,
+    /// The first store to a fresh page that is nobody's neighbour.
+    TouchIsolated,
+    /// mprotect of one page.
+    Mprotect,
+    /// A signal sent to oneself and handled.
+    Signal,
+    /// A child by fork, and its end.
+    ForkWait,
+    /// A thread, and its end.
+    Thread,
+    /// Entering Dune mode with 1 GiB mapped.
+    Enter,
+    /// KiB of page tables for that.
+    EnterTables,
 }
 
 /// What the paper measured, in cycles.
@@ -56,7 +77,7 @@ pub(crate) struct Paper {
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 10] = [
+    pub const ALL: [Row; 18] = [
         Row::Getpid,
         Row::PageFault,
         Row::PageWalk,
@@ -67,6 +88,14 @@ impl Row {
         Row::TrapLean,
         Row::Appel1,
         Row::Appel2,
+        Row::TouchInOrder,
+        Row::TouchIsolated,
+        Row::Mprotect,
+        Row::Signal,
+        Row::ForkWait,
+        Row::Thread,
+        Row::Enter,
+        Row::EnterTables,
     ];
 
     /// The row's name in tables, in JSON and on the command line.
@@ -82,6 +111,14 @@ impl Row {
             Row::TrapLean => "trap_lean",
             Row::Appel1 => "appel1",
             Row::Appel2 => "appel2",
+            Row::TouchInOrder => "touch_in_order",
+            Row::TouchIsolated => "touch_isolated",
+            Row::Mprotect => "mprotect",
+            Row::Signal => "signal",
+            Row::ForkWait => "fork_wait",
+            Row::Thread => "thread",
+            Row::Enter => "enter",
+            Row::EnterTables => "enter_tables",
         }
     }
 
@@ -102,6 +139,16 @@ impl Row {
             Row::TrapLean => "faulting store to handler: SIGSEGV | handler of integer registers only",
             Row::Appel1 => "PROT1+TRAP+UNPROT: 100 stores, the handler opens a page and protects another",
             Row::Appel2 => "PROTN+TRAP+UNPROT: protect 100 pages at once, 100 stores, the handler opens each",
+            Row::TouchInOrder => {
+                "one store to each page of 16 MiB of fresh anonymous memory in order, per page"
+            }
+            Row::TouchIsolated => "one store to a page far from the one before, in fresh pages of 4 KiB",
+            Row::Mprotect => "mprotect of one page, read-only and writable in turn, per call",
+            Row::Signal => "a signal to oneself by tgkill, handled and returned from",
+            Row::ForkWait => "fork, _exit in the child, waitpid",
+            Row::Thread => "std::thread::spawn and join",
+            Row::Enter => "dune::enter in a process with 1 GiB of anonymous memory",
+            Row::EnterTables => "KiB (not ticks) of page tables when that process has entered",
         }
     }
 
@@ -117,7 +164,7 @@ impl Row {
             Row::Trap => paper(2_821.0, 587.0),
             Row::Appel1 => paper(701_413.0, 94_496.0),
             Row::Appel2 => paper(684_909.0, 94_854.0),
-            Row::InterceptSud | Row::TrapLean => None,
+            _ => None,
         }
     }
 
@@ -134,6 +181,11 @@ impl Row {
             Row::TrapLean => trap::linux(session, Row::TrapLean),
             Row::Appel1 => appel::linux::<appel::One>(session),
             Row::Appel2 => appel::linux::<appel::All>(session),
+            Row::TouchInOrder | Row::TouchIsolated => touch::linux(session, self),
+            Row::Mprotect => protect::linux(session),
+            Row::Signal => signal::linux(session),
+            Row::ForkWait | Row::Thread => children::linux(session, self),
+            Row::Enter | Row::EnterTables => Ok(None),
         }
     }
 
@@ -150,6 +202,19 @@ impl Row {
             Row::TrapLean => trap::dune_lean(session, ring0),
             Row::Appel1 => appel::dune::<appel::One>(session, ring0),
             Row::Appel2 => appel::dune::<appel::All>(session, ring0),
+            Row::TouchInOrder | Row::TouchIsolated => touch::dune(session, ring0, self),
+            Row::Mprotect => protect::dune(session, ring0),
+            Row::Signal => signal::dune(session, ring0),
+            Row::ForkWait | Row::Thread => children::dune(session, ring0, self),
+            Row::Enter | Row::EnterTables => Ok(None),
+        }
+    }
+
+    /// Measures what of Dune can only be measured from host mode; `None` for the rows of [`Self::measure_dune`].
+    pub(crate) fn measure_from_host(self, session: &Session) -> Result<Option<Summary>, BenchError> {
+        match self {
+            Row::Enter | Row::EnterTables => enter::dune(session, self),
+            _ => Ok(None),
         }
     }
 
@@ -272,6 +337,7 @@ mod tests {
                     // A difference of two walks drowns in the noise of other tests; the rest are sums of real work.
                     assert!(summary.median > 0.0 || row == Row::PageWalk, "{row}: {summary:?}");
                 }
+                None if [Row::Enter, Row::EnterTables].contains(&row) => (),
                 None => assert_eq!((row, session().clock.unit()), (Row::PageWalk, Unit::Instructions)),
             }
         }
