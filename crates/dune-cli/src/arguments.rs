@@ -48,9 +48,10 @@ Examples:
   dune enter -- sh -c 'echo $$; cat /etc/hostname | wc -c'
   dune enter --memory full -- sqlite3 test.db 'select count(*) from t'
 
-The program runs in ring 0, with its threads and fork children. What it executes by exec runs in host mode.
+The program runs in ring 0, with its threads, its children, and the programs that they execute (but for set-user-ID ones
+and those of other formats, which run in host mode; with --no-follow all do).
 It is trusted: Dune mode lets it do nothing that it could not ask of Linux, but nothing protects it from itself.
-/proc/self/exe names `dune`, and set-user-ID programs get no other user.
+/proc/self/exe names `dune` unless you are root, and PROGRAM itself gets no other user by set-user-ID.
 
 Exit statuses: those of PROGRAM, or
   3    this computer cannot run Dune mode
@@ -119,6 +120,12 @@ pub(crate) struct EnterOptions {
     /// What the page tables of Dune mode say: the mappings as they are, or everything present and writable.
     #[arg(long, value_enum, default_value_t = MemoryMode::Precise)]
     pub(crate) memory: MemoryMode,
+    /// Leave programs that the program executes in host mode.
+    #[arg(long)]
+    pub(crate) no_follow: bool,
+    /// The program's own name for itself, in place of PROGRAM.
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) argv0: Option<OsString>,
     /// The program, found as a shell does, and its arguments.
     #[arg(
         required = true,

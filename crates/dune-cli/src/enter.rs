@@ -1,8 +1,10 @@
 //! `dune enter`: an unmodified program in Dune mode.
 
 use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
 
-use dune::{Config, EnterError, Mapping};
+use dune::{Config, EnterError, Launcher, Mapping};
 
 use crate::arguments::{EnterOptions, MemoryMode};
 use crate::failure::Failure;
@@ -16,7 +18,28 @@ pub(crate) fn run(options: &EnterOptions) -> Result<Infallible, Failure> {
         MemoryMode::Precise => Mapping::Precise,
         MemoryMode::Full => Mapping::Full,
     };
-    let config = Config::new().mapping(mapping);
-    let program = dune_loader::load(program, arguments)?;
+    // Before the program takes over that name.
+    let own =
+        std::env::current_exe().ok().and_then(|path| CString::new(path.into_os_string().into_vec()).ok());
+    let mut words = vec![options.argv0.as_ref().unwrap_or(program).clone()];
+    words.extend_from_slice(arguments);
+    let program = dune_loader::load_as(program, words)?;
+    let mut config = Config::new().mapping(mapping);
+    if !options.no_follow
+        && let Some(own) = own
+    {
+        config =
+            config.follow_exec(Launcher::new(own, leading_words(options), program.executable().to_owned()));
+    }
     Ok(program.start(|| -> Result<(), EnterError> { config.enter().map(drop) })?)
+}
+
+/// What to start the programs with that this one executes: `dune enter` as it was called, up to the value of `--argv0`.
+fn leading_words(options: &EnterOptions) -> Vec<CString> {
+    let mut words: Vec<OsString> = vec!["enter".into()];
+    if options.memory == MemoryMode::Full {
+        words.extend(["--memory".into(), "full".into()]);
+    }
+    words.push("--argv0".into());
+    words.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect()
 }

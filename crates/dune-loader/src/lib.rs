@@ -41,7 +41,7 @@ mod script;
 mod stack;
 mod start;
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ use map::{Mapped, Place};
 pub struct Program {
     /// What execve(2) was given: the file, also where that is a script.
     file: CString,
+    /// The ELF program.
+    path: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     image: Image,
@@ -73,9 +75,18 @@ pub struct Program {
 ///
 /// [`LoadError`]; nothing of the program is left in memory then.
 pub fn load(program: &OsStr, arguments: &[OsString]) -> Result<Program, LoadError> {
-    let found = find::find(program, std::env::var_os("PATH").as_deref())?;
     let mut words = vec![program.to_owned()];
     words.extend_from_slice(arguments);
+    load_as(program, words)
+}
+
+/// As [`load`], with all of the program's arguments, the first one included, which need not be its name.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn load_as(program: &OsStr, words: Vec<OsString>) -> Result<Program, LoadError> {
+    let found = find::find(program, std::env::var_os("PATH").as_deref())?;
     let resolved = script::resolve(found, words)?;
     let file_name = resolved.path;
     let image = Image::read(&resolved.file, &file_name)?;
@@ -85,6 +96,7 @@ pub fn load(program: &OsStr, arguments: &[OsString]) -> Result<Program, LoadErro
         Some(path) => Some(load_interpreter(path, &file_name)?),
     };
     Ok(Program {
+        path: c_string(file_name.into_os_string())?,
         file: c_string(resolved.first.into_os_string())?,
         arguments: resolved.words.into_iter().map(c_string).collect::<Result<_, _>>()?,
         environment: raw::state::environment(),
@@ -93,6 +105,13 @@ pub fn load(program: &OsStr, arguments: &[OsString]) -> Result<Program, LoadErro
         program: mapped,
         interpreter,
     })
+}
+
+impl Program {
+    /// The file that is executed: for a script its interpreter.
+    pub fn executable(&self) -> &CStr {
+        &self.path
+    }
 }
 
 /// Maps the interpreter that `program` asks for.

@@ -29,11 +29,30 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "heap" => heap(),
         "upper" => upper(),
         "fork" => fork(),
+        "spawn" => spawn(&words[2..]),
         "abort" => std::process::abort(),
         "exit" => return words[2].parse().expect("a status"),
         other => panic!("what is {other:?}?"),
     }
     0
+}
+
+/// Runs a program by posix_spawn, one by fork and exec, one that is not there, and one with many arguments.
+fn spawn(words: &[String]) {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    std::io::stdout().flush().expect("flush");
+    println!("spawned {:?}", Command::new(&words[0]).args(&words[1..]).status().expect("a status").code());
+    let mut forked = Command::new(&words[0]);
+    // SAFETY: nothing between fork and exec.
+    unsafe { forked.pre_exec(|| Ok(())) };
+    println!("forked {:?}", forked.args(&words[1..]).status().expect("a status").code());
+    println!("missing {:?}", Command::new("/nothing/there").status().expect_err("not there").kind());
+    println!("not executable {:?}", Command::new("/proc/self/maps").status().expect_err("no program").kind());
+    let many = Command::new("sh").args(["-c", "echo $#"]).args(vec!["x"; 3000]).output().expect("output");
+    println!("many {:?}", String::from_utf8_lossy(&many.stdout));
+    let own = Command::new("/proc/self/exe").arg0("me").args(["exit", "9"]).output().expect("output");
+    println!("own {:?} {:?}", own.status.code(), String::from_utf8_lossy(&own.stdout).contains("ring"));
 }
 
 fn ring() -> u16 {

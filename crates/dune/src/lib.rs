@@ -22,6 +22,7 @@ mod errno;
 mod error;
 mod guest;
 mod host;
+mod launcher;
 pub mod memory;
 mod report;
 mod symbol;
@@ -35,6 +36,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 pub use counters::Counters;
 pub use error::{EngineError, EnterError, HandlerError, SegmentError, UserError};
 pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapFrame, TrapOutcome, Vector};
+pub use launcher::Launcher;
 pub use memory::mirror::Mapping;
 pub use sys::Errno;
 
@@ -154,6 +156,7 @@ pub struct Config {
     pub(crate) mapping: Mapping,
     pub(crate) threads: Threads,
     pub(crate) fault_around: FaultAround,
+    pub(crate) launcher: Option<Launcher>,
 }
 
 impl Default for Config {
@@ -163,6 +166,7 @@ impl Default for Config {
             mapping: Mapping::Precise,
             threads: Threads::DuneMode,
             fault_around: FaultAround::Permitted,
+            launcher: None,
         }
     }
 }
@@ -200,6 +204,18 @@ impl Config {
     #[must_use]
     pub fn threads(mut self, threads: Threads) -> Config {
         self.threads = threads;
+        self
+    }
+
+    /// Keeps programs in Dune mode that the process execs, its children too: `launcher` is executed in their place, and has
+    /// to start them. Default: they run in host mode, as exec leaves Dune mode.
+    ///
+    /// Programs that Linux would give another user or capabilities, that it would refuse, and those in formats other than
+    /// x86-64 ELF and `#!` scripts are left to Linux. Children that share their parent's memory until they exec (vfork,
+    /// posix_spawn) then run in Dune mode.
+    #[must_use]
+    pub fn follow_exec(mut self, launcher: Launcher) -> Config {
+        self.launcher = Some(launcher);
         self
     }
 

@@ -27,6 +27,8 @@ pub const CASES: &[Case] = &[
     Case::new("programs::without_the_mirror", without_the_mirror),
     Case::new("programs::busybox_applets", busybox_applets),
     Case::new("programs::shell_script", shell_script),
+    Case::new("programs::programs_that_they_execute", programs_that_they_execute),
+    Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
 ];
 
@@ -239,6 +241,32 @@ fn shell_script() -> CaseResult {
     script(&nested, &format!("#!{} from-line\n", path.display()))?;
     compare(&nested, &["x"], " 3 from-line ", |_| ())?;
     Ok(fs::remove_dir_all(folder)?)
+}
+
+/// By posix_spawn, by fork and exec, through a shell, through `/proc/self/exe`: all in Dune mode, with the same results.
+fn programs_that_they_execute() -> CaseResult {
+    for way in WAYS {
+        let inner = example(way)?;
+        let inner = inner.to_str().ok_or("UTF-8")?;
+        for arguments in [&["exit", "5"][..], &["threads"], &["report", "", "--argv0"], &["fork"]] {
+            let words = [&["spawn", inner], arguments].concat();
+            compare(&example("dynamic-pie")?, &words, "missing NotFound", |_| ())?;
+        }
+        let line = format!("{inner} report two 'two words'; exec {inner} threads");
+        let shell = Path::new("/bin/sh");
+        compare(shell, &["-c", &line], "threads 4 in my ring: true", |_| ())?;
+    }
+    Ok(())
+}
+
+fn no_follow() -> CaseResult {
+    let program = example("dynamic-pie")?;
+    let name = program.to_str().ok_or("UTF-8")?;
+    let output =
+        command(&program, &["spawn", name, "exit", "5"], &["dune", "enter", "--no-follow"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("ring 0\nring 3\nspawned Some(5)\nring 3\n"), "{text}");
+    Ok(())
 }
 
 /// What can not be run: the shells' exit statuses, one sentence, and nothing else happens.

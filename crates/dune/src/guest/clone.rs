@@ -104,7 +104,12 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
         };
     }
     if shares_memory {
-        return start_in_host_mode(frame, vector_area, request, &mut copy);
+        return if crate::process().launcher().is_some() {
+            // What it execs is ring 0's business.
+            start_thread(frame, vector_area, request, &mut copy)
+        } else {
+            start_in_host_mode(frame, vector_area, request, &mut copy)
+        };
     }
     let parent_rsp = frame.rsp;
     if request.stack != 0 {
@@ -193,8 +198,13 @@ fn start_thread(
     };
     let (stack, size) = child.loop_stack();
     request.set_stack(copy, stack, size);
+    let borrows = request.flags & u64::from(CLONE_VFORK) != 0;
+    if borrows {
+        child.lend();
+    }
     let result = bear(&request, Child::Thread(child.pointer()));
-    if crate::sys::result(result).is_err() {
+    if borrows || crate::sys::result(result).is_err() {
+        // There is no child, or it has let go of this memory.
         child.give_back();
     }
     result

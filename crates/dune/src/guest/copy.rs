@@ -96,3 +96,24 @@ pub(super) unsafe fn bytes_from_program(to: u64, address: u64, bytes: u64) -> Re
     // SAFETY: as above.
     if unsafe { dune_copy(to, address, bytes / 8) } == 0 { Ok(()) } else { Err(BadAddress) }
 }
+
+/// Copies the string at `address` of the program's memory, without its zero; its length, all of `to` if it is longer.
+pub(super) fn string_from_program(to: &mut [u8], address: u64) -> Result<usize, BadAddress> {
+    let mut length = 0;
+    let mut next = address & !7;
+    let mut skipped = (address & 7) as usize;
+    loop {
+        // Whole words, which do not reach beyond the page of their first byte.
+        // SAFETY: any bytes make a word.
+        let word: [u8; 8] = unsafe { from_program(next)? };
+        for &byte in &word[skipped..] {
+            if byte == 0 || length == to.len() {
+                return Ok(length);
+            }
+            to[length] = byte;
+            length += 1;
+        }
+        skipped = 0;
+        next = next.wrapping_add(8);
+    }
+}

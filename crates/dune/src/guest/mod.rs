@@ -12,6 +12,7 @@ pub(crate) mod block;
 pub(crate) mod clone;
 mod copy;
 pub(crate) mod descriptors;
+pub(crate) mod exec;
 mod fault;
 mod files;
 pub(crate) mod frame;

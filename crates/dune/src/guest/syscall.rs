@@ -9,6 +9,7 @@ use linux_raw_sys::general::{
 
 use super::block::{self, SYSCALL_NUMBERS};
 use super::clone;
+use super::exec;
 use super::files;
 use super::memory_calls;
 use super::registers::{Registers, VectorArea};
@@ -128,6 +129,7 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
     let arguments = registers.arguments();
     memory_calls::handle(dune, number, &arguments)
         .or_else(|| files::handle(crate::process(), number, &arguments))
+        .or_else(|| exec::handle(crate::process().launcher(), number, &arguments))
         .unwrap_or_else(|| match number {
             ARCH_PRCTL => arch_prctl(registers.rdi, registers.rsi),
             EXIT => clone::exit(registers.rdi),

@@ -74,6 +74,8 @@ fn revive(
     enter::adopt();
     process.survive(thread);
     thread.pending_interrupts = [0; 4];
+    // Whoever its parent was, its memory is its own.
+    thread.block.is_lent = false;
     // SAFETY: this is the child's only thread, and holds no reference to the machine.
     let machine = unsafe { process.replace_machine() };
     let vcpu = machine.rebuild(process.memory.windows().iter(), &thread.vcpu, state)?;
@@ -88,12 +90,15 @@ pub(super) fn end(thread: &mut HostThread, status: u64) -> u64 {
         signal::set_mask(mask);
         return RESTART;
     }
-    thread.flushed_at = counters::flush_generation();
-    thread.process.depart();
+    if !thread.block.is_lent {
+        // Else the parent does so.
+        thread.flushed_at = counters::flush_generation();
+        thread.process.depart();
+        thread.user.store(enter::thread_id(), Ordering::Release);
+    }
     // SAFETY: 1. no signal can come any more that would need this stack; 2. the next thread takes stack and block over
     // only when Linux does not know this one any more.
     unsafe {
-        thread.user.store(enter::thread_id(), Ordering::Release);
         loop {
             let _ = sys::raw(__NR_exit, [status, 0, 0, 0, 0, 0]);
         }

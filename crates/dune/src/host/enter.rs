@@ -16,7 +16,7 @@ use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, MemoryOptions, PagingFeatures};
-use crate::{Config, Dune, cpu, doctor, sys};
+use crate::{Config, Dune, Launcher, cpu, doctor, sys};
 
 /// The thread that is in Dune mode or about to enter, 0 for none.
 static ENTERED: AtomicU32 = AtomicU32::new(0);
@@ -93,7 +93,13 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
-    let process = Leaked::new(Process::new(machine, memory, trap::gates(), config.threads));
+    let process = Leaked::new(Process::new(
+        machine,
+        memory,
+        trap::gates(),
+        config.threads,
+        config.launcher.clone().map(Launcher::prepare),
+    ));
     let mut thread = HostThread::new(process.get(), thread_memory)?;
     thread.continuation.rflags = FIRST_FLAGS;
     thread.continuation.fs_base = thread_pointer();

@@ -9,6 +9,7 @@ use crate::Threads;
 use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
 use crate::guest::descriptors::Idt;
+use crate::launcher::Prepared;
 use crate::memory::Memory;
 
 /// The process in Dune mode.
@@ -18,6 +19,7 @@ pub(crate) struct Process {
     pub(super) memory: Memory,
     pub(super) idt: Idt,
     threads_start_in: Threads,
+    launcher: Option<Prepared>,
     /// Every thread there ever was, linked by `HostThread::next`. None is taken out: a vCPU can not be destroyed
     /// before its machine.
     threads: AtomicPtr<HostThread>,
@@ -31,12 +33,19 @@ pub(crate) struct Process {
 unsafe impl Sync for Process {}
 
 impl Process {
-    pub(super) fn new(machine: KvmMachine, memory: Memory, idt: Idt, threads_start_in: Threads) -> Process {
+    pub(super) fn new(
+        machine: KvmMachine,
+        memory: Memory,
+        idt: Idt,
+        threads_start_in: Threads,
+        launcher: Option<Prepared>,
+    ) -> Process {
         Process {
             machine: UnsafeCell::new(machine),
             memory,
             idt,
             threads_start_in,
+            launcher,
             threads: AtomicPtr::new(null_mut()),
             active: AtomicU32::new(0),
             next_vcpu: AtomicU32::new(0),
@@ -126,6 +135,11 @@ impl Process {
         if self.active.fetch_sub(1, Ordering::SeqCst) > 1 {
             self.memory.remove_sharer();
         }
+    }
+
+    /// What is executed in place of programs, if they are to stay in Dune mode.
+    pub(crate) fn launcher(&self) -> Option<&Prepared> {
+        self.launcher.as_ref()
     }
 
     /// Where new threads go.

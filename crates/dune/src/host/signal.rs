@@ -95,6 +95,11 @@ pub(crate) fn as_told_to_linux(action: &Action) -> Action {
     }
 }
 
+/// What the program wants done with `signal` if Linux says `known`.
+pub(crate) fn as_the_programs(signal: u32, known: &Action) -> Action {
+    if known.handler == handler as *const () as u64 { action::get(signal) } else { *known }
+}
+
 fn tell_linux(signal: u32, action: &Action) {
     let address = core::ptr::from_ref(action) as u64;
     // SAFETY: the call reads the action, whose functions are made for this.

@@ -19,7 +19,7 @@ use crate::guest::registers::{Registers, VectorArea};
 use crate::guest::shootdown;
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall;
-use crate::guest::{memory_calls, trap};
+use crate::guest::{exec, memory_calls, trap};
 use crate::memory::mirror::Mapping;
 use crate::{sys, user};
 
@@ -236,6 +236,13 @@ impl Prepared {
         (stack.start, LoopStack::SIZE)
     }
 
+    /// For a process that shares this one's memory until it execs, while this one waits.
+    pub(crate) fn lend(&self) {
+        // SAFETY: nobody else uses the thread yet.
+        let thread = unsafe { &mut *self.0 };
+        thread.block.is_lent = true;
+    }
+
     /// Leaves the thread to the next one, as the call that was to start it has failed.
     pub(crate) fn give_back(self) {
         // SAFETY: nobody else uses the thread yet.
@@ -293,6 +300,9 @@ fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
     if process.memory.mapping() == Mapping::Precise {
         memory_calls::mark(&mut block.handled_in_ring0);
+    }
+    if process.launcher().is_some() {
+        exec::mark(&mut block.handled_in_ring0);
     }
     let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
     block.has_xsave = xcr0.is_some().into();

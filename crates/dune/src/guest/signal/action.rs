@@ -12,9 +12,9 @@ use linux_raw_sys::general::{
 };
 
 use super::queue::{Action, DEFAULT};
-use crate::guest::copy;
 use crate::guest::request::forward;
 use crate::guest::syscall::error;
+use crate::guest::{block, copy};
 use crate::host::signal;
 
 /// `UAPI_SA_FLAGS`.
@@ -79,7 +79,21 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
     if set_size != 8 || signal == 0 || signal > SIGNALS {
         return error(EINVAL);
     }
-    let before = get(signal);
+    // A child that shares its parent's memory has a table of its own with Linux, and not here.
+    // SAFETY: ring 0; the block is this thread's own.
+    let is_lent = unsafe { (*block::current()).is_lent };
+    let before = if is_lent {
+        let mut known = Action::default();
+        forward(__NR_rt_sigaction, &[number, 0, (&raw mut known) as u64, 8, 0, 0]);
+        signal::as_the_programs(signal, &known)
+    } else {
+        get(signal)
+    };
+    let set = |action: &Action| {
+        if !is_lent {
+            set(signal, action);
+        }
+    };
     if new != 0 {
         // SAFETY: any bytes make an action.
         let Ok(mut action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
@@ -88,10 +102,10 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
         action.mask &= !UNBLOCKABLE;
         let told = signal::as_told_to_linux(&action);
         // The table first: Linux may deliver the signal before this thread goes on.
-        set(signal, &action);
+        set(&action);
         let result = forward(__NR_rt_sigaction, &[number, (&raw const told) as u64, 0, 8, 0, 0]);
         if result != 0 {
-            set(signal, &before);
+            set(&before);
             return result;
         }
     }

@@ -1,0 +1,187 @@
+//! exec(3) where programs are to stay in Dune mode: a launcher is executed in place of the program.
+//!
+//! Linux starts every program in host mode. With [`Config::follow_exec`](crate::Config::follow_exec) the call names the
+//! launcher, and has the program among its arguments. That is done only for what a launcher can start: what Linux would
+//! refuse, or treat in a way of its own, is left to Linux, so that errors are its errors.
+
+use linux_raw_sys::general::{
+    __NR_close as CLOSE, __NR_execve as EXECVE, __NR_execveat as EXECVEAT, __NR_faccessat as FACCESSAT,
+    __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_munmap as MUNMAP,
+    __NR_openat as OPENAT, __NR_pread64 as PREAD64, __NR_readlink as READLINK, AT_FDCWD, MAP_ANONYMOUS,
+    MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG, S_ISGID, S_ISUID,
+    X_OK, stat,
+};
+
+use super::block::SYSCALL_NUMBERS;
+use super::copy::{self, BadAddress};
+use super::request::forward;
+use crate::launcher::Prepared as Launcher;
+use crate::sys;
+
+/// Adds the calls of this module to those that Rust handles in ring 0.
+pub(crate) fn mark(bits: &mut [u64; SYSCALL_NUMBERS / 64]) {
+    for number in [EXECVE, EXECVEAT] {
+        bits[number as usize / 64] |= 1 << (number % 64);
+    }
+}
+
+/// Makes the call if it is one of this module's; returns if it has failed.
+pub(super) fn handle(launcher: Option<&Launcher>, number: u32, arguments: &[u64; 6]) -> Option<u64> {
+    let [first, second, third, fourth, fifth, _] = *arguments;
+    let (path, argv, envp, plain) = match number {
+        EXECVE => (first, second, third, true),
+        // A program that is named by a directory or a descriptor may be out of the launcher's reach.
+        EXECVEAT => (second, third, fourth, first as i32 == AT_FDCWD && fifth == 0),
+        _ => return None,
+    };
+    if plain && let Some(launcher) = launcher {
+        // Returns if the launcher can not be executed: Linux may still take the program itself.
+        let _ = follow(launcher, path, argv, envp);
+    }
+    Some(forward(number, arguments))
+}
+
+/// Room for a path (PATH_MAX).
+const PATH_BYTES: usize = 4096;
+/// So many arguments fit on the stack; more go to memory of their own.
+const ON_STACK: usize = 1024;
+
+/// Why the program is not followed.
+struct NotFollowed;
+
+impl From<BadAddress> for NotFollowed {
+    fn from(_: BadAddress) -> NotFollowed {
+        NotFollowed
+    }
+}
+
+fn follow(launcher: &Launcher, path: u64, argv: u64, envp: u64) -> Result<(), NotFollowed> {
+    let mut buffer = [0u8; PATH_BYTES + 2];
+    let path = absolute(launcher, path, &mut buffer)?;
+    check(path)?;
+    let count = count(argv)?;
+    // The launcher's words, "--", the path, and the null pointer; the first argument stands before "--".
+    let words = launcher.words().len() + count.max(1) + 3;
+    let mut on_stack = [0u64; ON_STACK];
+    if words <= ON_STACK {
+        return execute(launcher, path, (argv, count), envp, &mut on_stack[..words]);
+    }
+    let bytes = (words * 8) as u64;
+    let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+    // SAFETY: a new mapping, unmapped after its last use. The call comes to ring 0 once more, which maps it here, too.
+    unsafe {
+        let address = sys::call(MMAP, [0, bytes, protection.into(), flags.into(), u64::MAX, 0])
+            .map_err(|_| NotFollowed)?;
+        let words = core::slice::from_raw_parts_mut(address as *mut u64, words);
+        let result = execute(launcher, path, (argv, count), envp, words);
+        let _ = sys::raw(MUNMAP, [address, bytes, 0, 0, 0, 0]);
+        result
+    }
+}
+
+/// Executes the launcher with `words` as its arguments; returns if that fails.
+fn execute(
+    launcher: &Launcher,
+    path: u64,
+    (argv, count): (u64, usize),
+    envp: u64,
+    words: &mut [u64],
+) -> Result<(), NotFollowed> {
+    let own = launcher.words();
+    words[..own.len()].copy_from_slice(own);
+    let (name, rest) = words[own.len()..].split_at_mut(1);
+    // Linux gives a program without arguments an empty one.
+    name[0] = if count == 0 { c"".as_ptr() as u64 } else { word(argv, 0)? };
+    rest[0] = c"--".as_ptr() as u64;
+    rest[1] = path;
+    for index in 1..count {
+        rest[1 + index] = word(argv, index)?;
+    }
+    rest[count.max(1) + 1] = 0;
+    forward(EXECVE, &[own[0], words.as_ptr() as u64, envp, 0, 0, 0]);
+    Err(NotFollowed)
+}
+
+/// Entry `index` of the program's array of pointers.
+fn word(array: u64, index: usize) -> Result<u64, BadAddress> {
+    // SAFETY: any bytes make a word.
+    unsafe { copy::from_program(array.wrapping_add(8 * index as u64)) }
+}
+
+/// The entries of the program's array of pointers, before the null pointer.
+fn count(array: u64) -> Result<usize, NotFollowed> {
+    /// Linux's own limit is in bytes (execve(2), *Limits on size of arguments and environment*) and lower.
+    const MOST: usize = 1 << 20;
+    if array == 0 {
+        return Ok(0);
+    }
+    for index in 0..MOST {
+        if word(array, index)? == 0 {
+            return Ok(index);
+        }
+    }
+    Err(NotFollowed)
+}
+
+/// The path at `address` as the launcher can use it: not searched for, and not its own name in /proc. Where it is.
+fn absolute(
+    launcher: &Launcher,
+    address: u64,
+    buffer: &mut [u8; PATH_BYTES + 2],
+) -> Result<u64, NotFollowed> {
+    let (prefix, text) = buffer.split_at_mut(2);
+    let length = copy::string_from_program(text, address)?;
+    if length == 0 || length == text.len() {
+        return Err(NotFollowed);
+    }
+    if &text[..length] == b"/proc/self/exe" || &text[..length] == b"/proc/thread-self/exe" {
+        let (from, to) = (text.as_ptr() as u64, &mut [0u8; PATH_BYTES]);
+        let read = forward(READLINK, &[from, to.as_mut_ptr() as u64, PATH_BYTES as u64 - 1, 0, 0, 0]);
+        let length = sys::result(read).map_err(|_| NotFollowed)? as usize;
+        if launcher.is(&to[..length]) {
+            return Ok(launcher.program());
+        }
+        text[..=length].copy_from_slice(&to[..=length]);
+    } else if !text[..length].contains(&b'/') {
+        prefix.copy_from_slice(b"./");
+        return Ok(prefix.as_ptr() as u64);
+    }
+    Ok(text.as_ptr() as u64)
+}
+
+/// Whether the file at `path` is one that the launcher can start, with the rights of this process.
+fn check(path: u64) -> Result<(), NotFollowed> {
+    let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+    let opened = forward(OPENAT, &[AT_FDCWD as u64, path, flags.into(), 0, 0, 0]);
+    let file = sys::result(opened).map_err(|_| NotFollowed)?;
+    let followed = check_file(file, path);
+    forward(CLOSE, &[file, 0, 0, 0, 0, 0]);
+    followed
+}
+
+fn check_file(file: u64, path: u64) -> Result<(), NotFollowed> {
+    let mut status = core::mem::MaybeUninit::<stat>::zeroed();
+    if forward(FSTAT, &[file, status.as_mut_ptr() as u64, 0, 0, 0, 0]) != 0 {
+        return Err(NotFollowed);
+    }
+    // SAFETY: all zeros are a valid structure, and the call has filled it in.
+    let mode = unsafe { status.assume_init() }.st_mode;
+    let mut capability = 0u8;
+    let name = c"security.capability".as_ptr() as u64;
+    let has_capability =
+        sys::result(forward(FGETXATTR, &[file, name, (&raw mut capability) as u64, 0, 0, 0])).is_ok();
+    // With another user or capabilities the program runs as Linux wants it: in host mode.
+    if mode & S_IFMT != S_IFREG || mode & (S_ISUID | S_ISGID) != 0 || has_capability {
+        return Err(NotFollowed);
+    }
+    if forward(FACCESSAT, &[AT_FDCWD as u64, path, X_OK.into(), 0, 0, 0]) != 0 {
+        return Err(NotFollowed);
+    }
+    let mut start = [0u8; 20];
+    let read = forward(PREAD64, &[file, start.as_mut_ptr() as u64, start.len() as u64, 0, 0, 0]);
+    // ELF, 64 bits, little endian, version 1; an executable or a shared object, for x86-64 (elf(5)).
+    let elf = start.starts_with(b"\x7fELF\x02\x01\x01")
+        && (start[16..18] == [2, 0] || start[16..18] == [3, 0])
+        && start[18..20] == [62, 0];
+    if read == start.len() as u64 && elf || start.starts_with(b"#!") { Ok(()) } else { Err(NotFollowed) }
+}
