@@ -60,12 +60,7 @@ pub(crate) fn fatal(text: fmt::Arguments<'_>) -> ! {
     die(linux_raw_sys::general::SIGABRT)
 }
 
-/// Reports a trap that nobody handled and ends the process by the signal that Linux has for it.
-pub(crate) fn unhandled_trap(frame: &TrapFrame, why: &str) -> ! {
-    unhandled_trap_with_signal(frame, why, frame.vector().signal())
-}
-
-/// As [`unhandled_trap`] with a signal of the caller's choice.
+/// Reports a trap that nobody handled and ends the process by `signal`.
 pub(crate) fn unhandled_trap_with_signal(frame: &TrapFrame, why: &str, signal: u32) -> ! {
     let mut out = Text::new();
     let vector = frame.vector();

@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     Case::new("signals::what_a_handler_sees", || same(what_a_handler_sees)),
     Case::new("signals::masks_and_flags", || same(masks_and_flags)),
     Case::new("signals::faults_become_signals", || same(faults_become_signals)),
+    Case::new("signals::past_the_end_of_a_file", || same(past_the_end_of_a_file)),
     Case::new("signals::edits_take_effect", || same(edits_take_effect)),
     Case::new("signals::vector_state_is_the_interrupted_codes", || same(vector_state)),
     Case::new("signals::alternate_stack", || same(alternate_stack)),
@@ -236,6 +237,9 @@ fn masks_and_flags() -> Log {
 /// What the fault handler adds to RIP to get behind the instruction.
 static SKIP: AtomicU64 = AtomicU64::new(0);
 static PAGE: AtomicU64 = AtomicU64::new(0);
+/// Bits of the error code that need not agree. The present bit: Linux has no entry for a page that was never touched, Dune
+/// has.
+static UNKNOWN: AtomicI64 = AtomicI64::new(1);
 
 extern "C" fn skipping(signal: i32, info: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
     let registers = &mut context.uc_mcontext.gregs;
@@ -249,8 +253,7 @@ extern "C" fn skipping(signal: i32, info: &mut libc::siginfo_t, context: &mut li
         _ => (address.wrapping_sub(PAGE.load(Ordering::Relaxed))) as i64,
     });
     note(registers[libc::REG_TRAPNO as usize]);
-    // But for the present bit: Linux has no entry for a page that was never touched, Dune has.
-    note(registers[libc::REG_ERR as usize] & !1);
+    note(registers[libc::REG_ERR as usize] & !UNKNOWN.load(Ordering::Relaxed));
     if signal == libc::SIGSEGV && info.si_code > 0 && info.si_code < 128 {
         note((registers[libc::REG_CR2 as usize] as u64).wrapping_sub(PAGE.load(Ordering::Relaxed)) as i64);
     }
@@ -295,6 +298,66 @@ fn faults_become_signals() -> Log {
         asm!("fldcw [{}]", "fld1", "fldz", "fdivp", "fwait", "nop", "fninit", in(reg) &unmasked);
         asm!("fldcw [{}]", in(reg) &default);
         log.extend(noted("x87"));
+    }
+    log
+}
+
+/// A file that is shorter than its mapping: SIGBUS, whatever the instruction.
+fn past_the_end_of_a_file() -> Log {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        set(signal, skipping, 0, &[]);
+    }
+    // The engine does not tell whether it was a write.
+    UNKNOWN.store(3, Ordering::Relaxed);
+    let mut log = Log::new();
+    // SAFETY: each instruction faults, and its handler skips it. The pages are this function's own.
+    unsafe {
+        let file = libc::memfd_create(c"short".as_ptr(), 0);
+        libc::ftruncate(file, 8192);
+        let rights = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let pages = libc::mmap(null_mut(), 8192, rights, libc::MAP_SHARED, file, 0) as u64;
+        let end = pages + 4096;
+        PAGE.store(end, Ordering::Relaxed);
+        // Both pages are there, also in Dune mode, before the file is cut.
+        (pages as *mut u64).write_volatile(1);
+        (end as *mut u64).write_volatile(2);
+        libc::ftruncate(file, 4096);
+        SKIP.store(2, Ordering::Relaxed);
+        asm!("mov al, [rdi]", in("rdi") end + 5, out("al") _, options(nostack));
+        log.extend(noted("read"));
+        asm!("mov [rdi], al", in("rdi") end + 0x80, options(nostack));
+        log.extend(noted("write"));
+        SKIP.store(4, Ordering::Relaxed);
+        asm!("movdqu xmm0, [rdi]", in("rdi") end - 8, out("xmm0") _, options(nostack));
+        log.extend(noted("across the end"));
+        asm!("mov al, [rdi + rcx * 8]", "nop", in("rdi") end, in("rcx") 3, out("al") _, options(nostack));
+        log.extend(noted("with an index"));
+        SKIP.store(2, Ordering::Relaxed);
+        asm!("rep movsb", inout("rsi") end - 3 => _, inout("rdi") pages => _, inout("rcx") 16u64 => _);
+        log.extend(noted("a string"));
+        asm!("mov r12, rsp", "mov rsp, rdi", "push 7", "mov rsp, r12", in("rdi") end + 64, out("r12") _);
+        log.extend(noted("the stack"));
+        // A call to it: the handler returns to the caller.
+        extern "C" fn back(_: i32, info: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+            let registers = &mut context.uc_mcontext.gregs;
+            note(info.si_code.into());
+            // SAFETY: a fault has an address, and the call has pushed one.
+            unsafe {
+                note((info.si_addr() as i64 == registers[libc::REG_RIP as usize]).into());
+                registers[libc::REG_RIP as usize] = (registers[libc::REG_RSP as usize] as *const i64).read();
+            }
+            registers[libc::REG_RSP as usize] += 8;
+        }
+        set(libc::SIGBUS, back, 0, &[]);
+        asm!("call {}", in(reg) end + 0x10, clobber_abi("C"));
+        log.extend(noted("a jump"));
+        // A system call says EFAULT.
+        let result = libc::write(1, (end + 1) as *const c_void, 1);
+        log.push(("write(2)", result as i64));
+        log.push(("errno", std::io::Error::last_os_error().raw_os_error().unwrap_or(0).into()));
+        // And when the file grows again, there is a page of zeros.
+        libc::ftruncate(file, 8192);
+        log.push(("grown", (end as *const i64).read_volatile()));
     }
     log
 }
@@ -729,8 +792,9 @@ fn children() -> Log {
     extern "C" fn handler(signal: i32, info: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
         note(signal.into());
         note(info.si_code.into());
+        // The status of a stop is gone once waitpid has taken it (`wait_task_stopped`), which may be before the signal.
         // SAFETY: SIGCHLD has a status.
-        note(unsafe { info.si_status() }.into());
+        note(if info.si_code == libc::CLD_STOPPED { 0 } else { unsafe { info.si_status() }.into() });
     }
     set(libc::SIGCHLD, handler, libc::SA_RESTART, &[]);
     let mut log = Log::new();

@@ -101,6 +101,9 @@ pub(crate) trait Vcpu {
     /// The descriptor that the program must not close.
     fn descriptor(&self) -> RawFd;
 
+    /// Has Dune mode take a page fault at `address` before its next instruction. Whether that worked.
+    fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool;
+
     /// Makes the current or the next run end as [`Exit::Interrupted`], until withdrawn. For signal handlers of the
     /// vCPU's thread, between any two instructions.
     fn request_stop(&self);

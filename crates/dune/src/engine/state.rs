@@ -105,6 +105,8 @@ pub(crate) struct RegisterDump {
     pub cr2: u64,
     /// Page-table root.
     pub cr3: u64,
+    /// FS and GS base.
+    pub bases: [u64; 2],
     /// Code selector.
     pub cs: u16,
     /// Stack selector.

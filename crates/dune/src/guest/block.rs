@@ -8,6 +8,7 @@ use core::sync::atomic::AtomicU64;
 
 use super::descriptors::{Gdt, TaskStateSegment};
 use super::request::{Request, kind};
+use super::signal::frame::SignalInfo;
 use super::signal::queue::Queue;
 use super::signal::stack::AlternateStack;
 use crate::counters::ThreadCounters;
@@ -45,6 +46,8 @@ pub(crate) struct ThreadBlock {
     pub is_lent: bool,
     /// Signals that wait for ring 0.
     pub signals: Queue,
+    /// The signal for the page fault that the host loop has just raised, should nobody want it.
+    pub second_level_fault: Option<SignalInfo>,
     /// The alternate signal stack.
     pub alternate_stack: AlternateStack,
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
@@ -80,6 +83,7 @@ impl ThreadBlock {
             handled_in_ring0: super::syscall::handled_in_ring0(),
             is_lent: false,
             signals: Queue::new(),
+            second_level_fault: None,
             alternate_stack: AlternateStack::NONE,
             handlers: [const { AtomicU64::new(0) }; 256],
             counters: ThreadCounters::new(),

@@ -168,10 +168,14 @@ fn unhandled(dune: Dune, frame: &mut TrapFrame, area: VectorArea, why: &str) {
         signal::at_interrupt(frame, area);
         return;
     }
-    let handled = frame.vector() == Vector::PAGE_FAULT && fault::resolve(dune, frame)
+    let is_page_fault = frame.vector() == Vector::PAGE_FAULT;
+    // SAFETY: ring 0; the block is this thread's own.
+    let second_level = unsafe { (*block::current()).second_level_fault.take() }.filter(|_| is_page_fault);
+    let handled = is_page_fault && second_level.is_none() && fault::resolve(dune, frame)
         || copy::recover(frame)
-        || signal::from_trap(frame, area);
+        || signal::from_trap(frame, area, second_level);
     if !handled {
-        report::unhandled_trap(frame, why);
+        let signal = second_level.map_or(frame.vector().signal(), |info| info.signal as u32);
+        report::unhandled_trap_with_signal(frame, why, signal);
     }
 }

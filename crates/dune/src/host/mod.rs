@@ -12,6 +12,7 @@ mod main_stack;
 pub(crate) mod mapped;
 pub(crate) mod process;
 mod run_loop;
+mod second_level;
 pub(crate) mod signal;
 mod switch;
 pub(crate) mod thread;

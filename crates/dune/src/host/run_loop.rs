@@ -4,7 +4,7 @@
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, forward, signal};
+use super::{birth, forward, second_level, signal};
 use crate::engine::{Exit, Machine, Vcpu};
 use crate::guest::Vector;
 use crate::guest::clone::Birth;
@@ -35,6 +35,7 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
                 thread.block.counters.interrupt_windows += 1;
                 inject(thread);
             }
+            Exit::SecondLevelFault if thread.entered && second_level::pass_on(thread) => (),
             other if !thread.entered => {
                 thread.refused = Some(other);
                 return;

@@ -242,6 +242,7 @@ pub(super) fn dump(regs: &kvm_regs, sregs: &kvm_sregs) -> RegisterDump {
         rflags: regs.rflags,
         cr2: sregs.cr2,
         cr3: sregs.cr3,
+        bases: [sregs.fs.base, sregs.gs.base],
         cs: sregs.cs.selector,
         ss: sregs.ss.selector,
     }

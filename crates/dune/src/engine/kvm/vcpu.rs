@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use kvm_bindings::{
     CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
     KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_regs, kvm_run, kvm_sregs,
+    kvm_vcpu_events,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use linux_raw_sys::errno::{EAGAIN, EFAULT, EINTR};
@@ -23,7 +24,13 @@ use crate::sys;
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8000_ae81 | (size_of::<kvm_regs>() as u64) << 16;
 const KVM_GET_SREGS: u64 = 0x8000_ae83 | (size_of::<kvm_sregs>() as u64) << 16;
+const KVM_SET_SREGS: u64 = 0x4000_ae84 | (size_of::<kvm_sregs>() as u64) << 16;
+const KVM_GET_VCPU_EVENTS: u64 = 0x8000_ae9f | (size_of::<kvm_vcpu_events>() as u64) << 16;
+const KVM_SET_VCPU_EVENTS: u64 = 0x4000_aea0 | (size_of::<kvm_vcpu_events>() as u64) << 16;
 const KVM_INTERRUPT: u64 = 0x4000_ae86 | (size_of::<kvm_interrupt>() as u64) << 16;
+
+/// The vector of #PF.
+const PAGE_FAULT: u8 = 14;
 
 /// A vCPU of KVM's, bound to the thread that made it.
 #[derive(Debug)]
@@ -117,6 +124,26 @@ impl Vcpu for KvmVcpu {
     fn request_interrupt_window(&mut self, wanted: bool) {
         // SAFETY: as in `run`; KVM reads the byte at the next KVM_RUN.
         unsafe { (*self.control()).request_interrupt_window = wanted.into() };
+    }
+
+    fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool {
+        let mut sregs = kvm_sregs::default();
+        let mut events = kvm_vcpu_events::default();
+        // SAFETY: each call reads or writes exactly the structure it is given.
+        unsafe {
+            let call =
+                |request, argument| sys::call(__NR_ioctl, [self.fd as u64, request, argument, 0, 0, 0]);
+            if call(KVM_GET_SREGS, (&raw mut sregs) as u64).is_err()
+                || call(KVM_GET_VCPU_EVENTS, (&raw mut events) as u64).is_err()
+            {
+                return false;
+            }
+            sregs.cr2 = address;
+            (events.exception.injected, events.exception.nr) = (1, PAGE_FAULT);
+            (events.exception.has_error_code, events.exception.error_code) = (1, error_code);
+            call(KVM_SET_SREGS, (&raw const sregs) as u64).is_ok()
+                && call(KVM_SET_VCPU_EVENTS, (&raw const events) as u64).is_ok()
+        }
     }
 
     fn request_stop(&self) {

@@ -106,13 +106,15 @@ fn deliver(registers: &mut Registers, area: VectorArea) {
     }
 }
 
-/// Makes a trap that nobody wants a signal, if the program has a handler for that; false if it has to die.
-pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea) -> bool {
+/// Makes a trap that nobody wants a signal, if the program has a handler for that; false if it has to die. What the host
+/// loop knows of it, it knows better.
+pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: Option<SignalInfo>) -> bool {
     if frame.vector().number() >= Vector::FIRST_FREE {
         // An interrupt that the program asked for, and then no handler: no such thing on Linux.
         return false;
     }
     let (info, details) = exception::describe(frame, area);
+    let info = second_level.unwrap_or(info);
     let signal = info.signal as u32;
     let action = action::get(signal);
     // Code with interrupts off is Dune's or a trap handler's, where no signal handler may come.
@@ -265,7 +267,7 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
 }
 
 /// A [`SignalInfo`] with an address, as for faults.
-fn info_with_address(signal: u32, code: i32, address: u64) -> SignalInfo {
+pub(crate) fn info_with_address(signal: u32, code: i32, address: u64) -> SignalInfo {
     let mut fields = [0; 14];
     fields[0] = address;
     SignalInfo { signal: signal as i32, errno: 0, code, padding: 0, fields }
