@@ -124,6 +124,18 @@ pub(crate) unsafe fn set_fs_base(base: u64) {
     unsafe { write_msr(IA32_FS_BASE, base) };
 }
 
+/// RFLAGS.
+///
+/// # Safety
+///
+/// Ring 0, for the flags to mean what they say.
+pub(crate) unsafe fn flags() -> u64 {
+    let flags;
+    // SAFETY: pushes and pops one word.
+    unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) };
+    flags
+}
+
 /// What DR6 says about the last #DB; it is clear then (Intel SDM vol. 3 §18.2.3: the CPU never clears it).
 ///
 /// # Safety

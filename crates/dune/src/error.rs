@@ -14,15 +14,6 @@ pub enum EnterError {
     /// The thread runs in Dune mode already.
     #[error("this thread is in Dune mode already; call dune::enter() once and pass the token on")]
     AlreadyInDuneMode,
-    /// Another thread of the process has entered. Threads that were started before it stay in host mode.
-    #[error(
-        "thread {thread} of this process has entered Dune mode already; start further threads from there, \
-         where they are in Dune mode by themselves"
-    )]
-    OtherThread {
-        /// Its thread id (gettid(2)).
-        thread: u32,
-    },
     /// This computer can not run Dune mode.
     #[error(transparent)]
     Host(#[from] DoctorError),
@@ -50,6 +41,21 @@ pub enum EnterError {
         /// What the engine said instead.
         exit: String,
     },
+}
+
+/// Why [`leave`](crate::leave) did not leave. The thread is in the mode that it was in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LeaveError {
+    /// There is nothing to leave.
+    #[error("this thread is not in Dune mode; only call dune::leave() after dune::enter()")]
+    NotInDuneMode,
+    /// In a trap handler, or between `set_interrupts(false)` and `set_interrupts(true)`.
+    #[error("interrupts are off; call dune::leave() outside of trap handlers, with interrupts on")]
+    InterruptsOff,
+    /// The thread has entered an address space of its own making.
+    #[error("another address space is active; call dune::leave() in the one that the process had")]
+    OtherAddressSpace,
 }
 
 /// An operation of the engine that failed.
@@ -135,4 +141,14 @@ pub(crate) enum GrowError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Memory(#[from] MemoryError),
+}
+
+impl From<GrowError> for EnterError {
+    fn from(error: GrowError) -> EnterError {
+        match error {
+            GrowError::Plan(error) => EnterError::Memory(error.into()),
+            GrowError::Engine(error) => EnterError::Engine(error),
+            GrowError::Memory(error) => EnterError::Memory(error),
+        }
+    }
 }

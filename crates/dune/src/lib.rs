@@ -34,7 +34,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 pub use counters::Counters;
-pub use error::{EngineError, EnterError, HandlerError, SegmentError, UserError};
+pub use error::{EngineError, EnterError, HandlerError, LeaveError, SegmentError, UserError};
 pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapFrame, TrapOutcome, Vector};
 pub use launcher::Launcher;
 pub use memory::mirror::Mapping;
@@ -100,6 +100,17 @@ static PROCESS: AtomicPtr<Process> = AtomicPtr::new(null_mut());
 pub(crate) fn process() -> &'static Process {
     // SAFETY: set before the first token was handed out, and never freed.
     unsafe { &*PROCESS.load(Ordering::Acquire) }
+}
+
+/// The same, if there is one.
+pub(crate) fn current_process() -> Option<&'static Process> {
+    // SAFETY: as above.
+    unsafe { PROCESS.load(Ordering::Acquire).as_ref() }
+}
+
+/// There is none after all.
+fn forget_process() {
+    PROCESS.store(null_mut(), Ordering::Release);
 }
 
 fn set_process(process: &'static Process) {
@@ -227,6 +238,32 @@ impl Config {
     pub fn enter(&self) -> Result<Dune, EnterError> {
         host::enter::enter(self)
     }
+}
+
+/// Returns the calling thread to host mode, where it goes on: the same stack, memory, files and signal handlers. The others
+/// stay where they are. It may [`enter`] again.
+///
+/// # Errors
+///
+/// [`LeaveError`]; the thread is where it was.
+///
+/// # Safety
+///
+/// No [`Dune`] token is used in this thread afterwards, and nothing that depends on ring 0, on trap handlers or on changes
+/// to the page tables.
+///
+/// # Example
+///
+/// ```no_run
+/// let dune = dune::enter()?;
+/// println!("in ring 0: {}", dune::cpu::in_dune_mode());
+/// // SAFETY: `dune` is not used any more.
+/// unsafe { dune::leave()? };
+/// println!("in ring 0: {}", dune::cpu::in_dune_mode());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub unsafe fn leave() -> Result<(), LeaveError> {
+    guest::leave::leave()
 }
 
 /// Enters Dune mode with the default [`Config`].

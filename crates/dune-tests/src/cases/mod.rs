@@ -10,6 +10,7 @@ mod exceptions;
 mod faults;
 mod frames;
 mod interrupts;
+mod leaving;
 mod memory;
 mod mirror;
 mod programs;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Case> {
         exceptions::CASES,
         interrupts::CASES,
         faults::CASES,
+        leaving::CASES,
         memory::CASES,
         mirror::CASES,
         around::CASES,

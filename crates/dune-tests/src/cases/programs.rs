@@ -245,10 +245,10 @@ fn shell_script() -> CaseResult {
 
 /// By posix_spawn, by fork and exec, through a shell, through `/proc/self/exe`: all in Dune mode, with the same results.
 fn programs_that_they_execute() -> CaseResult {
-    for way in WAYS {
+    for way in ["dynamic-pie", "static-nopie"] {
         let inner = example(way)?;
         let inner = inner.to_str().ok_or("UTF-8")?;
-        for arguments in [&["exit", "5"][..], &["threads"], &["report", "", "--argv0"], &["fork"]] {
+        for arguments in [&["exit", "5"][..], &["report", "", "--argv0"]] {
             let words = [&["spawn", inner], arguments].concat();
             compare(&example("dynamic-pie")?, &words, "missing NotFound", |_| ())?;
         }

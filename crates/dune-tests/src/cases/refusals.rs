@@ -1,7 +1,6 @@
 //! Entering that has to fail: a typed error, nothing leaked, host mode as before, and a later entry works.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 
 use dune::doctor::DoctorError;
 use dune::memory::{FrameError, MemoryError};
@@ -18,7 +17,6 @@ pub const CASES: &[Case] = &[
     Case::new("refusals::arena_too_small", arena_too_small),
     Case::new("refusals::arena_too_large", arena_too_large),
     Case::new("refusals::nothing_leaks_in_twenty_refusals", nothing_leaks),
-    Case::new("refusals::second_thread", second_thread),
     Case::new("refusals::after_a_handler_has_returned", after_a_handler),
 ];
 
@@ -175,24 +173,6 @@ fn nothing_leaks() -> CaseResult {
     }
     assert_eq!(footprint()?, before);
     enters()
-}
-
-fn second_thread() -> CaseResult {
-    let (go, wait) = mpsc::channel::<u32>();
-    let (tell, told) = mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        let main = wait.recv().expect("main sends");
-        let error = dune::enter().err();
-        tell.send(matches!(error, Some(EnterError::OtherThread { thread }) if thread == main))
-            .expect("main waits");
-        // In host mode alongside.
-        (0..1000u64).map(std::hint::black_box).sum::<u64>() + u64::from(dune::cpu::in_dune_mode())
-    });
-    enters()?;
-    go.send(probe::syscall(libc::SYS_gettid as u64, [0; 6]) as u32)?;
-    assert!(told.recv()?, "the second thread must be told who is in");
-    assert_eq!(thread.join().map_err(|_| "the thread panicked")?, 499_500);
-    Ok(())
 }
 
 static OUTCOME: AtomicU64 = AtomicU64::new(0);

@@ -18,6 +18,7 @@ mod files;
 pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;
+pub(crate) mod leave;
 pub(crate) mod memory_calls;
 pub(crate) mod registers;
 pub(crate) mod request;

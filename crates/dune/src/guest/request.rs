@@ -23,6 +23,8 @@ pub(crate) mod kind {
     pub(crate) const ADD_WINDOW: u64 = 4;
     /// Make the child that the [`Birth`](super::clone::Birth) at `arguments[0]` describes.
     pub(crate) const BIRTH: u64 = 6;
+    /// Go on in host mode with the FS base `arguments[0]` and the stack pointer `arguments[1]`.
+    pub(crate) const LEAVE: u64 = 9;
     /// End the thread with the exit status `arguments[0]`.
     pub(crate) const EXIT: u64 = 7;
     /// Read the engine's count of second-level faults.

@@ -59,6 +59,16 @@ impl Regions {
         Ok(regions)
     }
 
+    /// Where each ends.
+    pub(crate) fn tops(&self) -> impl Iterator<Item = u64> + Clone + '_ {
+        (1..=self.count).map(|index| self.first + (index * SIZE) as u64)
+    }
+
+    /// Start and size of all of them.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        (self.reserved, self.reserved_size as u64)
+    }
+
     /// Takes all rights from the lowest level of each region: the next trap's start lies in it.
     fn protect_guards(&self) -> Result<(), EnterError> {
         for index in 0..self.count {

@@ -71,7 +71,6 @@ fn revive(
     state: &<crate::engine::kvm::KvmVcpu as Vcpu>::Snapshot,
 ) -> Result<(), EngineError> {
     let process = thread.process;
-    enter::adopt();
     process.survive(thread);
     thread.pending_interrupts = [0; 4];
     // Whoever its parent was, its memory is its own.

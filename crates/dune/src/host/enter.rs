@@ -1,6 +1,7 @@
 //! Entering: from a process like any other to one whose thread runs in ring 0.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use linux_raw_sys::general::__NR_gettid;
 
@@ -9,7 +10,7 @@ use super::main_stack;
 use super::mapped::Mapped;
 use super::process::Process;
 use super::switch::switch;
-use super::thread::{HostThread, ThreadMemory, thread_pointer};
+use super::thread::{FREE, HostThread, ThreadMemory, thread_pointer};
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
@@ -18,36 +19,13 @@ use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, MemoryOptions, PagingFeatures};
 use crate::{Config, Dune, Launcher, cpu, doctor, sys};
 
-/// The thread that is in Dune mode or about to enter, 0 for none.
-static ENTERED: AtomicU32 = AtomicU32::new(0);
-
-/// In the child of a fork: the thread that is in Dune mode is this one, under a new id.
-pub(super) fn adopt() {
-    ENTERED.store(thread_id(), Ordering::Release);
-}
+/// Held while the process enters for the first time.
+static ENTRY: Mutex<()> = Mutex::new(());
 
 /// The id of the calling thread (gettid(2)).
 pub(super) fn thread_id() -> u32 {
     // SAFETY: gettid takes no argument.
     unsafe { sys::raw(__NR_gettid, [0; 6]) as u32 }
-}
-
-/// Gives the place back unless the thread has entered.
-struct Claim;
-
-impl Claim {
-    fn take() -> Result<Claim, EnterError> {
-        match ENTERED.compare_exchange(0, thread_id(), Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(Claim),
-            Err(thread) => Err(EnterError::OtherThread { thread }),
-        }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        ENTERED.store(0, Ordering::Release);
-    }
 }
 
 /// A box that outlives every reference to it: leaked when Dune mode has started, freed when it has not.
@@ -77,7 +55,16 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     if cpu::in_dune_mode() {
         return Err(EnterError::AlreadyInDuneMode);
     }
-    let claim = Claim::take()?;
+    let first = ENTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    match crate::current_process() {
+        Some(process) if process.is_own() => {
+            drop(first);
+            return join(process);
+        }
+        // The child of a fork that was made in host mode: what it inherited serves its parent only.
+        Some(process) => process.abandon(),
+        None => (),
+    }
     let facts = doctor::check()?;
     let machine = KvmMachine::open()?;
     // What the windows must cover comes first, then the windows.
@@ -119,11 +106,39 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         let thread = unsafe { Mapped::from_leaked(thread) };
         let exit = format!("{:?}", thread.refused);
         drop(thread);
+        crate::forget_process();
         return Err(EnterError::Refused { exit });
     }
     // From here on this is Dune mode, and what it runs on stays.
     core::mem::forget(process);
-    core::mem::forget(claim);
+    // SAFETY: the first hypercall was answered: this thread is at ring 0.
+    Ok(unsafe { Dune::assume() })
+}
+
+/// Enters where other threads have entered before, or this one has.
+fn join(process: &'static Process) -> Result<Dune, EnterError> {
+    main_stack::grow();
+    let thread = match HostThread::reuse(process) {
+        Some(thread) => thread,
+        None => HostThread::enlisted(process)?,
+    };
+    // SAFETY: nobody else uses the thread until it runs.
+    let stack = unsafe {
+        (*thread).continuation.rflags = FIRST_FLAGS;
+        (*thread).continuation.fs_base = thread_pointer();
+        (&(*thread).stack).top()
+    };
+    process.arrive();
+    // SAFETY: 1. the loop stack is the thread's own and unused; 2. block and stacks are in the page tables, and faults
+    // bring the rest; 3. threads on the list stay.
+    if unsafe { switch(stack, thread) } != 0 {
+        process.depart();
+        // SAFETY: as before.
+        let thread = unsafe { &*thread };
+        let exit = format!("{:?}", thread.refused);
+        thread.user.store(FREE, Ordering::Release);
+        return Err(EnterError::Refused { exit });
+    }
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     Ok(unsafe { Dune::assume() })
 }

@@ -8,6 +8,7 @@ pub(crate) mod enter;
 mod forward;
 mod grow;
 mod huge;
+mod leave;
 mod main_stack;
 pub(crate) mod mapped;
 pub(crate) mod process;

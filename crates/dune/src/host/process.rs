@@ -4,13 +4,26 @@ use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use linux_raw_sys::general::{__NR_getpid, __NR_sched_yield};
+
+use x86_64::VirtAddr;
+
+use super::grow;
 use super::thread::HostThread;
 use crate::Threads;
 use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
+use crate::error::EnterError;
 use crate::guest::descriptors::Idt;
 use crate::launcher::Prepared;
-use crate::memory::Memory;
+use crate::memory::mirror::Ownership;
+use crate::memory::{Flush, Memory, PageRange};
+use crate::sys;
+
+fn process_id() -> u32 {
+    // SAFETY: getpid takes no argument.
+    unsafe { sys::raw(__NR_getpid, [0; 6]) as u32 }
+}
 
 /// The process in Dune mode.
 #[derive(Debug)]
@@ -26,6 +39,8 @@ pub(crate) struct Process {
     /// How many of them are in Dune mode.
     active: AtomicU32,
     next_vcpu: AtomicU32,
+    /// Whose it is (getpid(2)).
+    id: AtomicU32,
 }
 
 // SAFETY: the machine is replaced only in the child of a fork, which has one thread; else it is only read, and its
@@ -49,6 +64,7 @@ impl Process {
             threads: AtomicPtr::new(null_mut()),
             active: AtomicU32::new(0),
             next_vcpu: AtomicU32::new(0),
+            id: AtomicU32::new(process_id()),
         }
     }
 
@@ -121,6 +137,53 @@ impl Process {
             self.depart();
         }
         self.next_vcpu.store(1, Ordering::Relaxed);
+        self.id.store(process_id(), Ordering::Relaxed);
+    }
+
+    /// Whether it is the calling process's: a fork in host mode copies it, and KVM's machine stays the parent's.
+    pub(super) fn is_own(&self) -> bool {
+        self.id.load(Ordering::Relaxed) == process_id()
+    }
+
+    /// Closes the engine's descriptors, which a fork in host mode has copied. The calling thread is the only one.
+    pub(super) fn abandon(&self) {
+        for thread in self.threads() {
+            // SAFETY: nobody runs these vCPUs in this process; the list is not used any more, so each is dropped once.
+            unsafe { core::ptr::drop_in_place(&raw mut (*thread).vcpu) };
+        }
+        // SAFETY: as above; the process is about to get another.
+        unsafe { core::ptr::drop_in_place(self.machine.get()) };
+        crate::forget_process();
+    }
+
+    /// Whether the page tables have something at all of `addresses`.
+    pub(super) fn shows(&self, mut addresses: impl Iterator<Item = VirtAddr>) -> bool {
+        let tables = self.memory.page_tables();
+        tables.is_ok_and(|tables| addresses.all(|address| tables.lookup(address).is_some()))
+    }
+
+    /// Gives the memory at `start` windows and page-table entries, if it lacks some. In both modes.
+    pub(super) fn show(&self, start: u64, bytes: u64) -> Result<(), EnterError> {
+        /// While other threads edit the tables the lock may be taken.
+        const TRIES: u32 = 1000;
+        let range = PageRange::covering(VirtAddr::new_truncate(start), bytes)
+            .expect("what Linux has mapped lies in the task's address space");
+        for address in [start, start + bytes - 1] {
+            if self.memory.windows().find(VirtAddr::new_truncate(address)).is_none() {
+                grow::from_host(&self.memory, self.machine(), address)?;
+            }
+        }
+        let mut shown = Ok(());
+        for _ in 0..TRIES {
+            // No CPU has used entries for this memory.
+            shown = self.memory.synchronise(range, Ownership::Respect, Flush::ignore);
+            if shown.is_ok() {
+                break;
+            }
+            // SAFETY: sched_yield takes no argument.
+            unsafe { sys::raw(__NR_sched_yield, [0; 6]) };
+        }
+        Ok(shown?)
     }
 
     /// Counts a thread that is about to be in Dune mode.

@@ -4,7 +4,7 @@
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, forward, second_level, signal};
+use super::{birth, forward, leave, second_level, signal};
 use crate::engine::{Exit, Machine, Vcpu};
 use crate::guest::Vector;
 use crate::guest::clone::Birth;
@@ -71,7 +71,7 @@ fn serve(thread: &mut HostThread) {
 /// Requests of Dune's own.
 #[cold]
 fn serve_own(thread: &mut HostThread, asked: u64) {
-    let [first, ..] = thread.block.request.arguments;
+    let [first, second, ..] = thread.block.request.arguments;
     thread.block.counters.other_requests += 1;
     thread.block.request.result = match asked {
         kind::ENTERED => {
@@ -102,6 +102,7 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             birth::bear(thread, unsafe { &*(first as *const Birth) })
         }
         kind::EXIT => birth::end(thread, first),
+        kind::LEAVE => leave::to_host(thread, first, second),
         kind::SECOND_LEVEL_FAULTS => {
             thread.block.counters.other_requests -= 1;
             thread.vcpu.second_level_faults().unwrap_or(u64::MAX)

@@ -79,6 +79,13 @@ pub(super) fn adopt(thread: &mut HostThread) {
     }
 }
 
+/// Gives the thread's alternate stack back to Linux. Called on the loop stack, with signals blocked.
+pub(super) fn give_stack_back(thread: &HostThread) {
+    let stack = thread.block.alternate_stack.description();
+    // SAFETY: the call reads the description of a stack that the program has given.
+    let _ = unsafe { sys::raw(__NR_sigaltstack, [(&raw const stack) as u64, 0, 0, 0, 0, 0]) };
+}
+
 /// What Linux is told in place of the program's `action`.
 pub(crate) fn as_told_to_linux(action: &Action) -> Action {
     /// What concerns Linux: which events are signals, the stack in host mode, and what becomes of system calls.

@@ -5,6 +5,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{__NR_getpid, __NR_mprotect, __NR_munmap, __NR_tgkill, PROT_NONE};
 
+use x86_64::VirtAddr;
+
 use super::mapped::Mapped;
 use super::process::Process;
 use super::switch::Continuation;
@@ -120,6 +122,23 @@ impl ThreadMemory {
     }
 }
 
+impl ThreadMemory {
+    /// Has the page tables of `process` show what ring 0 can not do without, not even to take a page fault: block and
+    /// stacks. They were mapped in host mode, or while other threads edited the tables, so that the edit was put off.
+    pub(super) fn show(&self, process: &Process) -> Result<(), EnterError> {
+        let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
+        // An edit is made in full or put off, so that a look at the pages that come first is enough.
+        let first = self.regions.tops().chain([block.0 + block.1]).map(|end| VirtAddr::new_truncate(end - 8));
+        if process.shows(first) {
+            return Ok(());
+        }
+        for (start, bytes) in [block, self.regions.bounds()] {
+            process.show(start, bytes)?;
+        }
+        Ok(())
+    }
+}
+
 /// Connects a new block with its stacks.
 fn set_up(block: &mut Mapped<ThreadBlock>, regions: &Regions) {
     let address = (&raw const **block) as u64;
@@ -161,6 +180,21 @@ impl HostThread {
                 next: core::ptr::null_mut(),
             },
         )
+    }
+
+    /// A thread beside others, in either mode.
+    pub(super) fn enlisted(process: &'static Process) -> Result<*mut HostThread, EnterError> {
+        let memory = ThreadMemory::new()?;
+        memory.show(process)?;
+        let thread = HostThread::new(process, memory)?;
+        // Ring 0 goes through the list in calls that it makes to settle page faults.
+        let (start, bytes) = (thread.as_ptr() as u64, size_of::<HostThread>() as u64);
+        if !process.shows([VirtAddr::new_truncate(start)].into_iter()) {
+            process.show(start, bytes)?;
+        }
+        let thread = thread.leak();
+        process.enlist(thread);
+        Ok(thread)
     }
 
     /// Takes over a thread that has ended, if there is one.
@@ -266,12 +300,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, EnterError> {
     let prepared = match HostThread::reuse(process) {
         Some(thread) => thread,
-        None => {
-            let memory = ThreadMemory::new()?;
-            let thread = HostThread::new(process, memory)?.leak();
-            process.enlist(thread);
-            thread
-        }
+        None => HostThread::enlisted(process)?,
     };
     // SAFETY: nobody else uses the thread until it is started.
     let thread = unsafe { &mut *prepared };

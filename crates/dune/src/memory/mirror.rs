@@ -34,6 +34,7 @@ use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::plan::TASK_SIZE;
 use super::table::{PageTables, Stock, part_end};
 use super::{Memory, MemoryError};
+use crate::cpu;
 
 /// What the page tables of a process in Dune mode say about its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -346,11 +347,11 @@ impl Memory {
     }
 
     /// The root in use if it is not the process's own.
-    pub(super) fn foreign_root(&self) -> Option<PhysAddr> {
-        if self.sharers.load(Ordering::Relaxed) == 0 {
+    pub(crate) fn foreign_root(&self) -> Option<PhysAddr> {
+        // A thread that enters has the process's own.
+        if self.sharers.load(Ordering::Relaxed) == 0 || !cpu::in_dune_mode() {
             return None;
         }
-        // Address spaces are entered in Dune mode only, so this is ring 0.
         let root = Cr3::read_raw().0.start_address();
         (root != self.root).then_some(root)
     }

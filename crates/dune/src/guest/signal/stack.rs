@@ -31,6 +31,11 @@ impl AlternateStack {
         }
     }
 
+    /// As Linux is told when the thread leaves Dune mode.
+    pub(crate) fn description(&self) -> StackDescription {
+        self.describe(None)
+    }
+
     /// Whether code with `rsp` runs on it. With SS_AUTODISARM nobody ever does.
     pub(super) fn is_used_at(&self, rsp: u64) -> bool {
         self.flags & SS_AUTODISARM as i32 == 0 && rsp > self.start && rsp - self.start <= self.bytes

@@ -1,0 +1,69 @@
+//! Leaving: from Dune mode back to what the thread was before it entered.
+
+use core::arch::naked_asm;
+
+use super::block::{self, REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
+use super::registers::INTERRUPT_FLAG;
+use super::request::kind;
+use super::signal::RESTART;
+use crate::cpu;
+use crate::error::LeaveError;
+
+/// See [`crate::leave`].
+pub(crate) fn leave() -> Result<(), LeaveError> {
+    if !cpu::in_dune_mode() {
+        return Err(LeaveError::NotInDuneMode);
+    }
+    // SAFETY: ring 0.
+    let (flags, fs_base) = unsafe { (cpu::flags(), cpu::fs_base()) };
+    if flags & INTERRUPT_FLAG == 0 {
+        return Err(LeaveError::InterruptsOff);
+    }
+    // SAFETY: ring 0; the block is this thread's own.
+    if unsafe { (*block::current()).user_return_rsp } != 0
+        || crate::process().memory().foreign_root().is_some()
+    {
+        return Err(LeaveError::OtherAddressSpace);
+    }
+    // SAFETY: ring 0, on the program's stack, in the process's own address space.
+    while unsafe { switch_back(fs_base) } == RESTART {
+        // A signal came first: its handler has run by now.
+    }
+    Ok(())
+}
+
+/// Asks the host loop to go on in host mode, with this stack. Returns there, with 0, or here with [`RESTART`].
+///
+/// # Safety
+///
+/// The caller runs at ring 0 on the program's stack with interrupts on; `fs_base` is the FS base.
+#[unsafe(naked)]
+unsafe extern "C" fn switch_back(fs_base: u64) -> u64 {
+    // ABI: System V. host::leave::to_host pops what is pushed here, in host mode; as in host::switch, callee-saved state
+    // travels on the stack.
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 8",
+        "stmxcsr [rsp]",
+        "fnstcw [rsp + 4]",
+        "cli",
+        "mov gs:[{FS_BASE}], rdi",
+        "mov gs:[{STACK}], rsp",
+        "mov qword ptr gs:[{KIND}], {LEAVE}",
+        "hlt",
+        "mov rax, gs:[{RESULT}]",
+        "add rsp, 56",
+        "sti",
+        "ret",
+        FS_BASE = const REQUEST_ARGUMENTS,
+        STACK = const REQUEST_ARGUMENTS + 8,
+        KIND = const REQUEST_KIND,
+        RESULT = const REQUEST_RESULT,
+        LEAVE = const kind::LEAVE,
+    )
+}
