@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     Case::new("threads::protection_reaches_the_others", protection_reaches_the_others),
     Case::new("threads::fork_takes_one_thread", fork_takes_one_thread),
     Case::new("threads::panic_in_one_is_joined", panic_in_one_is_joined),
+    Case::new("threads::failure_to_start_leaves_errno_alone", failure_to_start_leaves_errno_alone),
     Case::new("threads::stay_in_host_mode_if_wanted", stay_in_host_mode_if_wanted),
     Case::new("threads::exit_ends_all", exit_ends_all).ends(crate::case::Ending::Status(5)),
 ];
@@ -304,5 +305,25 @@ fn stay_in_host_mode_if_wanted() -> CaseResult {
     }
     assert!(dune::cpu::in_dune_mode());
     assert_eq!(WORD.get(), 1);
+    Ok(())
+}
+
+/// The engine's requests fail where `errno`, which is found through FS, is not this library's: they do not go through libc.
+fn failure_to_start_leaves_errno_alone() -> CaseResult {
+    const UNTOUCHED: i32 = 0x5eed;
+    dune::enter()?;
+    // Root's too: no descriptor for a vCPU.
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let flags =
+        libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+    let stack = probe::pages(4).as_u64() + 4 * 4096;
+    // SAFETY: the calls write to errno only; no thread is started.
+    let (result, errno) = unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &none), 0);
+        *libc::__errno_location() = UNTOUCHED;
+        let result = probe::syscall(libc::SYS_clone as u64, [flags as u64, stack, 0, 0, 0, 0]);
+        (result, *libc::__errno_location())
+    };
+    assert_eq!((result, errno), (i64::from(-libc::EAGAIN), UNTOUCHED));
     Ok(())
 }

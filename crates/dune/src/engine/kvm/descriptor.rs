@@ -4,11 +4,12 @@
 //! (peers.md P38). So KVM's stand above the limit: it bounds the numbers that are handed out, not those in use
 //! (getrlimit(2)), and a process may raise it for a moment as far as its hard limit goes.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 use linux_raw_sys::errno::EMFILE;
 use linux_raw_sys::general::{__NR_fcntl, __NR_prlimit64, F_DUPFD_CLOEXEC, RLIMIT_NOFILE, rlimit64};
 
+use super::ioctl::Descriptor;
 use crate::error::EngineError;
 use crate::sys::{self, Errno};
 
@@ -55,7 +56,7 @@ unsafe fn limit(new: Option<&rlimit64>, old: Option<&mut rlimit64>) -> Result<u6
 }
 
 /// A duplicate of `fd` beyond the program's reach, closed on exec. The caller drops the original.
-pub(super) fn duplicate_high(fd: &impl AsRawFd, limit: &RaisedLimit) -> Result<RawFd, EngineError> {
+pub(super) fn duplicate_high(fd: &Descriptor, limit: &RaisedLimit) -> Result<Descriptor, EngineError> {
     /// Linux keeps a table as long as the highest number.
     const HIGHEST: u64 = 1 << 16;
     let top = limit.program.rlim_cur.min(HIGHEST);
@@ -63,10 +64,10 @@ pub(super) fn duplicate_high(fd: &impl AsRawFd, limit: &RaisedLimit) -> Result<R
     let candidates = [top, top / 2, 0];
     let mut errno = Errno::from_raw(EMFILE);
     for lowest in &candidates[if limit.raised { 0 } else { 1 }..] {
-        let arguments = [fd.as_raw_fd() as u64, F_DUPFD_CLOEXEC.into(), *lowest, 0, 0, 0];
-        // SAFETY: F_DUPFD_CLOEXEC touches no memory.
-        match unsafe { sys::call(__NR_fcntl, arguments) } {
-            Ok(fd) => return Ok(fd as RawFd),
+        let arguments = [fd.number() as u64, F_DUPFD_CLOEXEC.into(), *lowest, 0, 0, 0];
+        // SAFETY: F_DUPFD_CLOEXEC touches no memory and gives a descriptor that is nobody else's.
+        match unsafe { sys::call(__NR_fcntl, arguments).map(|fd| Descriptor::new(fd as RawFd)) } {
+            Ok(high) => return Ok(high),
             Err(refused) => errno = refused,
         }
     }

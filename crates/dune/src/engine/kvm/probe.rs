@@ -7,8 +7,9 @@ use std::io;
 use std::path::Path;
 
 use kvm_bindings::*;
-use kvm_ioctls::{Kvm, VmFd};
 
+use super::cpuid::CpuidList;
+use super::ioctl::{self, Descriptor};
 use crate::doctor::{Capability, CpuFacts, DoctorError, EngineFacts, Paging};
 
 /// The device that the engine opens.
@@ -24,15 +25,9 @@ trait Extensions {
     fn extension(&self, number: u32) -> i32;
 }
 
-impl Extensions for Kvm {
+impl Extensions for Descriptor {
     fn extension(&self, number: u32) -> i32 {
-        self.check_extension_raw(number.into())
-    }
-}
-
-impl Extensions for VmFd {
-    fn extension(&self, number: u32) -> i32 {
-        self.check_extension_raw(number.into())
+        ioctl::CHECK_EXTENSION.with(self, number.into()).map_or(-1, |value| value as i32)
     }
 }
 
@@ -112,8 +107,8 @@ const WANTED: &[Wanted] = &[
 /// Opens the device. The descriptor is closed on exec.
 ///
 /// Whether the CPU can virtualize decides what to advise when the device is missing.
-pub(crate) fn open(cpu: &CpuFacts) -> Result<Kvm, DoctorError> {
-    Kvm::new().map_err(|error| match error.errno() {
+pub(crate) fn open(cpu: &CpuFacts) -> Result<Descriptor, DoctorError> {
+    Descriptor::open_device().map_err(|error| match error.errno.raw() {
         errno::ENOENT | errno::ENODEV | errno::ENXIO => {
             DoctorError::NoDevice { path: DEVICE, virtualization: cpu.virtualization }
         }
@@ -123,8 +118,8 @@ pub(crate) fn open(cpu: &CpuFacts) -> Result<Kvm, DoctorError> {
 }
 
 /// What the device alone tells. Cheap: a few dozen ioctls, no machine is made.
-pub(crate) fn engine(kvm: &Kvm, cpu: &CpuFacts) -> Result<EngineFacts, DoctorError> {
-    let version = kvm.get_api_version();
+pub(crate) fn engine(kvm: &Descriptor, cpu: &CpuFacts) -> Result<EngineFacts, DoctorError> {
+    let version = ioctl::GET_API_VERSION.with(kvm, 0).map_or(-1, |version| version as i32);
     if version != API_VERSION {
         return Err(DoctorError::ApiVersion { found: version, needed: API_VERSION });
     }
@@ -140,16 +135,10 @@ pub(crate) fn engine(kvm: &Kvm, cpu: &CpuFacts) -> Result<EngineFacts, DoctorErr
 }
 
 /// What a machine answers where it may differ from the device. Makes a machine and drops it.
-pub(crate) fn machine_capabilities(kvm: &Kvm, cpu: &CpuFacts) -> Result<Vec<Capability>, DoctorError> {
-    loop {
-        match kvm.create_vm() {
-            Ok(machine) => return Ok(capabilities(&machine, cpu)),
-            // Registering the MMU notifier can be interrupted.
-            Err(error) if error.errno() == errno::EINTR => {}
-            Err(error) => {
-                return Err(DoctorError::NoMachine { error: io::Error::from_raw_os_error(error.errno()) });
-            }
-        }
+pub(crate) fn machine_capabilities(kvm: &Descriptor, cpu: &CpuFacts) -> Result<Vec<Capability>, DoctorError> {
+    match ioctl::CREATE_VM.make(kvm, 0) {
+        Ok(machine) => Ok(capabilities(&machine, cpu)),
+        Err(error) => Err(DoctorError::NoMachine { error: io::Error::from_raw_os_error(error.errno.raw()) }),
     }
 }
 
@@ -170,10 +159,10 @@ fn capabilities(source: &impl Extensions, cpu: &CpuFacts) -> Vec<Capability> {
 }
 
 /// Width of the guest-physical addresses that KVM accepts, 0 when it does not say.
-fn physical_address_bits(kvm: &Kvm) -> u8 {
+fn physical_address_bits(kvm: &Descriptor) -> u8 {
     const ADDRESS_SIZES: u32 = 0x8000_0008;
-    let Ok(cpuid) = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES) else { return 0 };
-    let Some(sizes) = cpuid.as_slice().iter().find(|entry| entry.function == ADDRESS_SIZES) else { return 0 };
+    let Ok(cpuid) = CpuidList::supported(kvm) else { return 0 };
+    let Some(sizes) = cpuid.find(ADDRESS_SIZES, 0) else { return 0 };
     // Bits 16-23 hold what four-level second-level tables can map, where that is less (Linux 6.10).
     match (sizes.eax as u8, (sizes.eax >> 16) as u8) {
         (all, 0) => all,
@@ -205,12 +194,11 @@ fn module_in(modules: &Path) -> (Option<&'static str>, Paging) {
     if modules.join("kvm_pvm").exists() { (Some("kvm_pvm"), Paging::Shadow) } else { (None, Paging::Unknown) }
 }
 
-/// The error numbers told apart here, as the `i32` that `kvm-ioctls` returns.
+/// The error numbers told apart here, as `i32`.
 mod errno {
     use linux_raw_sys::errno;
 
     pub(super) const EACCES: i32 = errno::EACCES as i32;
-    pub(super) const EINTR: i32 = errno::EINTR as i32;
     pub(super) const ENODEV: i32 = errno::ENODEV as i32;
     pub(super) const ENOENT: i32 = errno::ENOENT as i32;
     pub(super) const ENXIO: i32 = errno::ENXIO as i32;

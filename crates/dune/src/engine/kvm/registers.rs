@@ -6,14 +6,12 @@ use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
     kvm_xcr, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::VcpuFd;
 use linux_raw_sys::errno::EINVAL;
-use linux_raw_sys::general::__NR_ioctl;
-use std::os::fd::AsRawFd;
 
+use super::ioctl::{self, Descriptor};
 use crate::engine::{CpuState, RegisterDump, Segment};
 use crate::error::EngineError;
-use crate::sys::{self, Errno};
+use crate::sys::Errno;
 
 // Model-specific registers, Intel SDM vol. 4.
 const IA32_TSC: u32 = 0x10;
@@ -47,15 +45,8 @@ const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 const EFER_NXE: u64 = 1 << 11;
 
-/// _IOWR(0xAE, 0x88, struct kvm_msrs), the header counting only.
-const KVM_GET_MSRS: u64 = 0xc008_ae88;
-/// _IOW(0xAE, 0x89, struct kvm_msrs)
-const KVM_SET_MSRS: u64 = 0x4008_ae89;
-/// _IOW(0xAE, 0xe1, struct kvm_device_attr)
-const KVM_SET_DEVICE_ATTR: u64 = 0x4000_aee1 | (size_of::<kvm_device_attr>() as u64) << 16;
-
 /// Loads `state`. The order is KVM's: CPUID first (done at creation), then what depends on it.
-pub(super) fn load(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+pub(super) fn load(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> {
     load_special(vcpu, state)?;
     load_msrs(vcpu, state)?;
     load_vector_state(vcpu, state)?;
@@ -67,11 +58,11 @@ pub(super) fn load(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
         rflags: state.rflags,
         ..Default::default()
     };
-    vcpu.set_regs(&regs).map_err(|e| EngineError::new("KVM_SET_REGS", e))
+    ioctl::SET_REGS.with(vcpu, &regs).map(drop)
 }
 
-fn load_special(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
-    let mut sregs: kvm_sregs = vcpu.get_sregs().map_err(|e| EngineError::new("KVM_GET_SREGS", e))?;
+fn load_special(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> {
+    let mut sregs = ioctl::GET_SREGS.from(vcpu)?;
     sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     sregs.cr4 = CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
     sregs.cr4 |= if state.fsgsbase { CR4_FSGSBASE } else { 0 };
@@ -89,7 +80,7 @@ fn load_special(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
     sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
     (sregs.gdt.base, sregs.gdt.limit) = (state.gdt.base, state.gdt.limit);
     (sregs.idt.base, sregs.idt.limit) = (state.idt.base, state.idt.limit);
-    vcpu.set_sregs(&sregs).map_err(|e| EngineError::new("KVM_SET_SREGS", e))
+    ioctl::SET_SREGS.with(vcpu, &sregs).map(drop)
 }
 
 /// KVM wants the access rights bit by bit.
@@ -112,7 +103,7 @@ fn segment(segment: &Segment) -> kvm_segment {
     }
 }
 
-fn load_msrs(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+fn load_msrs(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> {
     let values = [
         (IA32_STAR, state.syscall.star),
         (IA32_LSTAR, state.syscall.lstar),
@@ -147,7 +138,7 @@ impl MsrList {
 }
 
 /// Reads the registers that [`load_msrs`] writes.
-pub(super) fn read_msrs(vcpu: &VcpuFd) -> Result<MsrList, EngineError> {
+pub(super) fn read_msrs(vcpu: &Descriptor) -> Result<MsrList, EngineError> {
     let mut list = MsrList::new(
         [
             IA32_STAR,
@@ -161,39 +152,27 @@ pub(super) fn read_msrs(vcpu: &VcpuFd) -> Result<MsrList, EngineError> {
         ]
         .map(|index| (index, 0)),
     );
-    msr_ioctl(vcpu, KVM_GET_MSRS, "KVM_GET_MSRS", &mut list)?;
-    Ok(list)
-}
-
-/// Writes the registers of `list`.
-pub(super) fn write_msrs(vcpu: &VcpuFd, list: &MsrList) -> Result<(), EngineError> {
-    let mut list = MsrList { count: list.count, padding: 0, entries: list.entries };
-    msr_ioctl(vcpu, KVM_SET_MSRS, "KVM_SET_MSRS", &mut list)
-}
-
-fn msr_ioctl(
-    vcpu: &VcpuFd,
-    request: u64,
-    operation: &'static str,
-    list: &mut MsrList,
-) -> Result<(), EngineError> {
-    // SAFETY: KVM reads and writes `list.count` entries behind the header, which are there.
-    let done = unsafe {
-        sys::call(__NR_ioctl, [vcpu.as_raw_fd() as u64, request, (&raw mut *list) as u64, 0, 0, 0])
-    };
-    match done {
-        Ok(count) if count == u64::from(list.count) => Ok(()),
-        // KVM stops at the first register it refuses.
-        Ok(_) => Err(EngineError { operation, errno: Errno::from_raw(EINVAL) }),
-        Err(errno) => Err(EngineError { operation, errno }),
+    match ioctl::GET_MSRS.of(vcpu, &mut list)? {
+        count if count == u64::from(list.count) => Ok(list),
+        // KVM stops at the first register that it does not know.
+        _ => Err(ioctl::GET_MSRS.refused(Errno::from_raw(EINVAL))),
     }
 }
 
-fn load_vector_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError> {
+/// Writes the registers of `list`.
+pub(super) fn write_msrs(vcpu: &Descriptor, list: &MsrList) -> Result<(), EngineError> {
+    match ioctl::SET_MSRS.with(vcpu, list)? {
+        count if count == u64::from(list.count) => Ok(()),
+        // KVM stops at the first register that it refuses.
+        _ => Err(ioctl::SET_MSRS.refused(Errno::from_raw(EINVAL))),
+    }
+}
+
+fn load_vector_state(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> {
     if let Some(xcr0) = state.xcr0 {
         let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
         xcrs.xcrs[0] = kvm_xcr { xcr: 0, value: xcr0.0, ..Default::default() };
-        vcpu.set_xcrs(&xcrs).map_err(|e| EngineError::new("KVM_SET_XCRS", e))?;
+        ioctl::SET_XCRS.with(vcpu, &xcrs)?;
     }
     // KVM_SET_FPU ignores MXCSR (peers.md P44), hence the XSAVE form: legacy area, then XSTATE_BV = x87 | SSE.
     let mut xsave = kvm_xsave::default();
@@ -201,13 +180,13 @@ fn load_vector_state(vcpu: &VcpuFd, state: &CpuState) -> Result<(), EngineError>
         *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
     xsave.region[512 / 4] = 0b11;
-    // SAFETY: KVM reads at most the 4096 bytes of `kvm_xsave` because XCR0 enables no feature that needs more
-    // (dynamic features such as AMX are left out of XCR0).
-    unsafe { vcpu.set_xsave(&xsave) }.map_err(|e| EngineError::new("KVM_SET_XSAVE", e))
+    // KVM reads at most the 4096 bytes of `kvm_xsave` because XCR0 enables no feature that needs more (dynamic features
+    // such as AMX are left out of XCR0).
+    ioctl::SET_XSAVE.with(vcpu, &xsave).map(drop)
 }
 
 /// Makes RDTSC in Dune mode read the host's value, so that the vDSO's clocks are right.
-pub(super) fn same_time_as_host(vcpu: &VcpuFd) -> Result<(), EngineError> {
+pub(super) fn same_time_as_host(vcpu: &Descriptor) -> Result<(), EngineError> {
     let offset: u64 = 0;
     let attribute = kvm_device_attr {
         group: KVM_VCPU_TSC_CTRL,
@@ -215,14 +194,7 @@ pub(super) fn same_time_as_host(vcpu: &VcpuFd) -> Result<(), EngineError> {
         addr: (&raw const offset) as u64,
         flags: 0,
     };
-    // SAFETY: KVM reads `attribute` and the value it points to.
-    let set = unsafe {
-        sys::call(
-            __NR_ioctl,
-            [vcpu.as_raw_fd() as u64, KVM_SET_DEVICE_ATTR, (&raw const attribute) as u64, 0, 0, 0],
-        )
-    };
-    if set.is_ok() {
+    if ioctl::SET_DEVICE_ATTR.with(vcpu, &attribute).is_ok() {
         return Ok(());
     }
     // Kernels before 5.16: set the value itself, some hundred cycles late.

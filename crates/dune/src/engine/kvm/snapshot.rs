@@ -3,8 +3,8 @@
 //! Nothing here allocates: the child of a fork may not, as its parent's allocator may have been in use.
 
 use kvm_bindings::{kvm_regs, kvm_sregs, kvm_xcrs, kvm_xsave};
-use kvm_ioctls::VcpuFd;
 
+use super::ioctl::{self, Descriptor};
 use super::registers::{self, MsrList};
 use crate::error::EngineError;
 
@@ -20,29 +20,26 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// The state of `vcpu`.
-    pub(super) fn of(vcpu: &VcpuFd, has_xsave: bool) -> Result<Snapshot, EngineError> {
-        let xcrs = has_xsave
-            .then(|| vcpu.get_xcrs().map_err(|e| EngineError::new("KVM_GET_XCRS", e)))
-            .transpose()?;
+    pub(super) fn of(vcpu: &Descriptor, has_xsave: bool) -> Result<Snapshot, EngineError> {
         Ok(Snapshot {
-            regs: vcpu.get_regs().map_err(|e| EngineError::new("KVM_GET_REGS", e))?,
-            sregs: vcpu.get_sregs().map_err(|e| EngineError::new("KVM_GET_SREGS", e))?,
-            xsave: vcpu.get_xsave().map_err(|e| EngineError::new("KVM_GET_XSAVE", e))?,
-            xcrs,
+            regs: ioctl::GET_REGS.from(vcpu)?,
+            sregs: ioctl::GET_SREGS.from(vcpu)?,
+            xsave: ioctl::GET_XSAVE.from(vcpu)?,
+            xcrs: has_xsave.then(|| ioctl::GET_XCRS.from(vcpu)).transpose()?,
             msrs: registers::read_msrs(vcpu)?,
         })
     }
 
     /// Loads the state into `vcpu`.
-    pub(super) fn load(&self, vcpu: &VcpuFd) -> Result<(), EngineError> {
-        vcpu.set_sregs(&self.sregs).map_err(|e| EngineError::new("KVM_SET_SREGS", e))?;
+    pub(super) fn load(&self, vcpu: &Descriptor) -> Result<(), EngineError> {
+        ioctl::SET_SREGS.with(vcpu, &self.sregs)?;
         registers::write_msrs(vcpu, &self.msrs)?;
         if let Some(xcrs) = &self.xcrs {
-            vcpu.set_xcrs(xcrs).map_err(|e| EngineError::new("KVM_SET_XCRS", e))?;
+            ioctl::SET_XCRS.with(vcpu, xcrs)?;
         }
-        // SAFETY: the area came from a vCPU with the same XCR0, whose state fits into it.
-        unsafe { vcpu.set_xsave(&self.xsave) }.map_err(|e| EngineError::new("KVM_SET_XSAVE", e))?;
+        // The area came from a vCPU with the same XCR0, whose state fits into it.
+        ioctl::SET_XSAVE.with(vcpu, &self.xsave)?;
         registers::same_time_as_host(vcpu)?;
-        vcpu.set_regs(&self.regs).map_err(|e| EngineError::new("KVM_SET_REGS", e))
+        ioctl::SET_REGS.with(vcpu, &self.regs).map(drop)
     }
 }

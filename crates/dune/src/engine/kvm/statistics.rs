@@ -3,15 +3,11 @@
 //! Second-level faults are served inside Linux; only KVM sees them. The counters are read through a descriptor that is
 //! opened for the purpose: one per thread would be too many for the usual limit.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use linux_raw_sys::general::__NR_pread64;
 
-use kvm_ioctls::VcpuFd;
-use linux_raw_sys::general::{__NR_ioctl, __NR_pread64};
-
+use super::ioctl::{self, Descriptor};
 use crate::sys;
 
-/// _IO(0xAE, 0xce)
-const KVM_GET_STATS_FD: u64 = 0xaece;
 /// Size of `struct kvm_stats_desc` without the name.
 const DESCRIPTOR_SIZE: usize = 16;
 /// The counter of all faults of the second level under two-dimensional paging.
@@ -25,8 +21,8 @@ pub(super) struct Statistics {
 
 impl Statistics {
     /// Finds the counter; `None` where the kernel has no statistics or does not count the faults. Does not allocate.
-    pub(super) fn find(vcpu: &VcpuFd) -> Option<Statistics> {
-        let file = open(vcpu)?;
+    pub(super) fn find(vcpu: &Descriptor) -> Option<Statistics> {
+        let file = ioctl::GET_STATS_FD.make(vcpu, 0).ok()?;
         // struct kvm_stats_header: flags, name_size, num_desc, id_offset, desc_offset, data_offset.
         let mut header = [0u8; 24];
         read_at(&file, &mut header, 0)?;
@@ -45,27 +41,19 @@ impl Statistics {
     }
 
     /// Faults of the second level of address translation since `vcpu` was made.
-    pub(super) fn second_level_faults(self, vcpu: &VcpuFd) -> Option<u64> {
+    pub(super) fn second_level_faults(self, vcpu: &Descriptor) -> Option<u64> {
         let mut value = [0u8; 8];
-        read_at(&open(vcpu)?, &mut value, self.faults_at)?;
+        read_at(&ioctl::GET_STATS_FD.make(vcpu, 0).ok()?, &mut value, self.faults_at)?;
         Some(u64::from_le_bytes(value))
     }
 }
 
-fn open(vcpu: &VcpuFd) -> Option<OwnedFd> {
-    // SAFETY: the call touches no memory and returns a new descriptor.
-    unsafe {
-        let fd = sys::call(__NR_ioctl, [vcpu.as_raw_fd() as u64, KVM_GET_STATS_FD, 0, 0, 0, 0]).ok()?;
-        Some(OwnedFd::from_raw_fd(fd as i32))
-    }
-}
-
 /// Fills `buffer` from `offset` of `file` without libc, so that it may be called on the host-loop stack.
-fn read_at(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> Option<()> {
+fn read_at(file: &Descriptor, buffer: &mut [u8], offset: u64) -> Option<()> {
     let address = buffer.as_mut_ptr() as u64;
     // SAFETY: pread64 writes at most `buffer.len()` bytes to `buffer`.
     let count = unsafe {
-        sys::call(__NR_pread64, [file.as_raw_fd() as u64, address, buffer.len() as u64, offset, 0, 0])
+        sys::call(__NR_pread64, [file.number() as u64, address, buffer.len() as u64, offset, 0, 0])
     };
     (count == Ok(buffer.len() as u64)).then_some(())
 }

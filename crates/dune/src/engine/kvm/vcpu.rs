@@ -1,17 +1,17 @@
 //! A vCPU of KVM's: creating it, and the hot path that runs it.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 use kvm_bindings::{
-    CpuId, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_regs, kvm_run, kvm_sregs,
-    kvm_vcpu_events,
+    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
+    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_run,
 };
-use kvm_ioctls::{VcpuFd, VmFd};
 use linux_raw_sys::errno::{EAGAIN, EFAULT, EINTR};
-use linux_raw_sys::general::__NR_ioctl;
+use linux_raw_sys::general::{__NR_ioctl, __NR_mmap, __NR_munmap, MAP_SHARED, PROT_READ, PROT_WRITE};
 
+use super::cpuid::CpuidList;
 use super::descriptor::{RaisedLimit, duplicate_high};
+use super::ioctl::{self, Descriptor};
 use super::registers;
 use super::snapshot::Snapshot;
 use super::statistics::Statistics;
@@ -19,47 +19,37 @@ use crate::engine::{CpuState, Exit, RegisterDump, Vcpu};
 use crate::error::EngineError;
 use crate::sys;
 
-// ioctl numbers of <linux/kvm.h>: _IO(0xAE, 0x80), _IOR(0xAE, 0x81, kvm_regs), _IOR(0xAE, 0x83, kvm_sregs),
-// _IOW(0xAE, 0x86, kvm_interrupt).
-const KVM_RUN: u64 = 0xae80;
-const KVM_GET_REGS: u64 = 0x8000_ae81 | (size_of::<kvm_regs>() as u64) << 16;
-const KVM_GET_SREGS: u64 = 0x8000_ae83 | (size_of::<kvm_sregs>() as u64) << 16;
-const KVM_SET_SREGS: u64 = 0x4000_ae84 | (size_of::<kvm_sregs>() as u64) << 16;
-const KVM_GET_VCPU_EVENTS: u64 = 0x8000_ae9f | (size_of::<kvm_vcpu_events>() as u64) << 16;
-const KVM_SET_VCPU_EVENTS: u64 = 0x4000_aea0 | (size_of::<kvm_vcpu_events>() as u64) << 16;
-const KVM_INTERRUPT: u64 = 0x4000_ae86 | (size_of::<kvm_interrupt>() as u64) << 16;
-
 /// The vector of #PF.
 const PAGE_FAULT: u8 = 14;
 
 /// A vCPU of KVM's, bound to the thread that made it.
 #[derive(Debug)]
 pub(crate) struct KvmVcpu {
-    // Owns the descriptor and the mapping behind `run`.
-    vcpu: VcpuFd,
+    fd: Descriptor,
+    run: RunPage,
     has_xsave: bool,
-    fd: RawFd,
-    run: *mut kvm_run,
     statistics: Option<Statistics>,
 }
 
 impl KvmVcpu {
-    pub(super) fn create(vm: &VmFd, id: u32, cpuid: &CpuId) -> Result<KvmVcpu, EngineError> {
+    /// A vCPU of `vm`, a machine of `device`'s.
+    pub(super) fn create(
+        device: &Descriptor,
+        vm: &Descriptor,
+        id: u32,
+        cpuid: &CpuidList,
+    ) -> Result<KvmVcpu, EngineError> {
         let limit = RaisedLimit::new();
-        let low = vm.create_vcpu(id.into()).map_err(|e| EngineError::new("KVM_CREATE_VCPU", e))?;
-        let high = duplicate_high(&low, &limit)?;
-        // SAFETY: `high` is a vCPU's descriptor and nobody else's.
-        let mut vcpu =
-            unsafe { vm.create_vcpu_from_rawfd(high) }.map_err(|e| EngineError::new("KVM_CREATE_VCPU", e))?;
+        let fd = duplicate_high(&ioctl::CREATE_VCPU.make(vm, id.into())?, &limit)?;
         // Unmodified: what the program chose at start-up by CPUID has to work (design.md §3.2).
-        vcpu.set_cpuid2(cpuid).map_err(|e| EngineError::new("KVM_SET_CPUID2", e))?;
-        let run = &raw mut *vcpu.get_kvm_run();
-        Ok(KvmVcpu { fd: vcpu.as_raw_fd(), run, vcpu, has_xsave: false, statistics: None })
+        ioctl::SET_CPUID2.with(&fd, cpuid)?;
+        let run = RunPage::map(device, &fd)?;
+        Ok(KvmVcpu { fd, run, has_xsave: false, statistics: None })
     }
 
     /// Where this kernel's vCPUs count second-level faults.
     pub(super) fn find_statistics(&self) -> Option<Statistics> {
-        Statistics::find(&self.vcpu)
+        Statistics::find(&self.fd)
     }
 
     /// The vCPU, knowing that.
@@ -69,14 +59,14 @@ impl KvmVcpu {
 
     /// Takes the place of `parent`, the vCPU that this process inherited by a fork, in the state it had.
     pub(super) fn succeed(&mut self, parent: &KvmVcpu, state: &Snapshot) -> Result<(), EngineError> {
-        state.load(&self.vcpu)?;
+        state.load(&self.fd)?;
         self.has_xsave = parent.has_xsave;
         self.statistics = parent.statistics;
         Ok(())
     }
 
     fn control(&self) -> *mut kvm_run {
-        self.run
+        self.run.start
     }
 }
 
@@ -84,27 +74,28 @@ impl Vcpu for KvmVcpu {
     type Snapshot = Snapshot;
 
     fn descriptor(&self) -> RawFd {
-        self.fd
+        self.fd.number()
     }
 
     fn snapshot(&self) -> Result<Snapshot, EngineError> {
-        Snapshot::of(&self.vcpu, self.has_xsave)
+        Snapshot::of(&self.fd, self.has_xsave)
     }
 
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {
         self.has_xsave = state.xcr0.is_some();
-        registers::load(&self.vcpu, state)
+        registers::load(&self.fd, state)
     }
 
     #[inline(always)]
     fn run(&mut self) -> Exit {
         // SAFETY: KVM_RUN takes no pointer. What Dune mode does to memory while it runs, the program does.
-        let value = unsafe { sys::raw(__NR_ioctl, [self.fd as u64, KVM_RUN, 0, 0, 0, 0]) };
+        let value =
+            unsafe { sys::raw(__NR_ioctl, [self.fd.number() as u64, ioctl::RUN.number(), 0, 0, 0, 0]) };
         let run = self.control();
         if value != 0 {
             return failed(value);
         }
-        // SAFETY: `run` is the vCPU's shared page, mapped as long as `self.vcpu` lives; only this thread runs it.
+        // SAFETY: `run` is the vCPU's shared page, mapped as long as `self` lives; only this thread runs it.
         let reason = unsafe { (*run).exit_reason };
         if reason == KVM_EXIT_HLT { Exit::Request } else { other_exit(run, reason) }
     }
@@ -113,12 +104,7 @@ impl Vcpu for KvmVcpu {
         // SAFETY: as in `run`.
         let ready = unsafe { (*self.control()).ready_for_interrupt_injection != 0 };
         let request = kvm_interrupt { irq: vector.into() };
-        // SAFETY: KVM reads `request` only.
-        ready
-            && unsafe {
-                sys::call(__NR_ioctl, [self.fd as u64, KVM_INTERRUPT, (&raw const request) as u64, 0, 0, 0])
-            }
-            .is_ok()
+        ready && ioctl::INTERRUPT.with(&self.fd, &request).is_ok()
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {
@@ -127,23 +113,16 @@ impl Vcpu for KvmVcpu {
     }
 
     fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool {
-        let mut sregs = kvm_sregs::default();
-        let mut events = kvm_vcpu_events::default();
-        // SAFETY: each call reads or writes exactly the structure it is given.
-        unsafe {
-            let call =
-                |request, argument| sys::call(__NR_ioctl, [self.fd as u64, request, argument, 0, 0, 0]);
-            if call(KVM_GET_SREGS, (&raw mut sregs) as u64).is_err()
-                || call(KVM_GET_VCPU_EVENTS, (&raw mut events) as u64).is_err()
-            {
-                return false;
-            }
+        let inject = || -> Result<(), EngineError> {
+            let mut sregs = ioctl::GET_SREGS.from(&self.fd)?;
+            let mut events = ioctl::GET_VCPU_EVENTS.from(&self.fd)?;
             sregs.cr2 = address;
             (events.exception.injected, events.exception.nr) = (1, PAGE_FAULT);
             (events.exception.has_error_code, events.exception.error_code) = (1, error_code);
-            call(KVM_SET_SREGS, (&raw const sregs) as u64).is_ok()
-                && call(KVM_SET_VCPU_EVENTS, (&raw const events) as u64).is_ok()
-        }
+            ioctl::SET_SREGS.with(&self.fd, &sregs)?;
+            ioctl::SET_VCPU_EVENTS.with(&self.fd, &events).map(drop)
+        };
+        inject().is_ok()
     }
 
     fn request_stop(&self) {
@@ -157,18 +136,38 @@ impl Vcpu for KvmVcpu {
     }
 
     fn registers(&self) -> Option<RegisterDump> {
-        let mut regs = kvm_regs::default();
-        let mut sregs = kvm_sregs::default();
-        // SAFETY: both calls write to exactly the structure they are given.
-        unsafe {
-            sys::call(__NR_ioctl, [self.fd as u64, KVM_GET_REGS, (&raw mut regs) as u64, 0, 0, 0]).ok()?;
-            sys::call(__NR_ioctl, [self.fd as u64, KVM_GET_SREGS, (&raw mut sregs) as u64, 0, 0, 0]).ok()?;
-        }
+        let (regs, sregs) = (ioctl::GET_REGS.from(&self.fd).ok()?, ioctl::GET_SREGS.from(&self.fd).ok()?);
         Some(registers::dump(&regs, &sregs))
     }
 
     fn second_level_faults(&self) -> Option<u64> {
-        self.statistics?.second_level_faults(&self.vcpu)
+        self.statistics?.second_level_faults(&self.fd)
+    }
+}
+
+/// A vCPU's `struct kvm_run`, which this process shares with KVM, and what KVM keeps behind it. Unmapped when dropped.
+#[derive(Debug)]
+struct RunPage {
+    start: *mut kvm_run,
+    bytes: u64,
+}
+
+impl RunPage {
+    fn map(device: &Descriptor, vcpu: &Descriptor) -> Result<RunPage, EngineError> {
+        let bytes = ioctl::GET_VCPU_MMAP_SIZE.with(device, 0)?;
+        let rights = u64::from(PROT_READ | PROT_WRITE);
+        // SAFETY: a new mapping, where nothing is.
+        let start =
+            unsafe { sys::call(__NR_mmap, [0, bytes, rights, MAP_SHARED.into(), vcpu.number() as u64, 0]) }
+                .map_err(|errno| EngineError { operation: "mmap of a vCPU", errno })?;
+        Ok(RunPage { start: start as *mut kvm_run, bytes })
+    }
+}
+
+impl Drop for RunPage {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and its vCPU is dropped with it.
+        let _ = unsafe { sys::call(__NR_munmap, [self.start as u64, self.bytes, 0, 0, 0, 0]) };
     }
 }
 
