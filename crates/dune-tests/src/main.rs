@@ -8,6 +8,7 @@ mod case;
 mod cases;
 mod observe;
 mod probe;
+mod random;
 mod ring3;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

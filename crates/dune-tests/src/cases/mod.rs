@@ -14,6 +14,7 @@ mod leaving;
 mod memory;
 mod mirror;
 mod programs;
+mod random;
 mod refusals;
 mod segments;
 mod signals;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
         leaving::CASES,
         memory::CASES,
         mirror::CASES,
+        random::CASES,
         around::CASES,
         frames::CASES,
         tlb::CASES,
