@@ -49,7 +49,7 @@ pub struct Case {
 
 /// Exit status of a skipped case: Automake's.
 const SKIPPED: i32 = 77;
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 impl Case {
     /// A case that has to succeed.
