@@ -49,14 +49,6 @@ pub(crate) fn flush(kind: FlushKind, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-/// A number that changes with every flush: whoever saw the same number before has missed none.
-pub(crate) fn flush_generation() -> u64 {
-    [&PAGE_FLUSHES, &CONTEXT_FLUSHES, &FULL_FLUSHES]
-        .iter()
-        .map(|counter| counter.load(Ordering::Acquire))
-        .sum()
-}
-
 /// What the calling thread did in Dune mode, and what the process flushed. A snapshot.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -879,11 +879,11 @@ fn to_one_thread() -> Log {
         IDS[index].load(Ordering::SeqCst) as i32
     };
     for round in 0..5u64 {
-        for index in 0..4 {
+        for (index, hits) in HITS.iter().enumerate() {
             // SAFETY: a signal to a thread of ours.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id(index), libc::SIGUSR1) };
             let deadline = Instant::now() + Duration::from_secs(20);
-            while HITS[index].load(Ordering::SeqCst) <= round && Instant::now() < deadline {
+            while hits.load(Ordering::SeqCst) <= round && Instant::now() < deadline {
                 std::thread::yield_now();
             }
         }

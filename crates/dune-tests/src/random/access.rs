@@ -14,7 +14,7 @@ pub struct Outcome(pub u64);
 
 impl Outcome {
     fn of_fault(signal: i32, code: i32, address: u64) -> Outcome {
-        Outcome(FAULT | (signal as u64 & 0x7f) << 56 | (code as u64 & 0xff) << 48 | address & (1 << 48) - 1)
+        Outcome(FAULT | (signal as u64 & 0x7f) << 56 | (code as u64 & 0xff) << 48 | address & ((1 << 48) - 1))
     }
 
     /// Whether it was a fault.

@@ -114,7 +114,7 @@ pub(crate) trait Vcpu {
     /// The state as it is now. Does not allocate.
     fn snapshot(&self) -> Result<Self::Snapshot, EngineError>;
 
-    /// Loads the state that Dune mode starts with.
+    /// Loads the state that Dune mode starts with; cached translations of an earlier run are gone.
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError>;
 
     /// Runs Dune mode until it exits. Called on the host-loop stack: raw system calls only.

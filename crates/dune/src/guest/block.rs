@@ -42,6 +42,8 @@ pub(crate) struct ThreadBlock {
     pub has_xsave: u64,
     /// One bit per system call that Rust handles in ring 0.
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
+    /// Address of a page that nobody else touches (see `shootdown`).
+    pub bait: u64,
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
     pub is_lent: bool,
     /// Signals that wait for ring 0.
@@ -81,6 +83,7 @@ impl ThreadBlock {
             vector_mask: 0,
             has_xsave: 0,
             handled_in_ring0: super::syscall::handled_in_ring0(),
+            bait: 0,
             is_lent: false,
             signals: Queue::new(),
             second_level_fault: None,

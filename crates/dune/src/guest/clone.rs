@@ -158,7 +158,7 @@ fn parse_clone3(address: u64, size: u64, arguments: &mut clone_args) -> Result<R
     if size < SMALLEST {
         return Err(EINVAL);
     }
-    if size > size_of::<clone_args>() as u64 || size % 8 != 0 {
+    if size > size_of::<clone_args>() as u64 || !size.is_multiple_of(8) {
         return Err(E2BIG);
     }
     // SAFETY: `size` bytes fit into `arguments`, and any make one.

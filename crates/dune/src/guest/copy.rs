@@ -66,7 +66,7 @@ pub(super) unsafe fn to_program<T>(address: u64, value: &T) -> Result<(), BadAdd
 ///
 /// As for [`to_program`]; `bytes` bytes at `from` can be read.
 pub(super) unsafe fn bytes_to_program(address: u64, from: u64, bytes: u64) -> Result<(), BadAddress> {
-    debug_assert!(bytes % 8 == 0);
+    debug_assert!(bytes.is_multiple_of(8));
     // SAFETY: the caller's; a bad address ends the copy (`recover`).
     if unsafe { dune_copy(address, from, bytes / 8) } == 0 { Ok(()) } else { Err(BadAddress) }
 }
@@ -77,7 +77,7 @@ pub(super) unsafe fn bytes_to_program(address: u64, from: u64, bytes: u64) -> Re
 ///
 /// Any bytes make a `T`.
 pub(super) unsafe fn from_program<T>(address: u64) -> Result<T, BadAddress> {
-    const { assert!(size_of::<T>() % 8 == 0) };
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: 1. `value` is written in full or not used; 2. the caller says that any bytes will do.
     unsafe {
@@ -92,7 +92,7 @@ pub(super) unsafe fn from_program<T>(address: u64) -> Result<T, BadAddress> {
 ///
 /// `bytes` bytes at `to` are the caller's.
 pub(super) unsafe fn bytes_from_program(to: u64, address: u64, bytes: u64) -> Result<(), BadAddress> {
-    debug_assert!(bytes % 8 == 0);
+    debug_assert!(bytes.is_multiple_of(8));
     // SAFETY: as above.
     if unsafe { dune_copy(to, address, bytes / 8) } == 0 { Ok(()) } else { Err(BadAddress) }
 }

@@ -61,7 +61,8 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     } else {
         PagePermissions::ALL
     };
-    let Ok(tables) = memory.active_tables() else { return false };
+    // Busy: another thread edits the tables. The instruction is tried again until it is done.
+    let Ok(tables) = memory.active_tables() else { return may_retry(name(frame)) };
     let known = tables.lookup(address).map_or(PagePermissions::empty(), |leaf| leaf.permissions);
     let owned = tables.is_owned(address);
     drop(tables);

@@ -59,14 +59,14 @@ impl Regions {
         Ok(regions)
     }
 
-    /// Where each ends.
-    pub(crate) fn tops(&self) -> impl Iterator<Item = u64> + Clone + '_ {
-        (1..=self.count).map(|index| self.first + (index * SIZE) as u64)
+    /// A page behind the last region, which there is as all are aligned in one region more.
+    pub(crate) fn bait(&self) -> u64 {
+        self.first + (self.count * SIZE) as u64
     }
 
-    /// Start and size of all of them.
-    pub(crate) fn bounds(&self) -> (u64, u64) {
-        (self.reserved, self.reserved_size as u64)
+    /// Start and size of each region without its guard.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        (0..self.count).map(|index| (self.first + (index * SIZE + LEVEL) as u64, (SIZE - LEVEL) as u64))
     }
 
     /// Takes all rights from the lowest level of each region: the next trap's start lies in it.

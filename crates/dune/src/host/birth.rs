@@ -14,7 +14,7 @@ use crate::error::EngineError;
 use crate::guest::clone::{Birth, Child};
 use crate::guest::signal::RESTART;
 use crate::guest::signal::frame::SignalFrame;
-use crate::{counters, report, sys};
+use crate::{report, sys};
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
 ///
@@ -91,7 +91,6 @@ pub(super) fn end(thread: &mut HostThread, status: u64) -> u64 {
     }
     if !thread.block.is_lent {
         // Else the parent does so.
-        thread.flushed_at = counters::flush_generation();
         thread.process.depart();
         thread.user.store(enter::thread_id(), Ordering::Release);
     }

@@ -91,11 +91,15 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     thread.continuation.rflags = FIRST_FLAGS;
     thread.continuation.fs_base = thread_pointer();
     process.get().arrive();
+    let own = thread.memory_of_ring0();
     let (stack, thread) = (thread.stack.top(), thread.leak());
     process.get().enlist(thread);
     if config.mapping == Mapping::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory.mirror_everything()?;
+        for (start, bytes) in own {
+            process.get().pin(start, bytes)?;
+        }
     }
     crate::set_process(process.get());
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything
@@ -126,7 +130,10 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
     let stack = unsafe {
         (*thread).continuation.rflags = FIRST_FLAGS;
         (*thread).continuation.fs_base = thread_pointer();
-        (&(*thread).stack).top()
+        {
+            let thread = &*thread;
+            thread.stack.top()
+        }
     };
     process.arrive();
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. block and stacks are in the page tables, and faults

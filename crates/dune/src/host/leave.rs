@@ -8,7 +8,7 @@ use linux_raw_sys::general::{__NR_arch_prctl, __NR_rt_sigprocmask, SIG_SETMASK};
 use super::signal;
 use super::thread::{FREE, HostThread, thread_pointer};
 use crate::guest::signal::RESTART;
-use crate::{counters, sys};
+use crate::sys;
 
 /// Goes on in host mode on the program's stack, at `rsp`, with `fs_base`. Returns if a signal has to be seen first.
 pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {
@@ -23,7 +23,6 @@ pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {
         let _ = unsafe { sys::raw(__NR_arch_prctl, [ARCH_SET_FS, fs_base, 0, 0, 0, 0]) };
     }
     signal::give_stack_back(thread);
-    thread.flushed_at = counters::flush_generation();
     thread.process.depart();
     // SAFETY: guest::leave stands in `switch_back` with what it has pushed at `rsp`; nobody uses the thread when its
     // stack has been left.

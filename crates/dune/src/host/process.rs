@@ -16,8 +16,8 @@ use crate::engine::{Machine, Vcpu};
 use crate::error::EnterError;
 use crate::guest::descriptors::Idt;
 use crate::launcher::Prepared;
-use crate::memory::mirror::Ownership;
-use crate::memory::{Flush, Memory, PageRange};
+use crate::memory::mirror::{Mapping, Ownership};
+use crate::memory::{Flush, Memory, PagePermissions, PageRange};
 use crate::sys;
 
 fn process_id() -> u32 {
@@ -156,16 +156,17 @@ impl Process {
         crate::forget_process();
     }
 
-    /// Whether the page tables have something at all of `addresses`.
-    pub(super) fn shows(&self, mut addresses: impl Iterator<Item = VirtAddr>) -> bool {
-        let tables = self.memory.page_tables();
-        tables.is_ok_and(|tables| addresses.all(|address| tables.lookup(address).is_some()))
-    }
-
-    /// Gives the memory at `start` windows and page-table entries, if it lacks some. In both modes.
-    pub(super) fn show(&self, start: u64, bytes: u64) -> Result<(), EnterError> {
+    /// Gives memory of the library's own windows and page-table entries that stay: ring 0 can not do without it, not even
+    /// to take a page fault. In both modes.
+    ///
+    /// The entries become owned, as those that a program has edited: what makes up for missed edits goes by a list of
+    /// mappings that may be older than this memory, and would take it for a gap.
+    pub(super) fn pin(&self, start: u64, bytes: u64) -> Result<(), EnterError> {
         /// While other threads edit the tables the lock may be taken.
         const TRIES: u32 = 1000;
+        if self.memory.mapping() == Mapping::Full {
+            return Ok(());
+        }
         let range = PageRange::covering(VirtAddr::new_truncate(start), bytes)
             .expect("what Linux has mapped lies in the task's address space");
         for address in [start, start + bytes - 1] {
@@ -173,17 +174,22 @@ impl Process {
                 grow::from_host(&self.memory, self.machine(), address)?;
             }
         }
-        let mut shown = Ok(());
-        for _ in 0..TRIES {
+        let keep = || {
+            let mut tables = self.memory.page_tables()?;
             // No CPU has used entries for this memory.
-            shown = self.memory.synchronise(range, Ownership::Respect, Flush::ignore);
-            if shown.is_ok() {
+            tables.protect(range, PagePermissions::READ_WRITE).map(Flush::ignore)
+        };
+        let mut kept = keep();
+        for _ in 0..TRIES {
+            if kept.is_ok() {
                 break;
             }
+            let _ = self.memory.synchronise(range, Ownership::Respect, Flush::ignore);
+            kept = keep();
             // SAFETY: sched_yield takes no argument.
             unsafe { sys::raw(__NR_sched_yield, [0; 6]) };
         }
-        Ok(shown?)
+        kept.map_err(|error| EnterError::Memory(error.into()))
     }
 
     /// Counts a thread that is about to be in Dune mode.

@@ -5,12 +5,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{__NR_getpid, __NR_mprotect, __NR_munmap, __NR_tgkill, PROT_NONE};
 
-use x86_64::VirtAddr;
-
 use super::mapped::Mapped;
 use super::process::Process;
 use super::switch::Continuation;
-use crate::counters;
 use crate::cpu;
 use crate::engine::kvm::KvmVcpu;
 use crate::engine::{CpuState, DescriptorTable, Exit, Machine, Xcr0};
@@ -18,7 +15,6 @@ use crate::error::EnterError;
 use crate::guest::block::ThreadBlock;
 use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::registers::{Registers, VectorArea};
-use crate::guest::shootdown;
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall;
 use crate::guest::{exec, memory_calls, trap};
@@ -97,8 +93,6 @@ pub(crate) struct HostThread {
     /// The signal mask to start with, if that is not the one of the new Linux thread.
     pub(super) first_mask: Option<u64>,
     regions: Regions,
-    /// [`counters::flush_generation`] when the last thread ended: its vCPU has seen all flushes until then.
-    pub(super) flushed_at: u64,
     /// Whether the next thread may use this: [`FREE`], [`TAKEN`], or the id of a thread that is about to be gone.
     pub(super) user: AtomicU32,
     /// The next on the process's list.
@@ -123,19 +117,10 @@ impl ThreadMemory {
 }
 
 impl ThreadMemory {
-    /// Has the page tables of `process` show what ring 0 can not do without, not even to take a page fault: block and
-    /// stacks. They were mapped in host mode, or while other threads edited the tables, so that the edit was put off.
-    pub(super) fn show(&self, process: &Process) -> Result<(), EnterError> {
+    /// Pins what ring 0 finds through its registers: block and stacks.
+    pub(super) fn pin(&self, process: &Process) -> Result<(), EnterError> {
         let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
-        // An edit is made in full or put off, so that a look at the pages that come first is enough.
-        let first = self.regions.tops().chain([block.0 + block.1]).map(|end| VirtAddr::new_truncate(end - 8));
-        if process.shows(first) {
-            return Ok(());
-        }
-        for (start, bytes) in [block, self.regions.bounds()] {
-            process.show(start, bytes)?;
-        }
-        Ok(())
+        self.regions.usable().chain([block]).try_for_each(|(start, bytes)| process.pin(start, bytes))
     }
 }
 
@@ -147,6 +132,7 @@ fn set_up(block: &mut Mapped<ThreadBlock>, regions: &Regions) {
     for stack in trap::Stack::ALL {
         tops[stack as usize - 1] = regions.prepare(stack as usize - 1, address);
     }
+    block.bait = regions.bait();
     block.syscall_stack = regions.prepare(trap::Stack::ALL.len(), address);
     block.tss = TaskStateSegment::new(tops);
     block.gdt = Gdt::new((&raw const block.tss) as u64);
@@ -175,23 +161,25 @@ impl HostThread {
                 stack,
                 first_mask: None,
                 regions,
-                flushed_at: 0,
                 user: AtomicU32::new(TAKEN),
                 next: core::ptr::null_mut(),
             },
         )
     }
 
+    /// What [`Process::pin`] is for, of the first thread.
+    pub(super) fn memory_of_ring0(&self) -> Vec<(u64, u64)> {
+        let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
+        self.regions.usable().chain([block]).collect()
+    }
+
     /// A thread beside others, in either mode.
     pub(super) fn enlisted(process: &'static Process) -> Result<*mut HostThread, EnterError> {
         let memory = ThreadMemory::new()?;
-        memory.show(process)?;
+        memory.pin(process)?;
         let thread = HostThread::new(process, memory)?;
         // Ring 0 goes through the list in calls that it makes to settle page faults.
-        let (start, bytes) = (thread.as_ptr() as u64, size_of::<HostThread>() as u64);
-        if !process.shows([VirtAddr::new_truncate(start)].into_iter()) {
-            process.show(start, bytes)?;
-        }
+        process.pin(thread.as_ptr() as u64, size_of::<HostThread>() as u64)?;
         let thread = thread.leak();
         process.enlist(thread);
         Ok(thread)
@@ -212,9 +200,6 @@ impl HostThread {
         *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
         set_up(&mut thread.block, &thread.regions);
         fit_to_cpu(&mut thread.block, process);
-        if thread.flushed_at != counters::flush_generation() {
-            shootdown::all();
-        }
         thread.continuation = Continuation::default();
         (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
         Some(free)

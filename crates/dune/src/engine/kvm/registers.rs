@@ -80,8 +80,14 @@ fn load_special(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> 
     sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
     (sregs.gdt.base, sregs.gdt.limit) = (state.gdt.base, state.gdt.limit);
     (sregs.idt.base, sregs.idt.limit) = (state.idt.base, state.idt.limit);
+    // A vCPU that was somebody else's may have missed flushes. KVM forgets all its translations when CR3 changes
+    // (arch/x86/kvm/x86.c `__set_sregs`, kvm_mmu_reset_context).
+    ioctl::SET_SREGS.with(vcpu, &kvm_sregs { cr3: sregs.cr3 ^ OTHER_PAGE, ..sregs })?;
     ioctl::SET_SREGS.with(vcpu, &sregs).map(drop)
 }
+
+/// Makes another address of the root's, which is never used.
+const OTHER_PAGE: u64 = 1 << 12;
 
 /// KVM wants the access rights bit by bit.
 fn segment(segment: &Segment) -> kvm_segment {
