@@ -20,9 +20,7 @@ pub fn start(parts: &Parts<'_>) -> Result<Started> {
     command
         .env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"))
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        // One thread for both CPUs: with a thread each, QEMU 7.2 under nested SVM corrupts memory of the machine's own
-        // kernel (oopses in __schedule, "corrupted stack end detected inside scheduler") and of what runs in it.
-        .args(["-accel", "tcg,thread=single", "-cpu", "max,+svm"])
+        .args(["-accel", "tcg", "-cpu", "max,+svm"])
         .args(["-smp", &parts.processors.to_string(), "-m", &format!("{}M", parts.memory)])
         .arg("-serial")
         .arg(format!("file:{}", parts.console.display()))
