@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString};
 /// [`Config::follow_exec`](crate::Config::follow_exec).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launcher {
+    /// Never empty: the path is the first.
     words: Vec<CString>,
     program: CString,
 }
@@ -21,33 +22,18 @@ impl Launcher {
         Launcher { words, program }
     }
 
-    /// With the addresses of its words, to be kept where it is.
-    pub(crate) fn prepare(self) -> Prepared {
-        let addresses = self.words.iter().map(|word| word.as_ptr() as u64).collect();
-        Prepared { addresses, launcher: self }
-    }
-}
-
-/// A [`Launcher`] for ring 0, which can not allocate. Moving it does not move the words.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    launcher: Launcher,
-    addresses: Vec<u64>,
-}
-
-impl Prepared {
-    /// Addresses of the path and the leading words.
-    pub(crate) fn words(&self) -> &[u64] {
-        &self.addresses
+    /// The launcher's path.
+    pub(crate) fn path(&self) -> &CStr {
+        &self.words[0]
     }
 
-    /// Address of the running program's path.
-    pub(crate) fn program(&self) -> u64 {
-        self.launcher.program.as_ptr() as u64
+    /// Its words before those of the program, the path included.
+    pub(crate) fn words(&self) -> &[CString] {
+        &self.words
     }
 
-    /// Whether `path` is the launcher's.
-    pub(crate) fn is(&self, path: &[u8]) -> bool {
-        self.launcher.words.first().map(CString::as_c_str).map(CStr::to_bytes) == Some(path)
+    /// The running program's path.
+    pub(crate) fn program(&self) -> &CStr {
+        &self.program
     }
 }

@@ -7,8 +7,7 @@ use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
 
 use linux_raw_sys::general::{
-    __NR_exit_group, __NR_getpid, __NR_gettid, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_tgkill,
-    __NR_write, SIG_UNBLOCK,
+    __NR_exit_group, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_write, SIG_UNBLOCK,
 };
 
 use crate::guest::{TrapFrame, Vector};
@@ -88,9 +87,7 @@ pub(crate) fn die(signal: u32) -> ! {
     unsafe {
         let _ = sys::raw(__NR_rt_sigaction, [signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);
         let _ = sys::raw(__NR_rt_sigprocmask, [SIG_UNBLOCK.into(), (&raw const only) as u64, 0, 8, 0, 0]);
-        let process = sys::raw(__NR_getpid, [0; 6]);
-        let thread = sys::raw(__NR_gettid, [0; 6]);
-        let _ = sys::raw(__NR_tgkill, [process, thread, signal.into(), 0, 0, 0]);
+        let _ = sys::send_signal(sys::thread_id(), signal);
         loop {
             // Not reached where signals work; the shell's convention otherwise.
             let _ = sys::raw(__NR_exit_group, [u64::from(128 + signal), 0, 0, 0, 0, 0]);

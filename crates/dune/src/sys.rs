@@ -13,6 +13,8 @@
 use core::arch::asm;
 use core::fmt;
 
+use linux_raw_sys::general::{__NR_getpid, __NR_gettid, __NR_tgkill};
+
 use crate::errno;
 
 /// A Linux error number as the kernel returns it, 1..=4095.
@@ -97,4 +99,22 @@ pub unsafe fn raw_number(number: u64, args: [u64; 6]) -> u64 {
 pub unsafe fn call(number: u32, args: [u64; 6]) -> Result<u64, Errno> {
     // SAFETY: the caller's obligation is the same.
     result(unsafe { raw(number, args) })
+}
+
+/// The id of the process (getpid(2)).
+pub fn process_id() -> u32 {
+    // SAFETY: getpid takes no argument.
+    unsafe { raw(__NR_getpid, [0; 6]) as u32 }
+}
+
+/// The id of the calling thread (gettid(2)).
+pub fn thread_id() -> u32 {
+    // SAFETY: gettid takes no argument.
+    unsafe { raw(__NR_gettid, [0; 6]) as u32 }
+}
+
+/// Sends `signal` to the thread `id` of this process, or with 0 asks whether there is one (tgkill(2)).
+pub fn send_signal(id: u32, signal: u32) -> Result<u64, Errno> {
+    // SAFETY: the call touches no memory.
+    unsafe { call(__NR_tgkill, [process_id().into(), id.into(), signal.into(), 0, 0, 0]) }
 }

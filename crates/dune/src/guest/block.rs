@@ -82,7 +82,7 @@ impl ThreadBlock {
             vector_area_size: vector_area_size as u64,
             vector_mask: 0,
             has_xsave: 0,
-            handled_in_ring0: super::syscall::handled_in_ring0(),
+            handled_in_ring0: [0; SYSCALL_NUMBERS / 64],
             bait: 0,
             is_lent: false,
             signals: Queue::new(),
@@ -92,6 +92,15 @@ impl ThreadBlock {
             counters: ThreadCounters::new(),
             gdt: Gdt::new(0),
             tss: TaskStateSegment::new([0; 7]),
+        }
+    }
+}
+
+impl ThreadBlock {
+    /// Has Rust handle the calls `numbers` in ring 0.
+    pub(crate) fn handle_in_ring0(&mut self, numbers: &[u32]) {
+        for &number in numbers {
+            self.handled_in_ring0[number as usize / 64] |= 1 << (number % 64);
         }
     }
 }

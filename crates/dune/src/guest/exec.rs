@@ -12,18 +12,12 @@ use linux_raw_sys::general::{
     X_OK, stat,
 };
 
-use super::block::SYSCALL_NUMBERS;
 use super::copy::{self, BadAddress};
 use super::request::forward;
-use crate::launcher::Prepared as Launcher;
-use crate::sys;
+use crate::{Launcher, sys};
 
-/// Adds the calls of this module to those that Rust handles in ring 0.
-pub(crate) fn mark(bits: &mut [u64; SYSCALL_NUMBERS / 64]) {
-    for number in [EXECVE, EXECVEAT] {
-        bits[number as usize / 64] |= 1 << (number % 64);
-    }
-}
+/// The calls that [`handle`] takes.
+pub(crate) const NUMBERS: [u32; 2] = [EXECVE, EXECVEAT];
 
 /// Makes the call if it is one of this module's; returns if it has failed.
 pub(super) fn handle(launcher: Option<&Launcher>, number: u32, arguments: &[u64; 6]) -> Option<u64> {
@@ -88,8 +82,11 @@ fn execute(
     words: &mut [u64],
 ) -> Result<(), NotFollowed> {
     let own = launcher.words();
-    words[..own.len()].copy_from_slice(own);
-    let (name, rest) = words[own.len()..].split_at_mut(1);
+    let (leading, others) = words.split_at_mut(own.len());
+    for (to, word) in leading.iter_mut().zip(own) {
+        *to = word.as_ptr() as u64;
+    }
+    let (name, rest) = others.split_at_mut(1);
     // Linux gives a program without arguments an empty one.
     name[0] = if count == 0 { c"".as_ptr() as u64 } else { word(argv, 0)? };
     rest[0] = c"--".as_ptr() as u64;
@@ -98,7 +95,7 @@ fn execute(
         rest[1 + index] = word(argv, index)?;
     }
     rest[count.max(1) + 1] = 0;
-    forward(EXECVE, &[own[0], words.as_ptr() as u64, envp, 0, 0, 0]);
+    forward(EXECVE, &[launcher.path().as_ptr() as u64, words.as_ptr() as u64, envp, 0, 0, 0]);
     Err(NotFollowed)
 }
 
@@ -138,8 +135,8 @@ fn absolute(
         let (from, to) = (text.as_ptr() as u64, &mut [0u8; PATH_BYTES]);
         let read = forward(READLINK, &[from, to.as_mut_ptr() as u64, PATH_BYTES as u64 - 1, 0, 0, 0]);
         let length = sys::result(read).map_err(|_| NotFollowed)? as usize;
-        if launcher.is(&to[..length]) {
-            return Ok(launcher.program());
+        if launcher.path().to_bytes() == &to[..length] {
+            return Ok(launcher.program().as_ptr() as u64);
         }
         text[..=length].copy_from_slice(&to[..=length]);
     } else if !text[..length].contains(&b'/') {

@@ -13,7 +13,7 @@ use super::syscall::error;
 use crate::host::process::Process;
 
 /// The calls that [`handle`] takes.
-pub(super) const NUMBERS: [u32; 4] = [CLOSE, CLOSE_RANGE, DUP2, DUP3];
+pub(crate) const NUMBERS: [u32; 4] = [CLOSE, CLOSE_RANGE, DUP2, DUP3];
 
 /// Makes the call if it is one of this module's; the kernel's raw return value.
 pub(super) fn handle(process: &Process, number: u32, arguments: &[u64; 6]) -> Option<u64> {

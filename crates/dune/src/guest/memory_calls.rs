@@ -18,7 +18,6 @@ use linux_raw_sys::general::{
 use x86_64::VirtAddr;
 
 use super::around;
-use super::block::SYSCALL_NUMBERS;
 use super::grow;
 use super::request::forward;
 use crate::memory::mirror::Ownership;
@@ -26,14 +25,7 @@ use crate::memory::{Flush, Memory, PAGE_BYTES, PagePermissions, PageRange, maps}
 use crate::{Dune, sys};
 
 /// The calls that [`handle`] takes.
-const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT, SHMDT, PKEY_MPROTECT];
-
-/// Adds the calls of this module to those that Rust handles in ring 0.
-pub(crate) fn mark(bits: &mut [u64; SYSCALL_NUMBERS / 64]) {
-    for number in NUMBERS {
-        bits[number as usize / 64] |= 1 << (number % 64);
-    }
-}
+pub(crate) const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT, SHMDT, PKEY_MPROTECT];
 
 /// Makes the call if it is one of this module's; the kernel's raw return value.
 ///

@@ -92,6 +92,11 @@ impl Registers {
 pub(crate) struct VectorArea(*mut u8);
 
 impl VectorArea {
+    /// The area of `size` bytes that KEEP_VECTOR_STATE (macros.S) makes below `stack_pointer`.
+    pub(crate) fn below(stack_pointer: u64, size: u64) -> VectorArea {
+        VectorArea(((stack_pointer - size) & !63) as *mut u8)
+    }
+
     /// Where it starts; aligned to 64 bytes.
     pub(crate) fn as_mut_ptr(self) -> *mut u8 {
         self.0

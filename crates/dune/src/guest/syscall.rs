@@ -1,7 +1,5 @@
 //! System calls of ring 0: the entry stub and the few calls that Linux can not make for a thread in Dune mode.
 
-use core::arch::global_asm;
-
 use linux_raw_sys::errno::{EINVAL, EOPNOTSUPP};
 use linux_raw_sys::general::{
     __NR_arch_prctl as ARCH_PRCTL, __NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fork, __NR_vfork,
@@ -9,20 +7,20 @@ use linux_raw_sys::general::{
 
 use super::block::{self, SYSCALL_NUMBERS};
 use super::clone;
+use super::entry::entry_asm;
 use super::exec;
 use super::files;
 use super::memory_calls;
 use super::registers::{Registers, VectorArea};
 use super::request::{forward, kind};
 use super::signal;
-use super::stacks;
 use crate::Dune;
 use crate::cpu;
 use crate::engine::{SyscallRegisters, SysenterRegisters};
 use crate::user::context::offsets as user;
 
-global_asm!(
-    concat!(include_str!("macros.S"), include_str!("syscall.S")),
+entry_asm!(
+    "syscall.S",
     REQUEST_KIND = const block::REQUEST_KIND,
     REQUEST_NUMBER = const block::REQUEST_NUMBER,
     REQUEST_ARGUMENTS = const block::REQUEST_ARGUMENTS,
@@ -32,31 +30,7 @@ global_asm!(
     HANDLED_IN_RING0 = const block::HANDLED_IN_RING0,
     SCRATCH = const block::SCRATCH,
     SYSCALL_STACK = const block::SYSCALL_STACK,
-    STACK_LEVEL = const stacks::LEVEL,
-    VECTOR_AREA_SIZE = const block::VECTOR_AREA_SIZE,
-    VECTOR_MASK = const block::VECTOR_MASK,
-    HAS_XSAVE = const block::HAS_XSAVE,
-    USER_CONTEXT = const block::USER_CONTEXT,
-    USER_RETURN_RSP = const block::USER_RETURN_RSP,
-    USER_LEAVE = const block::USER_LEAVE,
     SYSCALLS_INTERCEPTED = const block::SYSCALLS_INTERCEPTED,
-    USER_RAX = const user::RAX,
-    USER_RBX = const user::RBX,
-    USER_RDX = const user::RDX,
-    USER_RSI = const user::RSI,
-    USER_RDI = const user::RDI,
-    USER_RBP = const user::RBP,
-    USER_R8 = const user::R8,
-    USER_R9 = const user::R9,
-    USER_R10 = const user::R10,
-    USER_R11 = const user::R11,
-    USER_R12 = const user::R12,
-    USER_R13 = const user::R13,
-    USER_R14 = const user::R14,
-    USER_R15 = const user::R15,
-    USER_RIP = const user::RIP,
-    USER_RFLAGS = const user::RFLAGS,
-    USER_RSP = const user::RSP,
     EXIT_SYSCALL = const user::EXIT_SYSCALL,
     RING0_CODE = const super::descriptors::RING0_CODE,
     RING0_DATA = const super::descriptors::RING0_DATA,
@@ -101,17 +75,10 @@ pub(crate) fn resume_address() -> u64 {
     &raw const dune_syscall_resume as u64
 }
 
-/// The bits of [`block::ThreadBlock::handled_in_ring0`].
-pub(crate) fn handled_in_ring0() -> [u64; SYSCALL_NUMBERS / 64] {
-    let mut bits = [0; SYSCALL_NUMBERS / 64];
-    let own = [ARCH_PRCTL, __NR_clone, __NR_clone3, EXIT, __NR_fork, __NR_vfork];
-    for number in own.into_iter().chain(files::NUMBERS).chain(signal::NUMBERS) {
-        bits[number as usize / 64] |= 1 << (number % 64);
-    }
-    bits
-}
+/// The calls that [`dispatch`] takes besides those of other modules.
+pub(crate) const NUMBERS: [u32; 6] = [ARCH_PRCTL, __NR_clone, __NR_clone3, EXIT, __NR_fork, __NR_vfork];
 
-/// Handles a call of [`handled_in_ring0`]; the result goes to RAX of the registers.
+/// Handles a call that the thread block names for ring 0; the result goes to RAX of the registers.
 extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
     let number = registers.rax;
     // SAFETY: this code runs at ring 0 in Dune mode.

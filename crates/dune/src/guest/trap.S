@@ -178,10 +178,9 @@ dune_trap_call_full:
     mov rbx, rsp
     mov rsi, rcx
     KEEP_VECTOR_STATE
-    mov rdx, rsp
     push 2
     popfq
-    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, u64, VectorArea)
+    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, u64)
     RESTORE_VECTOR_STATE
     mov rsp, rbx
     ret

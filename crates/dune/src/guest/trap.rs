@@ -1,12 +1,11 @@
 //! Traps: the entry stubs, the IDT over them, and the dispatch to handlers that keep vector state.
 
-use core::arch::global_asm;
-
 use linux_raw_sys::general::SIGABRT;
 
 use super::block;
 use super::copy;
 use super::descriptors::{Gate, Idt};
+use super::entry::entry_asm;
 use super::fault;
 use super::frame::{self, TrapFrame};
 use super::handlers::{self, Handler, PROCESS_HANDLERS, TrapOutcome};
@@ -18,14 +17,13 @@ use crate::Dune;
 use crate::report;
 use crate::user::context::offsets as user;
 
-global_asm!(
-    concat!(include_str!("macros.S"), include_str!("trap.S")),
+entry_asm!(
+    "trap.S",
     FRAME_CR2 = const frame::CR2,
     FRAME_RIP = const frame::RIP,
     FRAME_RFLAGS = const frame::RFLAGS,
     FRAME_VECTOR = const frame::VECTOR,
     FRAME_RING3_GS = const frame::RING3_GS,
-    STACK_LEVEL = const stacks::LEVEL,
     STACK_SIZE = const stacks::SIZE,
     IST_GENERAL = const block::interrupt_stack(Stack::General as usize),
     IST_PAGE_FAULT = const block::interrupt_stack(Stack::PageFault as usize),
@@ -36,30 +34,7 @@ global_asm!(
     TRAPS = const block::TRAPS,
     HANDLERS = const block::HANDLERS,
     PROCESS_HANDLERS = sym PROCESS_HANDLERS,
-    VECTOR_AREA_SIZE = const block::VECTOR_AREA_SIZE,
-    VECTOR_MASK = const block::VECTOR_MASK,
-    HAS_XSAVE = const block::HAS_XSAVE,
-    USER_CONTEXT = const block::USER_CONTEXT,
-    USER_LEAVE = const block::USER_LEAVE,
-    USER_RETURN_RSP = const block::USER_RETURN_RSP,
-    USER_RAX = const user::RAX,
-    USER_RBX = const user::RBX,
     USER_RCX = const user::RCX,
-    USER_RDX = const user::RDX,
-    USER_RSI = const user::RSI,
-    USER_RDI = const user::RDI,
-    USER_RBP = const user::RBP,
-    USER_R8 = const user::R8,
-    USER_R9 = const user::R9,
-    USER_R10 = const user::R10,
-    USER_R11 = const user::R11,
-    USER_R12 = const user::R12,
-    USER_R13 = const user::R13,
-    USER_R14 = const user::R14,
-    USER_R15 = const user::R15,
-    USER_RIP = const user::RIP,
-    USER_RFLAGS = const user::RFLAGS,
-    USER_RSP = const user::RSP,
     USER_VECTOR = const user::VECTOR,
     USER_ERROR_CODE = const user::ERROR_CODE,
     USER_CR2 = const user::CR2,
@@ -123,17 +98,13 @@ pub(crate) fn gates() -> Idt {
 ///
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept. Where an
 /// unwinder looks for somebody who stops a panic, it ends here: `extern "C"` lets none out.
-extern "C" fn dispatch(frame: &mut TrapFrame, word: u64, area: VectorArea) {
+extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
-    let why = match handlers::decode(word) {
-        Some(handler) => match call(handler, dune, frame) {
-            TrapOutcome::Resume => return,
-            TrapOutcome::Unhandled => "its handler returned Unhandled",
-        },
-        None => "no handler is set for this vector",
-    };
-    unhandled(dune, frame, area, why);
+    match handlers::decode(word) {
+        Some(handler) => call(handler, dune, frame),
+        None => unhandled(dune, frame, "no handler is set for this vector"),
+    }
 }
 
 /// Calls `handler`, and reports where the trap came from should it panic.
@@ -141,7 +112,7 @@ extern "C" fn dispatch(frame: &mut TrapFrame, word: u64, area: VectorArea) {
 /// A function of its own, so that the report is in the way of the unwinder that is stopped by [`dispatch`]: the guard
 /// costs nothing unless there is a panic, where `catch_unwind` would cost a third of the whole way.
 #[inline(never)]
-fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
     struct Panicked(*const TrapFrame);
 
     impl Drop for Panicked {
@@ -155,7 +126,9 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
     let panicked = Panicked(frame);
     let outcome = handler(dune, frame);
     core::mem::forget(panicked);
-    outcome
+    if outcome == TrapOutcome::Unhandled {
+        unhandled(dune, frame, "its handler returned Unhandled");
+    }
 }
 
 /// A trap that no handler of the program's wants. A page fault may be about a mapping that the page tables lack, which
@@ -163,7 +136,11 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
 /// signal itself, as on Linux, or ends the process.
 #[cold]
 #[inline(never)]
-fn unhandled(dune: Dune, frame: &mut TrapFrame, area: VectorArea, why: &str) {
+fn unhandled(dune: Dune, frame: &mut TrapFrame, why: &str) {
+    // Where dune_trap_call_full has kept the vector state: below the address that it returns to, below the frame.
+    // SAFETY: ring 0; the block is this thread's own.
+    let area_size = unsafe { (*block::current()).vector_area_size };
+    let area = VectorArea::below(core::ptr::from_mut(frame) as u64 - size_of::<u64>() as u64, area_size);
     if frame.vector() == Vector::SIGNAL {
         signal::at_interrupt(frame, area);
         return;

@@ -7,13 +7,12 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__NR_exit, __NR_rt_sigreturn, SIGABRT};
 
 use super::run_loop::host_loop;
+use super::signal;
 use super::thread::HostThread;
-use super::{enter, signal};
 use crate::engine::{Machine, Vcpu};
 use crate::error::EngineError;
 use crate::guest::clone::{Birth, Child};
 use crate::guest::signal::RESTART;
-use crate::guest::signal::frame::SignalFrame;
 use crate::{report, sys};
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
@@ -33,14 +32,14 @@ fn bear_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
             // SAFETY: ring 0 has prepared the child and the arguments for exactly this, and nobody uses it yet.
             unsafe {
                 (*child).first_mask = Some(mask);
-                start_thread(birth.number, &raw const birth.arguments, child)
+                clone(birth, serve, child as u64)
             }
         }
         Child::InHostMode(start) => {
             // SAFETY: the start is the child's own, and the child is not there yet.
             unsafe {
                 (*start).context.mask = mask;
-                start_in_host_mode(birth, start)
+                clone(birth, go_on_in_host_mode, start as u64)
             }
         }
         Child::Fork => fork(thread, birth),
@@ -92,7 +91,7 @@ pub(super) fn end(thread: &mut HostThread, status: u64) -> u64 {
     if !thread.block.is_lent {
         // Else the parent does so.
         thread.process.depart();
-        thread.user.store(enter::thread_id(), Ordering::Release);
+        thread.user.store(sys::thread_id(), Ordering::Release);
     }
     // SAFETY: 1. no signal can come any more that would need this stack; 2. the next thread takes stack and block over
     // only when Linux does not know this one any more.
@@ -103,56 +102,20 @@ pub(super) fn end(thread: &mut HostThread, status: u64) -> u64 {
     }
 }
 
-/// Makes the system call `number` with `arguments`, a clone with a stack of its own; the child serves `thread`.
+/// Makes the system call of `birth`, a clone that shares memory; the child goes on in `start` with `argument`.
 ///
 /// # Safety
 ///
-/// The arguments share memory and give the child the top of `thread`'s loop stack; `thread` is nobody else's.
+/// The child's stack is free below where the arguments put it. Without a stack in the arguments it is this one, and the
+/// parent does not return before the child has left it.
 #[unsafe(naked)]
-pub(super) unsafe extern "C" fn start_thread(
-    number: u64,
-    arguments: *const [u64; 6],
-    thread: *mut HostThread,
-) -> u64 {
-    // ABI: System V in the parent. The child starts with an empty stack and never returns.
+unsafe extern "C" fn clone(birth: *const Birth, start: unsafe extern "C" fn(u64), argument: u64) -> u64 {
+    // ABI: System V in the parent. In the child `start` does not return.
     naked_asm!(
         "push r12",
-        "mov r12, rdx",
-        "mov rax, rdi",
-        "mov r11, rsi",
-        "mov rdi, [r11]",
-        "mov rsi, [r11 + 8]",
-        "mov rdx, [r11 + 16]",
-        "mov r10, [r11 + 24]",
-        "mov r8, [r11 + 32]",
-        "mov r9, [r11 + 40]",
-        "syscall",
-        "test rax, rax",
-        "jz 2f",
-        "pop r12",
-        "ret",
-        "2:",
-        "xor ebp, ebp",
-        "mov rdi, r12",
-        "call {host_loop}", // extern "C" fn host_loop(&mut HostThread)
-        "ud2",
-        host_loop = sym host_loop,
-    )
-}
-
-/// Makes the system call of `birth`; the child goes on in host mode as `start` says.
-///
-/// # Safety
-///
-/// `start` is a signal frame that lies on the child's stack, and is valid until the child has loaded it.
-#[unsafe(naked)]
-unsafe extern "C" fn start_in_host_mode(birth: *const Birth, start: *mut SignalFrame) -> u64 {
-    // ABI: System V in the parent. The child leaves the call's stack, which may be its parent's, at once. Linux loads
-    // all its registers, its vector state and its signal mask at one blow. (IRETQ could load most of that, but in ring 3
-    // QEMU 7.2 makes supervisor accesses for it.)
-    naked_asm!(
-        "push r12",
+        "push r13",
         "mov r12, rsi",
+        "mov r13, rdx",
         "mov rax, [rdi + {NUMBER}]",
         "mov rsi, [rdi + {ARGUMENTS} + 8]",
         "mov rdx, [rdi + {ARGUMENTS} + 16]",
@@ -163,16 +126,36 @@ unsafe extern "C" fn start_in_host_mode(birth: *const Birth, start: *mut SignalF
         "syscall",
         "test rax, rax",
         "jz 2f",
+        "pop r13",
         "pop r12",
         "ret",
-        // The child. Linux looks for the frame below the return address that a handler has popped.
         "2:",
-        "lea rsp, [r12 + 8]",
-        "mov eax, {RT_SIGRETURN}",
-        "syscall",
+        "xor ebp, ebp",
+        "mov rdi, r13",
+        "call r12",
         "ud2",
         NUMBER = const offset_of!(Birth, number),
         ARGUMENTS = const offset_of!(Birth, arguments),
+    )
+}
+
+/// The start of a thread in Dune mode: serves the [`HostThread`] at `thread`, on its own loop stack.
+unsafe extern "C" fn serve(thread: u64) {
+    // SAFETY: ring 0 has prepared the thread for its new Linux thread, which is this one.
+    host_loop(unsafe { &mut *(thread as *mut HostThread) });
+}
+
+/// The start of a child in host mode: goes on as the signal frame at `frame`, on the child's stack, says.
+#[unsafe(naked)]
+unsafe extern "C" fn go_on_in_host_mode(frame: u64) {
+    // ABI: never returns. Linux loads all registers, the vector state and the signal mask at one blow, from below the
+    // return address that a handler has popped. (IRETQ could load most of that, but in ring 3 QEMU 7.2 makes supervisor
+    // accesses for it.)
+    naked_asm!(
+        "lea rsp, [rdi + 8]",
+        "mov eax, {RT_SIGRETURN}",
+        "syscall",
+        "ud2",
         RT_SIGRETURN = const __NR_rt_sigreturn,
     )
 }

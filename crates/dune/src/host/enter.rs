@@ -3,30 +3,22 @@
 use core::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use linux_raw_sys::general::__NR_gettid;
-
 use super::huge;
 use super::main_stack;
 use super::mapped::Mapped;
 use super::process::Process;
-use super::switch::switch;
-use super::thread::{FREE, HostThread, ThreadMemory, thread_pointer};
+use super::switch::{Continuation, switch};
+use super::thread::{FREE, HostThread, ThreadMemory};
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, MemoryOptions, PagingFeatures};
-use crate::{Config, Dune, Launcher, cpu, doctor, sys};
+use crate::{Config, Dune, cpu, doctor};
 
 /// Held while the process enters for the first time.
 static ENTRY: Mutex<()> = Mutex::new(());
-
-/// The id of the calling thread (gettid(2)).
-pub(super) fn thread_id() -> u32 {
-    // SAFETY: gettid takes no argument.
-    unsafe { sys::raw(__NR_gettid, [0; 6]) as u32 }
-}
 
 /// A box that outlives every reference to it: leaked when Dune mode has started, freed when it has not.
 struct Leaked<T: 'static>(*mut T);
@@ -80,27 +72,18 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
-    let process = Leaked::new(Process::new(
-        machine,
-        memory,
-        trap::gates(),
-        config.threads,
-        config.launcher.clone().map(Launcher::prepare),
-    ));
+    let process =
+        Leaked::new(Process::new(machine, memory, trap::gates(), config.threads, config.launcher.clone()));
     let mut thread = HostThread::new(process.get(), thread_memory)?;
-    thread.continuation.rflags = FIRST_FLAGS;
-    thread.continuation.fs_base = thread_pointer();
-    process.get().arrive();
-    let own = thread.memory_of_ring0();
-    let (stack, thread) = (thread.stack.top(), thread.leak());
-    process.get().enlist(thread);
+    thread.continuation = Continuation::here();
     if config.mapping == Mapping::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory.mirror_everything()?;
-        for (start, bytes) in own {
-            process.get().pin(start, bytes)?;
-        }
     }
+    thread.pin()?;
+    process.get().arrive();
+    let (stack, thread) = (thread.stack.top(), thread.leak());
+    process.get().enlist(thread);
     crate::set_process(process.get());
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything
     // the thread uses was mapped; 3. process and thread are leaked below.
@@ -126,14 +109,11 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
         Some(thread) => thread,
         None => HostThread::enlisted(process)?,
     };
-    // SAFETY: nobody else uses the thread until it runs.
-    let stack = unsafe {
-        (*thread).continuation.rflags = FIRST_FLAGS;
-        (*thread).continuation.fs_base = thread_pointer();
-        {
-            let thread = &*thread;
-            thread.stack.top()
-        }
+    let stack = {
+        // SAFETY: nobody else uses the thread until it runs.
+        let thread = unsafe { &mut *thread };
+        thread.continuation = Continuation::here();
+        thread.stack.top()
     };
     process.arrive();
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. block and stacks are in the page tables, and faults
@@ -149,6 +129,3 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     Ok(unsafe { Dune::assume() })
 }
-
-/// RFLAGS of a thread that enters: the bit that is always one. `switch` allows interrupts when it has entered.
-const FIRST_FLAGS: u64 = 1 << 1;

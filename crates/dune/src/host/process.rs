@@ -4,26 +4,18 @@ use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use linux_raw_sys::general::{__NR_getpid, __NR_sched_yield};
-
 use x86_64::VirtAddr;
 
 use super::grow;
 use super::thread::HostThread;
-use crate::Threads;
 use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
 use crate::error::EnterError;
 use crate::guest::descriptors::Idt;
-use crate::launcher::Prepared;
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Flush, Memory, PagePermissions, PageRange};
 use crate::sys;
-
-fn process_id() -> u32 {
-    // SAFETY: getpid takes no argument.
-    unsafe { sys::raw(__NR_getpid, [0; 6]) as u32 }
-}
+use crate::{Launcher, Threads};
 
 /// The process in Dune mode.
 #[derive(Debug)]
@@ -32,7 +24,7 @@ pub(crate) struct Process {
     pub(super) memory: Memory,
     pub(super) idt: Idt,
     threads_start_in: Threads,
-    launcher: Option<Prepared>,
+    launcher: Option<Launcher>,
     /// Every thread there ever was, linked by `HostThread::next`. None is taken out: a vCPU can not be destroyed
     /// before its machine.
     threads: AtomicPtr<HostThread>,
@@ -53,7 +45,7 @@ impl Process {
         memory: Memory,
         idt: Idt,
         threads_start_in: Threads,
-        launcher: Option<Prepared>,
+        launcher: Option<Launcher>,
     ) -> Process {
         Process {
             machine: UnsafeCell::new(machine),
@@ -64,7 +56,7 @@ impl Process {
             threads: AtomicPtr::new(null_mut()),
             active: AtomicU32::new(0),
             next_vcpu: AtomicU32::new(0),
-            id: AtomicU32::new(process_id()),
+            id: AtomicU32::new(sys::process_id()),
         }
     }
 
@@ -125,11 +117,7 @@ impl Process {
     /// In the child of a fork, whose only thread is `survivor`: forgets the others and numbers vCPUs anew. Their
     /// memory stays with the child, as what threads of its parent held always does.
     pub(super) fn survive(&self, survivor: *mut HostThread) {
-        for thread in self.threads().filter(|&thread| thread != survivor) {
-            // SAFETY: the thread does not exist in this process, and its vCPU belongs to the parent's machine: this
-            // closes the inherited descriptors, once, as the thread leaves the list.
-            unsafe { core::ptr::drop_in_place(&raw mut (*thread).vcpu) };
-        }
+        self.close_vcpus(survivor);
         // SAFETY: the survivor is on no list while this thread, the only one, puts it on a new one.
         unsafe { (*survivor).next = null_mut() };
         self.threads.store(survivor, Ordering::Release);
@@ -137,23 +125,29 @@ impl Process {
             self.depart();
         }
         self.next_vcpu.store(1, Ordering::Relaxed);
-        self.id.store(process_id(), Ordering::Relaxed);
+        self.id.store(sys::process_id(), Ordering::Relaxed);
     }
 
     /// Whether it is the calling process's: a fork in host mode copies it, and KVM's machine stays the parent's.
     pub(super) fn is_own(&self) -> bool {
-        self.id.load(Ordering::Relaxed) == process_id()
+        self.id.load(Ordering::Relaxed) == sys::process_id()
     }
 
     /// Closes the engine's descriptors, which a fork in host mode has copied. The calling thread is the only one.
     pub(super) fn abandon(&self) {
-        for thread in self.threads() {
-            // SAFETY: nobody runs these vCPUs in this process; the list is not used any more, so each is dropped once.
-            unsafe { core::ptr::drop_in_place(&raw mut (*thread).vcpu) };
-        }
-        // SAFETY: as above; the process is about to get another.
+        self.close_vcpus(null_mut());
+        // SAFETY: nobody uses the machine in this process, which is about to get another.
         unsafe { core::ptr::drop_in_place(self.machine.get()) };
         crate::forget_process();
+    }
+
+    /// In the child of a fork: closes the vCPUs of all threads but `survivor`. The list is not used any more.
+    fn close_vcpus(&self, survivor: *mut HostThread) {
+        for thread in self.threads().filter(|&thread| thread != survivor) {
+            // SAFETY: the thread does not exist in this process, and its vCPU belongs to the parent's machine: this
+            // closes the inherited descriptors, once, as the thread leaves the list.
+            unsafe { core::ptr::drop_in_place(&raw mut (*thread).vcpu) };
+        }
     }
 
     /// Gives memory of the library's own windows and page-table entries that stay: ring 0 can not do without it, not even
@@ -162,7 +156,7 @@ impl Process {
     /// The entries become owned, as those that a program has edited: what makes up for missed edits goes by a list of
     /// mappings that may be older than this memory, and would take it for a gap.
     pub(super) fn pin(&self, start: u64, bytes: u64) -> Result<(), EnterError> {
-        /// While other threads edit the tables the lock may be taken.
+        /// Others may take the entries away as fast as they are made; the lock of the tables does the waiting.
         const TRIES: u32 = 1000;
         if self.memory.mapping() == Mapping::Full {
             return Ok(());
@@ -186,8 +180,6 @@ impl Process {
             }
             let _ = self.memory.synchronise(range, Ownership::Respect, Flush::ignore);
             kept = keep();
-            // SAFETY: sched_yield takes no argument.
-            unsafe { sys::raw(__NR_sched_yield, [0; 6]) };
         }
         kept.map_err(|error| EnterError::Memory(error.into()))
     }
@@ -207,7 +199,7 @@ impl Process {
     }
 
     /// What is executed in place of programs, if they are to stay in Dune mode.
-    pub(crate) fn launcher(&self) -> Option<&Prepared> {
+    pub(crate) fn launcher(&self) -> Option<&Launcher> {
         self.launcher.as_ref()
     }
 

@@ -8,7 +8,7 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
 use linux_raw_sys::general::{
-    __NR_getpid, __NR_process_vm_readv, BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV, iovec,
+    __NR_process_vm_readv, BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV, iovec,
 };
 
 use super::thread::HostThread;
@@ -72,8 +72,9 @@ fn readable(address: u64, to: &mut [u8]) -> usize {
     // Up to the end of the page, then the rest: the call may give up altogether at the first bad page.
     let here = to.len().min((PAGE_BYTES - address % PAGE_BYTES) as usize);
     let (first, rest) = to.split_at_mut(here);
-    if read(address, first) < here || rest.is_empty() {
-        return read(address, first);
+    let got = read(address, first);
+    if got < here || rest.is_empty() {
+        return got;
     }
     here + read(address.wrapping_add(here as u64), rest)
 }
@@ -81,14 +82,10 @@ fn readable(address: u64, to: &mut [u8]) -> usize {
 fn read(address: u64, to: &mut [u8]) -> usize {
     let local = iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() as _ };
     let remote = iovec { iov_base: address as *mut _, iov_len: to.len() as _ };
+    let (local, remote) = ((&raw const local) as u64, (&raw const remote) as u64);
     // SAFETY: process_vm_readv writes to `to` at most; an address without memory is an error, not a fault.
-    let read = unsafe {
-        let process = sys::raw(__NR_getpid, [0; 6]);
-        sys::call(
-            __NR_process_vm_readv,
-            [process, (&raw const local) as u64, 1, (&raw const remote) as u64, 1, 0],
-        )
-    };
+    let read =
+        unsafe { sys::call(__NR_process_vm_readv, [sys::process_id().into(), local, 1, remote, 1, 0]) };
     read.map_or(0, |bytes| bytes as usize)
 }
 

@@ -11,11 +11,11 @@
 use core::arch::naked_asm;
 
 use linux_raw_sys::general::{
-    __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_getpid, __NR_gettid,
-    __NR_io_pgetevents as IO_PGETEVENTS, __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction,
-    __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack,
-    __NR_tgkill, SA_EXPOSE_TAGBITS, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND,
-    SA_RESTART, SA_RESTORER, SA_SIGINFO, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
+    __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_io_pgetevents as IO_PGETEVENTS,
+    __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction, __NR_rt_sigprocmask,
+    __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack, SA_EXPOSE_TAGBITS,
+    SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_RESTORER, SA_SIGINFO,
+    SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
 };
 
 use super::forward;
@@ -187,11 +187,8 @@ fn is_own_fault(signal: u32, info: &SignalInfo) -> bool {
 fn without_handler(signal: u32, action: &Action) {
     tell_linux(signal, action);
     if action.handler == DEFAULT {
-        // SAFETY: the calls touch no memory. Linux does the rest when the signal is not blocked any more.
-        unsafe {
-            let (process, thread) = (sys::raw(__NR_getpid, [0; 6]), sys::raw(__NR_gettid, [0; 6]));
-            let _ = sys::raw(__NR_tgkill, [process, thread, signal.into(), 0, 0, 0]);
-        }
+        // Linux does the rest when the signal is not blocked any more.
+        let _ = sys::send_signal(sys::thread_id(), signal);
     }
 }
 

@@ -4,12 +4,12 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 
 use super::run_loop::host_loop;
-use super::thread::HostThread;
+use super::thread::{HostThread, thread_pointer};
 use crate::guest::block::REQUEST_KIND;
 use crate::guest::request::kind;
 
 /// Where Dune mode starts. [`switch`] fills in the first two; a child thread starts elsewhere.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(C)]
 pub(super) struct Continuation {
     pub rip: u64,
@@ -17,6 +17,20 @@ pub(super) struct Continuation {
     pub rbx: u64,
     pub rflags: u64,
     pub fs_base: u64,
+}
+
+impl Default for Continuation {
+    /// Interrupts are off until the thread allows them: RFLAGS has the bit that is always one.
+    fn default() -> Continuation {
+        Continuation { rip: 0, rsp: 0, rbx: 0, rflags: 1 << 1, fs_base: 0 }
+    }
+}
+
+impl Continuation {
+    /// In the calling thread, for [`switch`].
+    pub(super) fn here() -> Continuation {
+        Continuation { fs_base: thread_pointer(), ..Continuation::default() }
+    }
 }
 
 /// Enters Dune mode. Returns 0 in Dune mode, or 1 in host mode if the CPU did not start it.

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::errno::ESRCH;
-use linux_raw_sys::general::{__NR_getpid, __NR_mprotect, __NR_munmap, __NR_tgkill, PROT_NONE};
+use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, PROT_NONE};
 
 use super::mapped::Mapped;
 use super::process::Process;
@@ -17,7 +17,7 @@ use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::registers::{Registers, VectorArea};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall;
-use crate::guest::{exec, memory_calls, trap};
+use crate::guest::{exec, files, memory_calls, signal, trap};
 use crate::memory::mirror::Mapping;
 use crate::{sys, user};
 
@@ -65,12 +65,7 @@ pub(super) const TAKEN: u32 = u32::MAX;
 
 /// Whether the thread `id` of this process has left Linux, so that it executes nothing any more.
 fn is_gone(id: u32) -> bool {
-    // SAFETY: signal 0 is sent to nobody; the calls touch no memory.
-    unsafe {
-        let process = sys::raw(__NR_getpid, [0; 6]);
-        sys::call(__NR_tgkill, [process, id.into(), 0, 0, 0, 0])
-            .is_err_and(|errno| errno.raw() == ESRCH as i32)
-    }
+    sys::send_signal(id, 0).is_err_and(|errno| errno.raw() == ESRCH as i32)
 }
 
 /// A thread in Dune mode, as its host loop sees it. Lives as long as the process: when the thread ends, the next one
@@ -113,14 +108,6 @@ impl ThreadMemory {
         let mut block = Mapped::new("a thread block", ThreadBlock::new(cpu::vector_state().area_size))?;
         set_up(&mut block, &regions);
         Ok(ThreadMemory { block, regions, stack: LoopStack::new()? })
-    }
-}
-
-impl ThreadMemory {
-    /// Pins what ring 0 finds through its registers: block and stacks.
-    pub(super) fn pin(&self, process: &Process) -> Result<(), EnterError> {
-        let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
-        self.regions.usable().chain([block]).try_for_each(|(start, bytes)| process.pin(start, bytes))
     }
 }
 
@@ -167,22 +154,22 @@ impl HostThread {
         )
     }
 
-    /// What [`Process::pin`] is for, of the first thread.
-    pub(super) fn memory_of_ring0(&self) -> Vec<(u64, u64)> {
-        let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
-        self.regions.usable().chain([block]).collect()
-    }
-
     /// A thread beside others, in either mode.
     pub(super) fn enlisted(process: &'static Process) -> Result<*mut HostThread, EnterError> {
-        let memory = ThreadMemory::new()?;
-        memory.pin(process)?;
-        let thread = HostThread::new(process, memory)?;
-        // Ring 0 goes through the list in calls that it makes to settle page faults.
-        process.pin(thread.as_ptr() as u64, size_of::<HostThread>() as u64)?;
+        let thread = HostThread::new(process, ThreadMemory::new()?)?;
+        thread.pin()?;
         let thread = thread.leak();
         process.enlist(thread);
         Ok(thread)
+    }
+
+    /// Pins what ring 0 finds through its registers, block and stacks, and this, since ring 0 goes through the list of
+    /// threads in calls that it makes to settle page faults.
+    pub(super) fn pin(&self) -> Result<(), EnterError> {
+        let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
+        let own = (core::ptr::from_ref(self) as u64, size_of::<HostThread>() as u64);
+        let mut all = self.regions.usable().chain([block, own]);
+        all.try_for_each(|(start, bytes)| self.process.pin(start, bytes))
     }
 
     /// Takes over a thread that has ended, if there is one.
@@ -293,16 +280,21 @@ pub(crate) fn prepare(
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
     let frame = block.syscall_stack - size_of::<Registers>() as u64;
-    let area = (frame - area_size) & !63;
+    let area = VectorArea::below(frame, area_size).as_mut_ptr();
     block.syscall_stack -= stacks::LEVEL as u64;
     // SAFETY: both lie in the topmost level of the new thread's system-call stack, which nobody uses yet; the source
     // is as large, being made for the same CPU.
     unsafe {
         (frame as *mut Registers).write(*first);
-        core::ptr::copy_nonoverlapping(vector_area.as_mut_ptr(), area as *mut u8, area_size as usize);
+        core::ptr::copy_nonoverlapping(vector_area.as_mut_ptr(), area, area_size as usize);
     }
-    thread.continuation =
-        Continuation { rip: syscall::resume_address(), rsp: area, rbx: frame, rflags: 1 << 1, fs_base };
+    thread.continuation = Continuation {
+        rip: syscall::resume_address(),
+        rsp: area as u64,
+        rbx: frame,
+        fs_base,
+        ..Continuation::default()
+    };
     // There is nobody to return an error to: what goes wrong from now on is reported.
     thread.entered = true;
     process.arrive();
@@ -312,11 +304,14 @@ pub(crate) fn prepare(
 /// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
 fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
+    for numbers in [&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS] {
+        block.handle_in_ring0(numbers);
+    }
     if process.memory.mapping() == Mapping::Precise {
-        memory_calls::mark(&mut block.handled_in_ring0);
+        block.handle_in_ring0(&memory_calls::NUMBERS);
     }
     if process.launcher().is_some() {
-        exec::mark(&mut block.handled_in_ring0);
+        block.handle_in_ring0(&exec::NUMBERS);
     }
     let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
     block.has_xsave = xcr0.is_some().into();

@@ -29,7 +29,7 @@ use frame::{SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetail
 use queue::{Action, Taken};
 
 /// The calls that [`handle`] takes.
-pub(super) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
+pub(crate) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
 
 /// What a forwarded system call returns that was not made, or not finished, since a signal came first: never seen by
 /// the program. Linux's own number for that, which never leaves Linux (ERESTARTSYS of include/linux/errno.h).
