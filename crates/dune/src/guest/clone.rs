@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
-    __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, clone_args,
+    __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, SIGCHLD, clone_args,
 };
 
 use super::copy;
@@ -136,9 +136,8 @@ fn bear(request: &Request, child: Child) -> u64 {
 fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Request, u32> {
     let arguments = frame.arguments();
     let number = frame.rax;
-    let simple = |flags| Request { flags, stack: 0, tls: 0, number, arguments };
     if number == u64::from(__NR_fork) {
-        return Ok(simple(0));
+        return Ok(Request { flags: 0, stack: 0, tls: 0, number, arguments });
     }
     if number == u64::from(__NR_clone) {
         let [flags, stack, parent_tid, child_tid, tls, _] = arguments;
@@ -148,7 +147,10 @@ fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Request, u32> {
     if number == u64::from(__NR_clone3) {
         return parse_clone3(arguments[0], arguments[1], copy);
     }
-    Ok(simple((CLONE_VM | CLONE_VFORK).into()))
+    // vfork, as the call that can give its child a stack (kernel/fork.c).
+    let flags = u64::from(CLONE_VM | CLONE_VFORK | SIGCHLD);
+    let arguments = [flags, 0, 0, 0, 0, 0];
+    Ok(Request { flags, stack: 0, tls: 0, number: __NR_clone.into(), arguments })
 }
 
 /// clone3's structure of `size` bytes at `address`.

@@ -131,6 +131,7 @@ unsafe extern "C" fn clone(birth: *const Birth, start: unsafe extern "C" fn(u64)
         "ret",
         "2:",
         "xor ebp, ebp",
+        "and rsp, -16",
         "mov rdi, r13",
         "call r12",
         "ud2",
