@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::munmap_is_seen", munmap_is_seen),
     Case::new("mirror::mprotect_is_seen_at_once", mprotect_is_seen),
     Case::new("mirror::mprotect_that_fails_half_way", mprotect_half_way),
+    Case::new("mirror::write_only_memory_can_be_read", write_only),
     Case::new("mirror::fixed_mapping_over_others", fixed_mapping),
     Case::new("mirror::mremap_moves_grows_and_shrinks", mremap),
     Case::new("mirror::brk_grows_and_shrinks", brk),
@@ -246,6 +247,24 @@ fn mprotect_is_seen() -> CaseResult {
         0
     );
     assert_eq!(store(at), Some(WRITE | PRESENT));
+    Ok(())
+}
+
+/// The CPU reads what can be written, whether Linux has provided it yet or not, and after it was taken away.
+fn write_only() -> CaseResult {
+    const PAGES: u64 = 8;
+    dune::enter()?;
+    for flags in [0, libc::MAP_POPULATE] {
+        let pages = probe::map(0, PAGES * 4096, PROT_WRITE, flags);
+        for page in (0..PAGES).map(|page| pages + page * 4096) {
+            assert_eq!(peek(page + 8), 0);
+            poke(page, 7);
+            assert_eq!(peek(page), 7);
+            // SAFETY: the page is this case's own.
+            assert_eq!(unsafe { libc::madvise(page as *mut libc::c_void, 4096, libc::MADV_DONTNEED) }, 0);
+            assert_eq!(peek(page), 0);
+        }
+    }
     Ok(())
 }
 

@@ -92,8 +92,8 @@ pub enum Step {
 pub const FILE_PAGES: u64 = 64;
 
 /// PROT_EXEC alone is left out: with protection keys Linux makes that unreadable, which is a question of its own. So is
-/// PROT_WRITE alone for now: KVM reads memory that was never written to on behalf of Linux (GUP), which refuses it where
-/// there is no PROT_READ, so that the first access ends the process if it is a read.
+/// PROT_WRITE alone, which Linux is given as PROT_READ | PROT_WRITE in Dune mode (`guest/memory_calls.rs`): it then takes
+/// two mappings for one, which shows where mremap(2) does not work on two at once.
 const RIGHTS: [i32; 8] = [
     PROT_NONE,
     PROT_READ,

@@ -32,6 +32,7 @@ pub(crate) const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT
 /// Runs on the thread's system-call stack with interrupts off.
 pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u64> {
     let mirror = Mirror { dune, memory: dune.memory() };
+    let arguments = &with_read(number, *arguments);
     let [first, second, third, ..] = *arguments;
     let result = match number {
         MMAP => mirror.mmap(arguments),
@@ -69,6 +70,15 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
     };
     mirror.memory.catch_up(|flush| flush.now(dune));
     Some(result)
+}
+
+/// The arguments with PROT_READ where there is PROT_WRITE. x86 CPUs read what can be written (mmap(2), Notes); but KVM
+/// has Linux fetch a page for a read, and Linux does so only with PROT_READ (check_vma_flags in mm/gup.c).
+fn with_read(number: u32, mut arguments: [u64; 6]) -> [u64; 6] {
+    if [MMAP, MPROTECT, PKEY_MPROTECT].contains(&number) && arguments[2] & u64::from(PROT_WRITE) != 0 {
+        arguments[2] |= u64::from(PROT_READ);
+    }
+    arguments
 }
 
 /// The tables to edit, and the right to.
