@@ -163,7 +163,7 @@ pub enum FaultAround {
 /// How to enter Dune mode. [`enter`] takes the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    pub(crate) frame_arena: u64,
+    pub(crate) frame_arena: Option<u64>,
     pub(crate) mapping: Mapping,
     pub(crate) threads: Threads,
     pub(crate) fault_around: FaultAround,
@@ -173,7 +173,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            frame_arena: 1 << 30,
+            frame_arena: None,
             mapping: Mapping::Precise,
             threads: Threads::DuneMode,
             fault_around: FaultAround::Permitted,
@@ -189,10 +189,11 @@ impl Config {
     }
 
     /// Address space in bytes to reserve for frames that the library owns: page tables and what the program
-    /// allocates from [`Memory::frames`]. Memory is used as frames are. Default: 1 GiB.
+    /// allocates from [`Memory::frames`]. Memory is used as frames are. Default: 1 GiB, or where address space is
+    /// limited (RLIMIT_AS, `ulimit -v`) a sixteenth of the limit, if that is less.
     #[must_use]
     pub fn frame_arena(mut self, bytes: u64) -> Config {
-        self.frame_arena = bytes;
+        self.frame_arena = Some(bytes);
         self
     }
 

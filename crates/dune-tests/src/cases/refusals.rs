@@ -123,8 +123,10 @@ fn no_descriptors() -> CaseResult {
 fn address_space_limit() -> CaseResult {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let used = statm.split(' ').next().ok_or("a first word")?.parse::<u64>()? * 4096;
-    for spare in [1 << 20, 64 << 20, 512 << 20] {
-        let error = limited(libc::RLIMIT_AS, used + spare, || dune::enter().err()).ok_or("entered")?;
+    let usual = Config::new();
+    let large = Config::new().frame_arena(1 << 30);
+    for (config, spare) in [(&usual, 1 << 20), (&large, 64 << 20), (&large, 512 << 20)] {
+        let error = limited(libc::RLIMIT_AS, used + spare, || config.enter().err()).ok_or("entered")?;
         let typed = matches!(
             error,
             EnterError::OutOfMemory { .. }
@@ -134,9 +136,12 @@ fn address_space_limit() -> CaseResult {
         assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
         assert!(!dune::cpu::in_dune_mode() && std::fs::read_to_string("/proc/self/comm").is_ok());
     }
-    // A smaller arena fits.
-    limited(libc::RLIMIT_AS, used + (512 << 20), || Config::new().frame_arena(64 << 20).enter())?;
+    // A smaller arena fits, and is the default where there is a limit.
+    let limit = used + (64 << 20);
+    let dune = limited(libc::RLIMIT_AS, limit, dune::enter)?;
     assert!(dune::cpu::in_dune_mode());
+    let capacity = dune.memory().frames().stats()?.capacity;
+    assert!((2 << 20..=limit / 16 + (2 << 20)).contains(&capacity), "{capacity} bytes of frames");
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use core::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use linux_raw_sys::general::{__NR_prlimit64, RLIMIT_AS, rlimit64};
+
 use super::huge;
 use super::main_stack;
 use super::mapped::Mapped;
@@ -15,7 +17,7 @@ use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::Mapping;
 use crate::memory::{Memory, MemoryOptions, PagingFeatures};
-use crate::{Config, Dune, cpu, doctor};
+use crate::{Config, Dune, cpu, doctor, sys};
 
 /// Held while the process enters for the first time.
 static ENTRY: Mutex<()> = Mutex::new(());
@@ -65,7 +67,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let mut features = PagingFeatures::detect();
     features.pcid &= machine.cpu_limits().pcid;
     let mut options = MemoryOptions::new(facts.engine.physical_address_bits, features);
-    options.arena_bytes = config.frame_arena;
+    options.arena_bytes = config.frame_arena.unwrap_or_else(default_arena);
     options.mapping = config.mapping;
     options.fault_around = config.mapping == Mapping::Precise && huge::wanted(config.fault_around);
     let memory = Memory::build(&options)?;
@@ -128,4 +130,13 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
     }
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     Ok(unsafe { Dune::assume() })
+}
+
+/// How many bytes are reserved for frames: little enough that a process with a limit on address space keeps the rest.
+fn default_arena() -> u64 {
+    const USUAL: u64 = 1 << 30;
+    let mut limit = rlimit64 { rlim_cur: u64::MAX, rlim_max: u64::MAX };
+    // SAFETY: the call writes the structure.
+    let _ = unsafe { sys::call(__NR_prlimit64, [0, RLIMIT_AS.into(), 0, (&raw mut limit) as u64, 0, 0]) };
+    USUAL.min(limit.rlim_cur / 16)
 }
