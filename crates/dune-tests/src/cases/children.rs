@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     Case::new("children::page_tables_are_the_childs_own", page_tables_are_the_childs_own),
     Case::new("children::command_with_pipes", command_with_pipes),
     Case::new("children::exit_statuses_are_true", exit_statuses_are_true),
+    Case::new("children::cpu_numbers", cpu_numbers),
     Case::new("children::vector_state_survives", vector_state_survives),
     Case::new("children::no_descriptor_is_left", no_descriptor_is_left),
     Case::new("children::closing_everything_spares_the_engine", closing_everything_spares_the_engine),
@@ -73,6 +74,38 @@ fn fork_goes_on_in_dune_mode() -> CaseResult {
     assert!(dune::cpu::in_dune_mode());
     assert_eq!(TRAPS.load(Ordering::Relaxed), 0, "the child's memory is its own");
     assert_eq!(probe::getpid(), parent);
+    Ok(())
+}
+
+/// getcpu of the vDSO tells the CPU that its thread is bound to: in a thread and in the child of a fork, too.
+fn cpu_numbers() -> CaseResult {
+    unsafe extern "C" {
+        // Not in the libc crate; the GNU C library calls the vDSO.
+        fn getcpu(number: *mut u32, node: *mut u32) -> i32;
+    }
+    fn is_told(dune: Dune) -> bool {
+        // SAFETY: sched_getaffinity writes the set, sched_setaffinity reads one, getcpu writes two numbers.
+        unsafe {
+            let mut all: libc::cpu_set_t = std::mem::zeroed();
+            libc::sched_getaffinity(0, size_of_val(&all), &raw mut all);
+            (0..libc::CPU_SETSIZE as usize).rev().filter(|&cpu| libc::CPU_ISSET(cpu, &all)).all(|cpu| {
+                let mut one: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(cpu, &mut one);
+                libc::sched_setaffinity(0, size_of_val(&one), &raw const one);
+                let (mut number, mut node) = (u32::MAX, u32::MAX);
+                let calls = dune.counters().forwarded_syscalls;
+                let result = getcpu(&raw mut number, &raw mut node);
+                println!("on {cpu}: {result}, CPU {number:#x}, node {node:#x}");
+                (result, number as usize, node) == (0, cpu, 0)
+                    && dune.counters().forwarded_syscalls <= calls + 1
+            })
+        }
+    }
+    let dune = dune::enter()?;
+    assert!(is_told(dune), "the first thread");
+    let thread = std::thread::spawn(|| dune::current().is_some_and(is_told));
+    assert!(thread.join().map_err(|_| "a thread panicked")?, "a thread");
+    assert_eq!(exited(in_child(|| i32::from(!is_told(dune)))), Some(0), "the child of a fork");
     Ok(())
 }
 

@@ -123,6 +123,9 @@ pub(crate) trait Vcpu {
     /// Queues external interrupt `vector`, if the vCPU can take one now.
     fn try_interrupt(&mut self, vector: u8) -> bool;
 
+    /// Sets what RDPID and RDTSCP tell of the CPU (IA32_TSC_AUX), where the CPU has it.
+    fn set_cpu_number(&mut self, number: u32);
+
     /// Asks for [`Exit::InterruptWindow`] as soon as the vCPU can take an external interrupt.
     fn request_interrupt_window(&mut self, wanted: bool);
 

@@ -6,7 +6,8 @@
 //! 0x00 null          0x20 null (SYSRET to 32-bit code: none)   0x38 ring-3 data again (SYSEXIT's SS)
 //! 0x10 ring-0 code   0x2b ring-3 data                          0x40 TSS, 16 bytes
 //! 0x18 ring-0 data   0x33 ring-3 code                          0x50 LDT, 16 bytes
-//!                                                              0x60… free for the program
+//!                                                              0x7b number of the CPU
+//!                                                              0x60… else free for the program
 //! ```
 
 use core::mem::offset_of;
@@ -25,6 +26,9 @@ pub(crate) const RING3_CODE: u16 = 0x33;
 pub(crate) const TASK_STATE: u16 = 0x40;
 /// Selector of the local descriptor table.
 pub(crate) const LOCAL_TABLE: u16 = 0x50;
+/// Selector of the entry whose limit is the number of the CPU, with RPL 3 (arch/x86/include/asm/segment.h,
+/// `__CPUNODE_SEG`).
+pub(crate) const CPU_NUMBER: u16 = 0x7b;
 /// First selector free for the program's own descriptors.
 pub(crate) const FIRST_FREE: u16 = 0x60;
 /// Entries of the GDT.
@@ -93,7 +97,17 @@ impl Gdt {
         entries[index(RING3_CODE) + 1] = DATA_RING3;
         let limit = size_of::<TaskStateSegment>() as u32 - 1;
         entries[index(TASK_STATE)..][..2].copy_from_slice(&system_descriptor(tss, limit, TYPE_TSS_BUSY));
-        Gdt(entries)
+        let mut table = Gdt(entries);
+        table.set_cpu_number(0);
+        table
+    }
+
+    /// Makes `number`, of 20 bits, the limit of the entry that is there for it.
+    pub(crate) fn set_cpu_number(&mut self, number: u32) {
+        // Accessed, read-only, expand-down data of ring 3, in bytes: what Linux has there, too.
+        const DATA: u64 = 0x0040_f500_0000_0000;
+        let number = u64::from(number);
+        self.0[usize::from(CPU_NUMBER >> 3)] = DATA | number & 0xffff | (number & 0xf_0000) << 32;
     }
 
     /// Limit of the table in bytes.

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{__NR_exit, __NR_rt_sigreturn, SIGABRT};
 
+use super::cpu_number;
 use super::run_loop::host_loop;
 use super::signal;
 use super::thread::HostThread;
@@ -78,6 +79,7 @@ fn revive(
     let machine = unsafe { process.replace_machine() };
     let vcpu = machine.rebuild(process.memory.windows().iter(), &thread.vcpu, state)?;
     thread.vcpu = vcpu;
+    thread.cpu_number = cpu_number::UNKNOWN;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! on this side of the thread is the host loop ([`run_loop`]), which makes the program's system calls ([`forward`]).
 
 mod birth;
+mod cpu_number;
 pub(crate) mod enter;
 mod forward;
 mod grow;

@@ -4,7 +4,7 @@
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, forward, leave, second_level, signal};
+use super::{birth, cpu_number, forward, leave, second_level, signal};
 use crate::engine::{Exit, Machine, Vcpu};
 use crate::guest::Vector;
 use crate::guest::clone::Birth;
@@ -25,6 +25,7 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
     }
     signal::start(thread);
     loop {
+        cpu_number::keep(thread);
         match thread.vcpu.run() {
             Exit::Request => serve(thread),
             Exit::Interrupted => {

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, PROT_NONE};
 
+use super::cpu_number;
 use super::mapped::Mapped;
 use super::process::Process;
 use super::switch::Continuation;
@@ -82,6 +83,8 @@ pub(crate) struct HostThread {
     pub(super) entered: bool,
     /// Why it has not, for the error.
     pub(super) refused: Option<Exit>,
+    /// Where it runs, as Dune mode knows (`cpu_number.rs`).
+    pub(super) cpu_number: u32,
     /// One bit per external interrupt that waits for the vCPU.
     pub(super) pending_interrupts: [u64; 4],
     pub(super) stack: LoopStack,
@@ -144,6 +147,7 @@ impl HostThread {
                 fsgsbase,
                 entered: false,
                 refused: None,
+                cpu_number: cpu_number::UNKNOWN,
                 pending_interrupts: [0; 4],
                 stack,
                 first_mask: None,
@@ -189,6 +193,7 @@ impl HostThread {
         fit_to_cpu(&mut thread.block, process);
         thread.continuation = Continuation::default();
         (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
+        thread.cpu_number = cpu_number::UNKNOWN;
         Some(free)
     }
 

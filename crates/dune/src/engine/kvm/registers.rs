@@ -23,6 +23,7 @@ const IA32_LSTAR: u32 = 0xc000_0082;
 const IA32_CSTAR: u32 = 0xc000_0083;
 const IA32_FMASK: u32 = 0xc000_0084;
 const IA32_KERNEL_GS_BASE: u32 = 0xc000_0102;
+pub(super) const IA32_TSC_AUX: u32 = 0xc000_0103;
 
 // Control-register bits, Intel SDM vol. 3 §2.5.
 const CR0_PE: u64 = 1 << 0;
@@ -174,6 +175,11 @@ pub(super) fn write_msrs(vcpu: &Descriptor, list: &MsrList) -> Result<(), Engine
     }
 }
 
+/// Writes one register.
+pub(super) fn write_msr(vcpu: &Descriptor, index: u32, value: u64) -> Result<(), EngineError> {
+    write_msrs(vcpu, &MsrList { count: 1, ..MsrList::new([(index, value); MSRS]) })
+}
+
 fn load_vector_state(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> {
     if let Some(xcr0) = state.xcr0 {
         let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
@@ -206,7 +212,7 @@ pub(super) fn same_time_as_host(vcpu: &Descriptor) -> Result<(), EngineError> {
     // Kernels before 5.16: set the value itself, some hundred cycles late.
     // SAFETY: RDTSC reads a counter.
     let now = unsafe { _rdtsc() };
-    write_msrs(vcpu, &MsrList { count: 1, ..MsrList::new([(IA32_TSC, now); MSRS]) })
+    write_msr(vcpu, IA32_TSC, now)
 }
 
 /// The registers of a report out of KVM's structures.

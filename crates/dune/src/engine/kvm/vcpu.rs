@@ -107,6 +107,11 @@ impl Vcpu for KvmVcpu {
         ready && ioctl::INTERRUPT.with(&self.fd, &request).is_ok()
     }
 
+    fn set_cpu_number(&mut self, number: u32) {
+        // Refused where the CPU has neither instruction, so that nobody can ask.
+        let _ = registers::write_msr(&self.fd, registers::IA32_TSC_AUX, number.into());
+    }
+
     fn request_interrupt_window(&mut self, wanted: bool) {
         // SAFETY: as in `run`; KVM reads the byte at the next KVM_RUN.
         unsafe { (*self.control()).request_interrupt_window = wanted.into() };
