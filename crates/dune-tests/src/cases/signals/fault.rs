@@ -1,0 +1,175 @@
+//! Faults that become signals, and ends by signals.
+
+use std::arch::asm;
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use super::scenario::{Log, block, note, noted, raise, set};
+use super::storm::tick;
+use crate::case::CaseResult;
+use crate::probe;
+
+/// What the fault handler adds to RIP to get behind the instruction.
+static SKIP: AtomicU64 = AtomicU64::new(0);
+static PAGE: AtomicU64 = AtomicU64::new(0);
+/// Bits of the error code that need not agree. The present bit: Linux has no entry for a page that was never touched, Dune
+/// has.
+static UNKNOWN: AtomicI64 = AtomicI64::new(1);
+
+extern "C" fn skipping(signal: i32, info: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+    let registers = &mut context.uc_mcontext.gregs;
+    // SAFETY: a fault has an address.
+    let address = unsafe { info.si_addr() } as u64;
+    let rip = registers[libc::REG_RIP as usize] as u64;
+    note(signal.into());
+    note(info.si_code.into());
+    note(match address {
+        _ if address == rip => -1,
+        _ => (address.wrapping_sub(PAGE.load(Ordering::Relaxed))) as i64,
+    });
+    note(registers[libc::REG_TRAPNO as usize]);
+    note(registers[libc::REG_ERR as usize] & !UNKNOWN.load(Ordering::Relaxed));
+    if signal == libc::SIGSEGV && info.si_code > 0 && info.si_code < 128 {
+        note((registers[libc::REG_CR2 as usize] as u64).wrapping_sub(PAGE.load(Ordering::Relaxed)) as i64);
+    }
+    registers[libc::REG_RIP as usize] += SKIP.load(Ordering::Relaxed) as i64;
+}
+
+pub(super) fn faults_become_signals() -> Log {
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+        set(signal, skipping, 0, &[]);
+    }
+    let mut log = Log::new();
+    // SAFETY: each instruction faults, and its handler skips it. The pages are this function's own.
+    unsafe {
+        let read_only =
+            libc::mmap(null_mut(), 8192, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+                as u64;
+        libc::munmap((read_only + 4096) as *mut c_void, 4096);
+        PAGE.store(read_only, Ordering::Relaxed);
+        SKIP.store(2, Ordering::Relaxed);
+        asm!("mov [rdi], al", in("rdi") read_only + 4096 + 0x123, options(nostack));
+        log.extend(noted("write to nothing"));
+        asm!("mov al, [rdi]", in("rdi") read_only + 4096 + 0x123, out("al") _, options(nostack));
+        log.extend(noted("read of nothing"));
+        asm!("mov [rdi], al", in("rdi") read_only + 0x10, options(nostack));
+        log.extend(noted("write to a read-only page"));
+        libc::mprotect(read_only as *mut c_void, 4096, libc::PROT_NONE);
+        asm!("mov al, [rdi]", in("rdi") read_only + 0x10, out("al") _, options(nostack));
+        log.extend(noted("read of a page without rights"));
+        PAGE.store(0, Ordering::Relaxed);
+        asm!("mov al, [rdi]", in("rdi") 0x8000_0000_0000_0000u64, out("al") _, options(nostack));
+        log.extend(noted("not canonical"));
+        asm!("ud2", options(nostack));
+        log.extend(noted("ud2"));
+        asm!("div cl", in("ax") 1u16, in("cl") 0u8, lateout("ax") _, options(nostack));
+        log.extend(noted("division by zero"));
+        SKIP.store(0, Ordering::Relaxed);
+        asm!("int3", options(nostack));
+        log.extend(noted("int3"));
+        // x87: unmask all, divide by zero, and wait for it.
+        SKIP.store(1, Ordering::Relaxed);
+        let (unmasked, default) = (0x340u16, 0x37fu16);
+        asm!("fldcw [{}]", "fld1", "fldz", "fdivp", "fwait", "nop", "fninit", in(reg) &unmasked);
+        asm!("fldcw [{}]", in(reg) &default);
+        log.extend(noted("x87"));
+    }
+    log
+}
+
+/// A file that is shorter than its mapping: SIGBUS, whatever the instruction.
+pub(super) fn past_the_end_of_a_file() -> Log {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        set(signal, skipping, 0, &[]);
+    }
+    // The engine does not tell whether it was a write.
+    UNKNOWN.store(3, Ordering::Relaxed);
+    let mut log = Log::new();
+    // SAFETY: each instruction faults, and its handler skips it. The pages are this function's own.
+    unsafe {
+        let file = libc::memfd_create(c"short".as_ptr(), 0);
+        libc::ftruncate(file, 8192);
+        let rights = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let pages = libc::mmap(null_mut(), 8192, rights, libc::MAP_SHARED, file, 0) as u64;
+        let end = pages + 4096;
+        PAGE.store(end, Ordering::Relaxed);
+        // Both pages are there, also in Dune mode, before the file is cut.
+        (pages as *mut u64).write_volatile(1);
+        (end as *mut u64).write_volatile(2);
+        libc::ftruncate(file, 4096);
+        SKIP.store(2, Ordering::Relaxed);
+        asm!("mov al, [rdi]", in("rdi") end + 5, out("al") _, options(nostack));
+        log.extend(noted("read"));
+        asm!("mov [rdi], al", in("rdi") end + 0x80, options(nostack));
+        log.extend(noted("write"));
+        SKIP.store(4, Ordering::Relaxed);
+        asm!("movdqu xmm0, [rdi]", in("rdi") end - 8, out("xmm0") _, options(nostack));
+        log.extend(noted("across the end"));
+        asm!("mov al, [rdi + rcx * 8]", "nop", in("rdi") end, in("rcx") 3, out("al") _, options(nostack));
+        log.extend(noted("with an index"));
+        SKIP.store(2, Ordering::Relaxed);
+        asm!("rep movsb", inout("rsi") end - 3 => _, inout("rdi") pages => _, inout("rcx") 16u64 => _);
+        log.extend(noted("a string"));
+        asm!("mov r12, rsp", "mov rsp, rdi", "push 7", "mov rsp, r12", in("rdi") end + 64, out("r12") _);
+        log.extend(noted("the stack"));
+        // A call to it: the handler returns to the caller.
+        extern "C" fn back(_: i32, info: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+            let registers = &mut context.uc_mcontext.gregs;
+            note(info.si_code.into());
+            // SAFETY: a fault has an address, and the call has pushed one.
+            unsafe {
+                note((info.si_addr() as i64 == registers[libc::REG_RIP as usize]).into());
+                registers[libc::REG_RIP as usize] = (registers[libc::REG_RSP as usize] as *const i64).read();
+            }
+            registers[libc::REG_RSP as usize] += 8;
+        }
+        set(libc::SIGBUS, back, 0, &[]);
+        asm!("call {}", in(reg) end + 0x10, clobber_abi("C"));
+        log.extend(noted("a jump"));
+        // A system call says EFAULT.
+        let result = libc::write(1, (end + 1) as *const c_void, 1);
+        log.push(("write(2)", result as i64));
+        log.push(("errno", std::io::Error::last_os_error().raw_os_error().unwrap_or(0).into()));
+        // And when the file grows again, there is a page of zeros.
+        libc::ftruncate(file, 8192);
+        log.push(("grown", (end as *const i64).read_volatile()));
+    }
+    log
+}
+
+pub(super) fn blocked_fault() -> CaseResult {
+    extern "C" fn never(_: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        std::process::abort();
+    }
+    dune::enter()?;
+    set(libc::SIGILL, never, 0, &[]);
+    block(libc::SIG_BLOCK, &[libc::SIGILL]);
+    // SAFETY: ends the process.
+    unsafe { asm!("ud2") };
+    Ok(())
+}
+
+pub(super) fn default_dies() -> CaseResult {
+    dune::enter()?;
+    set(libc::SIGTERM, tick, libc::SA_RESETHAND, &[]);
+    raise(libc::SIGTERM);
+    raise(libc::SIGTERM);
+    Ok(())
+}
+
+pub(super) fn no_stack() -> CaseResult {
+    dune::enter()?;
+    set(libc::SIGUSR1, tick, 0, &[]);
+    let (process, thread) = (probe::getpid(), probe::syscall(libc::SYS_gettid as u64, [0; 6]));
+    // SAFETY: ends the process: the stack pointer is nowhere when the signal comes.
+    unsafe {
+        asm!(
+            "mov rsp, 0x1000",
+            "syscall",
+            "ud2",
+            in("rax") libc::SYS_tgkill, in("rdi") process, in("rsi") thread, in("rdx") libc::SIGUSR1,
+            options(noreturn)
+        );
+    }
+}

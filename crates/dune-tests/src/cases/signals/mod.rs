@@ -1,0 +1,42 @@
+//! Signals in Dune mode are those of signal(7). Each scenario runs in host mode first and has to see the same in Dune
+//! mode.
+
+mod fault;
+mod handler;
+mod scenario;
+mod stack;
+mod storm;
+mod wait;
+
+use scenario::same;
+
+use crate::case::{Case, Ending};
+
+pub const CASES: &[Case] = &[
+    Case::new("signals::what_a_handler_sees", || same(handler::what_a_handler_sees)),
+    Case::new("signals::masks_and_flags", || same(handler::masks_and_flags)),
+    Case::new("signals::faults_become_signals", || same(fault::faults_become_signals)),
+    Case::new("signals::past_the_end_of_a_file", || same(fault::past_the_end_of_a_file)),
+    Case::new("signals::edits_take_effect", || same(handler::edits_take_effect)),
+    Case::new("signals::vector_state_is_the_interrupted_codes", || same(handler::vector_state)),
+    Case::new("signals::alternate_stack", || same(stack::alternate_stack)),
+    Case::new("signals::stack_overflow_on_the_alternate_stack", || same(stack::stack_overflow)),
+    Case::new("signals::a_thousand_nested", || same(stack::nested)),
+    Case::new("signals::interrupt_or_restart", || same(wait::interrupt_or_restart)),
+    Case::new("signals::waiting_for_signals", || same(wait::waiting)),
+    Case::new("signals::jump_out_of_a_handler", || same(stack::jump_out)),
+    Case::new("signals::children_and_job_control", || same(wait::children)),
+    Case::new("signals::go_to_one_thread", || same(wait::to_one_thread)),
+    Case::new("signals::a_storm_disturbs_nothing", storm::storm),
+    Case::new("signals::a_storm_while_forking", storm::storm_while_forking),
+    Case::new("signals::reach_a_spinning_thread", storm::spinning),
+    Case::new("signals::reach_ring_3", storm::ring3),
+    Case::new("signals::wait_for_trap_handlers", storm::wait_for_trap_handlers),
+    Case::new("signals::enter_in_a_handler", || storm::enter_in_a_handler(0)),
+    Case::new("signals::enter_in_a_handler_on_its_own_stack", || storm::enter_in_a_handler(libc::SA_ONSTACK)),
+    Case::new("signals::blocked_fault_dies", fault::blocked_fault)
+        .ends(Ending::Signal(libc::SIGILL, &["6 #UD"])),
+    Case::new("signals::default_dies", fault::default_dies).ends(Ending::Signal(libc::SIGTERM, &[])),
+    Case::new("signals::no_stack_for_the_frame_dies", fault::no_stack)
+        .ends(Ending::Signal(libc::SIGSEGV, &[])),
+];
