@@ -8,6 +8,9 @@
 //! All of it is safe to call from handlers: nothing allocates after the start, and a handler that interrupted
 //! the allocator itself gets [`FrameError::Busy`].
 
+mod ledger;
+mod tables;
+
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,21 +18,13 @@ use linux_raw_sys::general as linux;
 use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
+use ledger::{BLOCK_BYTES, Ledger};
+
 use super::lock::{Busy, Guard, SpinLock};
-use super::page::{PAGE_BYTES, PageRange, PageSize};
+use super::page::{PageRange, PageSize};
 use super::window::{GIB, round_up};
 use crate::sys::{self, Errno};
 
-/// A block, 2 MiB.
-const BLOCK_BYTES: u64 = 2 << 20;
-/// The small frames of a block.
-const FRAMES: u32 = (BLOCK_BYTES / PAGE_BYTES) as u32;
-/// Where links between tables are kept in entries: bits 52 to 58.
-const LINK_SHIFT: u32 = 52;
-const LINK_WIDTH: u32 = 7;
-const LINK_BITS: u64 = ((1 << LINK_WIDTH) - 1) << LINK_SHIFT;
-/// No block.
-const NONE: u32 = u32::MAX;
 /// More free blocks that hold memory than these (64 MiB) go back to Linux.
 const KEEP_RESIDENT: u32 = 32;
 
@@ -134,83 +129,6 @@ pub struct FrameStats {
     pub resident_free: u64,
 }
 
-/// What a block is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Free and, for Linux, untouched.
-    Clean,
-    /// Free, and holding memory.
-    Dirty,
-    /// One frame of 2 MiB.
-    Large,
-    /// Frames of 4 KiB.
-    Small,
-}
-
-/// One block's book-keeping.
-#[derive(Debug)]
-struct Block {
-    /// A bit for each small frame in use.
-    used: [u64; 8],
-    free: u32,
-    state: State,
-    next: u32,
-    previous: u32,
-}
-
-/// A doubly linked list of blocks.
-#[derive(Debug)]
-struct List {
-    head: u32,
-    length: u32,
-}
-
-impl List {
-    const EMPTY: List = List { head: NONE, length: 0 };
-
-    fn push(&mut self, blocks: &mut [Block], index: u32) {
-        blocks[index as usize].next = self.head;
-        blocks[index as usize].previous = NONE;
-        if self.head != NONE {
-            blocks[self.head as usize].previous = index;
-        }
-        self.head = index;
-        self.length += 1;
-    }
-
-    fn remove(&mut self, blocks: &mut [Block], index: u32) {
-        let (next, previous) = (blocks[index as usize].next, blocks[index as usize].previous);
-        if previous == NONE {
-            self.head = next;
-        } else {
-            blocks[previous as usize].next = next;
-        }
-        if next != NONE {
-            blocks[next as usize].previous = previous;
-        }
-        self.length -= 1;
-    }
-
-    fn pop(&mut self, blocks: &mut [Block]) -> Option<u32> {
-        let index = self.head;
-        (index != NONE).then(|| {
-            self.remove(blocks, index);
-            index
-        })
-    }
-}
-
-/// What the lock protects.
-#[derive(Debug)]
-struct Ledger {
-    blocks: Box<[Block]>,
-    clean: List,
-    dirty: List,
-    partial: List,
-    in_use: u64,
-    high_water: u64,
-}
-
 /// Hands out frames and takes them back.
 #[derive(Debug)]
 pub struct FrameAllocator {
@@ -239,23 +157,9 @@ impl FrameAllocator {
     pub fn reserve(bytes: u64) -> Result<FrameAllocator, FrameError> {
         let bytes = round_up(bytes.clamp(BLOCK_BYTES, 1 << 46), BLOCK_BYTES);
         let alignment = if bytes >= GIB { GIB } else { BLOCK_BYTES };
-        let block =
-            |index| Block { used: [0; 8], free: FRAMES, state: State::Clean, next: index, previous: NONE };
-        let count = (bytes / BLOCK_BYTES) as u32;
-        let mut blocks = Vec::new();
-        blocks.try_reserve_exact(count as usize).map_err(|_| FrameError::Reserve {
-            bytes,
-            errno: Errno::from_raw(linux_raw_sys::errno::ENOMEM),
-        })?;
-        blocks.extend((0..count).map(block));
-        let mut blocks = blocks.into_boxed_slice();
+        let errno = Errno::from_raw(linux_raw_sys::errno::ENOMEM);
+        let state = Ledger::new((bytes / BLOCK_BYTES) as u32).ok_or(FrameError::Reserve { bytes, errno })?;
         let start = reserve_aligned(bytes, alignment)?;
-        let mut clean = List::EMPTY;
-        for index in (0..count).rev() {
-            clean.push(&mut blocks, index);
-        }
-        let state =
-            Ledger { blocks, clean, dirty: List::EMPTY, partial: List::EMPTY, in_use: 0, high_water: 0 };
         Ok(FrameAllocator {
             memory: start,
             bytes,
@@ -271,7 +175,7 @@ impl FrameAllocator {
     }
 
     /// Tells where in guest-physical memory the arena lies. Only before any frame is handed out.
-    pub(super) fn attach(&mut self, address: PhysAddr) {
+    pub(in crate::memory) fn attach(&mut self, address: PhysAddr) {
         debug_assert_eq!(self.state.get_mut().in_use, 0);
         *self.offset.get_mut() = address.as_u64().wrapping_sub(self.start());
     }
@@ -331,24 +235,28 @@ impl FrameAllocator {
             in_use: state.in_use,
             free: self.bytes - state.in_use,
             high_water: state.high_water,
-            resident_free: u64::from(state.dirty.length) * BLOCK_BYTES,
+            resident_free: u64::from(state.dirty()) * BLOCK_BYTES,
         })
     }
 
     /// What turns a guest-physical address of the arena into a virtual one, by subtraction.
     #[inline]
-    pub(super) fn offset(&self) -> u64 {
+    pub(in crate::memory) fn offset(&self) -> u64 {
         self.offset.load(Ordering::Relaxed)
     }
 
     /// The virtual address of a physical one of the arena. Addresses from elsewhere give nonsense.
     #[inline]
-    pub(super) fn to_memory(&self, physical: u64) -> u64 {
+    pub(in crate::memory) fn to_memory(&self, physical: u64) -> u64 {
         physical.wrapping_sub(self.offset())
     }
 
     /// Frees the frame of `size` at `address`.
-    pub(super) fn free_address(&self, address: PhysAddr, size: PageSize) -> Result<(), FrameError> {
+    pub(in crate::memory) fn free_address(
+        &self,
+        address: PhysAddr,
+        size: PageSize,
+    ) -> Result<(), FrameError> {
         let offset = self.to_memory(address.as_u64()).wrapping_sub(self.start());
         if offset >= self.bytes {
             return Err(FrameError::NotFromArena { frame: address });
@@ -357,101 +265,10 @@ impl FrameAllocator {
         if !state.put(offset, size) {
             return Err(FrameError::DoubleFree { frame: address });
         }
-        if state.dirty.length > KEEP_RESIDENT {
+        if state.dirty() > KEEP_RESIDENT {
             self.give_back(&mut state, KEEP_RESIDENT / 2);
         }
         Ok(())
-    }
-
-    /// Takes `count` small frames, zeroed, all or none, and gives each to `take`.
-    pub(super) fn take_tables(&self, count: usize, mut take: impl FnMut(PhysAddr)) -> Result<(), FrameError> {
-        if count as u64 * PAGE_BYTES > self.bytes {
-            return Err(FrameError::Exhausted { capacity: self.bytes });
-        }
-        let mut state = self.state.lock()?;
-        if !state.has_small(count) {
-            return Err(FrameError::Exhausted { capacity: self.bytes });
-        }
-        for _ in 0..count {
-            let Some((offset, zero)) = state.take_small() else { break };
-            state.count(PAGE_BYTES);
-            let memory = self.start() + offset;
-            if !zero {
-                // SAFETY: 1. the frame lies in the arena, which is mapped for writing; 2. it belongs to
-                // nobody else.
-                unsafe { ptr::write_bytes(ptr::with_exposed_provenance_mut::<u8>(memory as usize), 0, 4096) };
-            }
-            take(self.to_physical(memory));
-        }
-        Ok(())
-    }
-
-    /// Keeps the small frame at `address`, an emptied page table, until no CPU can have it cached. Lock-free:
-    /// an edit must not fail because of it. [`Self::release_quarantined`] frees them.
-    pub(super) fn quarantine(&self, address: PhysAddr) {
-        let mut head = self.quarantined.load(Ordering::Relaxed);
-        loop {
-            self.set_link(address.as_u64(), head);
-            let new = address.as_u64();
-            match self.quarantined.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(seen) => head = seen,
-            }
-        }
-    }
-
-    /// Frees the quarantined tables and returns their number. Only after a flush of everything on every CPU.
-    pub(super) fn release_quarantined(&self) -> usize {
-        let mut address = self.quarantined.swap(0, Ordering::AcqRel);
-        let mut count = 0;
-        while address != 0 {
-            let next = self.link(address);
-            count += usize::from(self.free_table(PhysAddr::new(address)));
-            address = next;
-        }
-        count
-    }
-
-    /// Frees a page table; if the allocator is at work, quarantines it instead and returns `false`.
-    pub(super) fn free_table(&self, address: PhysAddr) -> bool {
-        match self.free_address(address, PageSize::Size4KiB) {
-            Ok(()) => true,
-            Err(error) => {
-                debug_assert!(matches!(error, FrameError::Busy(_)), "{error}");
-                if matches!(error, FrameError::Busy(_)) {
-                    self.quarantine(address);
-                }
-                false
-            }
-        }
-    }
-
-    /// Stores `next`, a table's address or 0, in the table at `table`, without changing what the CPU reads
-    /// there: it may still walk the table. Bits 52 to 58 of an entry are ignored by it; six entries hold a
-    /// frame number.
-    pub(super) fn set_link(&self, table: u64, next: u64) {
-        debug_assert!(next.is_multiple_of(PAGE_BYTES) && next < 1 << 52);
-        let mut number = next / PAGE_BYTES;
-        for word in self.link_words(table) {
-            word.fetch_and(!LINK_BITS, Ordering::Relaxed);
-            word.fetch_or((number << LINK_SHIFT) & LINK_BITS, Ordering::Relaxed);
-            number >>= LINK_WIDTH;
-        }
-    }
-
-    /// What [`Self::set_link`] stored.
-    pub(super) fn link(&self, table: u64) -> u64 {
-        self.link_words(table).iter().rev().fold(0, |number, word| {
-            number << LINK_WIDTH | (word.load(Ordering::Relaxed) & LINK_BITS) >> LINK_SHIFT
-        }) * PAGE_BYTES
-    }
-
-    fn link_words(&self, table: u64) -> &[AtomicU64; 6] {
-        let memory = self.to_memory(table);
-        debug_assert!(memory.wrapping_sub(self.start()) < self.bytes);
-        // SAFETY: 1. `table` is a table's frame from this arena, so it is mapped and aligned; 2. all tables
-        // are accessed by atomics only.
-        unsafe { &*ptr::with_exposed_provenance(memory as usize) }
     }
 
     fn start(&self) -> u64 {
@@ -466,107 +283,21 @@ impl FrameAllocator {
     fn give_back(&self, state: &mut Guard<'_, Ledger>, keep: u32) -> u64 {
         let state = &mut **state;
         let mut bytes = 0;
-        while state.dirty.length > keep
-            && let Some(index) = state.dirty.pop(&mut state.blocks)
+        while state.dirty() > keep
+            && let Some(index) = state.take_dirty()
         {
             let address = self.start() + u64::from(index) * BLOCK_BYTES;
             let arguments = [address, BLOCK_BYTES, u64::from(linux::MADV_DONTNEED), 0, 0, 0];
             // SAFETY: 1. the block is free: nobody uses its memory.
             if unsafe { sys::call(linux::__NR_madvise, arguments) }.is_err() {
                 // Locked memory (mlockall) stays resident; the block is as useful as before.
-                state.dirty.push(&mut state.blocks, index);
+                state.put_dirty(index);
                 break;
             }
-            state.blocks[index as usize].state = State::Clean;
-            state.clean.push(&mut state.blocks, index);
+            state.put_clean(index);
             bytes += BLOCK_BYTES;
         }
         bytes
-    }
-}
-
-impl Ledger {
-    /// A free block, and whether it holds zeroes.
-    fn take_block(&mut self) -> Option<(u32, bool)> {
-        if let Some(index) = self.dirty.pop(&mut self.blocks) {
-            return Some((index, false));
-        }
-        Some((self.clean.pop(&mut self.blocks)?, true))
-    }
-
-    fn take_large(&mut self) -> Option<(u64, bool)> {
-        let (index, zero) = self.take_block()?;
-        self.blocks[index as usize].state = State::Large;
-        Some((u64::from(index) * BLOCK_BYTES, zero))
-    }
-
-    fn take_small(&mut self) -> Option<(u64, bool)> {
-        if self.partial.head == NONE {
-            let (index, _) = self.take_block()?;
-            let block = &mut self.blocks[index as usize];
-            (block.state, block.free, block.used) = (State::Small, FRAMES, [0; 8]);
-            self.partial.push(&mut self.blocks, index);
-        }
-        let index = self.partial.head;
-        let block = &mut self.blocks[index as usize];
-        let word = block.used.iter().position(|&word| word != u64::MAX)?;
-        let bit = block.used[word].trailing_ones();
-        block.used[word] |= 1 << bit;
-        block.free -= 1;
-        if block.free == 0 {
-            self.partial.remove(&mut self.blocks, index);
-        }
-        let offset = u64::from(index) * BLOCK_BYTES + (word as u64 * 64 + u64::from(bit)) * PAGE_BYTES;
-        Some((offset, false))
-    }
-
-    /// Whether `count` small frames can be had.
-    fn has_small(&self, count: usize) -> bool {
-        let blocks = (self.clean.length + self.dirty.length) as usize;
-        let mut have = blocks * FRAMES as usize;
-        let mut index = self.partial.head;
-        while have < count && index != NONE {
-            let block = &self.blocks[index as usize];
-            have += block.free as usize;
-            index = block.next;
-        }
-        have >= count
-    }
-
-    /// Puts the frame back; `false` if it was not in use.
-    fn put(&mut self, offset: u64, size: PageSize) -> bool {
-        let index = (offset / BLOCK_BYTES) as u32;
-        let block = &mut self.blocks[index as usize];
-        match (size, block.state) {
-            (PageSize::Size2MiB, State::Large) if offset.is_multiple_of(BLOCK_BYTES) => (),
-            (PageSize::Size4KiB, State::Small) => {
-                let frame = offset % BLOCK_BYTES / PAGE_BYTES;
-                let (word, bit) = (frame as usize / 64, 1 << (frame % 64));
-                if block.used[word] & bit == 0 {
-                    return false;
-                }
-                block.used[word] &= !bit;
-                block.free += 1;
-                match block.free {
-                    1 => self.partial.push(&mut self.blocks, index),
-                    FRAMES => self.partial.remove(&mut self.blocks, index),
-                    _ => (),
-                }
-            }
-            _ => return false,
-        }
-        let block = &mut self.blocks[index as usize];
-        if size == PageSize::Size2MiB || block.free == FRAMES {
-            block.state = State::Dirty;
-            self.dirty.push(&mut self.blocks, index);
-        }
-        self.in_use -= size.bytes();
-        true
-    }
-
-    fn count(&mut self, bytes: u64) {
-        self.in_use += bytes;
-        self.high_water = self.high_water.max(self.in_use);
     }
 }
 
