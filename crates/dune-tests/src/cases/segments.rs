@@ -64,8 +64,9 @@ fn added_segment() -> CaseResult {
 
 fn table_full() -> CaseResult {
     let dune = dune::enter()?;
-    for index in 0..20u16 {
-        assert_eq!(dune.add_segment(DATA), Ok((12 + index) * 8));
+    // Entry 15 is the number of the CPU.
+    for index in (12..32u16).filter(|&index| index != 15) {
+        assert_eq!(dune.add_segment(DATA), Ok(index * 8));
     }
     let error = dune.add_segment(DATA);
     assert_eq!(error, Err(SegmentError::TableFull { entries: 32 }));
