@@ -37,16 +37,7 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
     let result = match number {
         MMAP => mirror.mmap(arguments),
         MPROTECT | PKEY_MPROTECT => mirror.mprotect(number, arguments),
-        MUNMAP => {
-            let result = forward(number, arguments);
-            match sys::result(result) {
-                Ok(_) => mirror.reflect(first, second, PagePermissions::empty()),
-                // Linux may have unmapped a part.
-                Err(errno) if errno.raw() == ENOMEM as i32 => mirror.synchronise(first, second),
-                Err(_) => (),
-            }
-            result
-        }
+        MUNMAP => mirror.munmap(arguments),
         BRK => mirror.brk(arguments),
         MREMAP => mirror.mremap(arguments, (second, third)),
         SHMAT => {
@@ -111,6 +102,23 @@ impl Mirror {
         result
     }
 
+    /// The tables are edited first: once Linux has made the call, the addresses may be another thread's, who may have edited
+    /// them already.
+    fn munmap(self, arguments: &[u64; 6]) -> u64 {
+        let [start, length, ..] = *arguments;
+        if !start.is_multiple_of(PAGE_BYTES) || length == 0 {
+            // Linux refuses that.
+            return forward(MUNMAP, arguments);
+        }
+        self.clear(start, length, Ownership::TakeBack);
+        let result = forward(MUNMAP, arguments);
+        if sys::result(result).is_err() {
+            // Linux may have unmapped a part.
+            self.synchronise(start, length);
+        }
+        result
+    }
+
     fn mprotect(self, number: u32, arguments: &[u64; 6]) -> u64 {
         let [address, length, protection, ..] = *arguments;
         let result = forward(number, arguments);
@@ -136,7 +144,7 @@ impl Mirror {
         if old < new {
             self.install(old, new - old, PagePermissions::READ_WRITE);
         } else if new < old {
-            self.reflect(new, old - new, PagePermissions::empty());
+            self.clear(new, old - new, Ownership::TakeBack);
         }
         result
     }
@@ -155,13 +163,16 @@ impl Mirror {
         let page = |length: u64| length.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
         let (old_length, new_length) = (page(old_length), page(new_length));
         let permissions = self.known_permissions(old);
+        // What has been released may be another thread's by now. It stays the owner, unless the pages were the program's
+        // before, too.
+        let released = if permissions.is_some() { Ownership::Respect } else { Ownership::TakeBack };
         if result != old {
             if old_length != 0 && flags as u32 & MREMAP_DONTUNMAP == 0 {
-                self.reflect(old, old_length, PagePermissions::empty());
+                self.clear(old, old_length, released);
             }
             self.install_known(result, new_length, permissions);
         } else if new_length < old_length {
-            self.reflect(old + new_length, old_length - new_length, PagePermissions::empty());
+            self.clear(old + new_length, old_length - new_length, released);
         } else if new_length > old_length {
             self.install_known(old + old_length, new_length - old_length, permissions);
         }
@@ -191,14 +202,19 @@ impl Mirror {
             // Where this fails, or the mapping is larger than the window, a fault will tell.
             let _ = grow::window(self.dune, address);
         }
-        self.reflect(start, length, permissions);
+        self.reflect(start, length, permissions, Ownership::TakeBack);
     }
 
-    fn reflect(self, start: u64, length: u64, permissions: PagePermissions) {
+    fn reflect(self, start: u64, length: u64, permissions: PagePermissions, ownership: Ownership) {
         if let Some(range) = pages(start, length) {
             self.memory.cut_streams(range);
-            self.discharge(self.memory.reflect(range, permissions));
+            self.discharge(self.memory.reflect(range, permissions, ownership));
         }
+    }
+
+    /// Reflects that there is nothing.
+    fn clear(self, start: u64, length: u64, ownership: Ownership) {
+        self.reflect(start, length, PagePermissions::empty(), ownership);
     }
 
     /// Asks Linux about the mapping at `address` and reflects it.

@@ -13,7 +13,7 @@ use crate::engine::{Machine, Vcpu};
 use crate::error::EnterError;
 use crate::guest::descriptors::Idt;
 use crate::memory::mirror::{Mapping, Ownership};
-use crate::memory::{Flush, Memory, PagePermissions, PageRange};
+use crate::memory::{Flush, Memory, PageRange};
 use crate::sys;
 use crate::{Launcher, Threads};
 
@@ -153,8 +153,7 @@ impl Process {
     /// Gives memory of the library's own windows and page-table entries that stay: ring 0 can not do without it, not even
     /// to take a page fault. In both modes.
     ///
-    /// The entries become owned, as those that a program has edited: what makes up for missed edits goes by a list of
-    /// mappings that may be older than this memory, and would take it for a gap.
+    /// The mirror leaves the entries alone: what it is told may be older than this memory, and say that there is a gap.
     pub(super) fn pin(&self, start: u64, bytes: u64) -> Result<(), EnterError> {
         /// Others may take the entries away as fast as they are made; the lock of the tables does the waiting.
         const TRIES: u32 = 1000;
@@ -171,7 +170,7 @@ impl Process {
         let keep = || {
             let mut tables = self.memory.page_tables()?;
             // No CPU has used entries for this memory.
-            tables.protect(range, PagePermissions::READ_WRITE).map(Flush::ignore)
+            tables.pin(range).map(Flush::ignore)
         };
         let mut kept = keep();
         for _ in 0..TRIES {

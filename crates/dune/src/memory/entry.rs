@@ -1,11 +1,12 @@
 //! One entry of a paging structure: 64 bits (Intel SDM Vol. 3A §4.5.4, AMD APM Vol. 2 §5.3.3).
 //!
-//! Dune uses three of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
+//! Dune uses four of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
 //! mirror of Linux's mappings leaves alone (bit 9), a *lent* mark on entries that point to a table of another
-//! root (bit 10), and an *armed* mark on leaves that are as good as present, but whose first access is to be
-//! noticed (bit 11; `streams.rs`). Each edit of a leaf's rights takes the armed mark away. An entry that has an address but is not present is a page without
-//! permissions: it keeps its frame. An entry without an address is empty; an empty one with the owned mark is
-//! a *hole*: the program unmapped what the mirror had there.
+//! root (bit 10), an *armed* mark on leaves that are as good as present, but whose first access is to be
+//! noticed (bit 11; `streams.rs`), and a *pinned* mark on leaves that nothing takes away, since ring 0 can not do
+//! without them (bit 52). Each edit of a leaf's rights takes the armed mark away. An entry that has an address but
+//! is not present is a page without permissions: it keeps its frame. An entry without an address is empty; an
+//! empty one with the owned mark is a *hole*: the program unmapped what the mirror had there.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,6 +35,8 @@ const OWNED: u64 = Flags::BIT_9.bits();
 const LENT: u64 = Flags::BIT_10.bits();
 /// Marks a leaf that is not present only so that its first access faults.
 const ARMED: u64 = Flags::BIT_11.bits();
+/// Marks a leaf that the mirror never changes.
+const PINNED: u64 = Flags::BIT_52.bits();
 
 impl Entry {
     pub const EMPTY: Entry = Entry(0);
@@ -43,6 +46,8 @@ impl Entry {
     pub const USER: u64 = Flags::USER_ACCESSIBLE.bits();
     /// See the head of this file.
     pub const OWNED: u64 = OWNED;
+    /// See the head of this file.
+    pub const PINNED: u64 = PINNED;
     const HUGE: u64 = Flags::HUGE_PAGE.bits();
     /// The bits that decide whether a walk may simply follow an entry.
     pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | LENT;
@@ -90,6 +95,11 @@ impl Entry {
     /// Whether this is the program's.
     pub const fn is_owned(self) -> bool {
         self.0 & OWNED != 0
+    }
+
+    /// Whether nothing takes this away.
+    pub const fn is_pinned(self) -> bool {
+        self.0 & PINNED != 0
     }
 
     /// Whether this entry of `level` maps a page, or is a hole, rather than pointing to a table or to nothing.

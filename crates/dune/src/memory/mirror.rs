@@ -13,6 +13,10 @@
 //! A system call of the program's that gives the range new mappings or new rights (mmap, munmap, mprotect, mremap,
 //! brk, shmat, shmdt) takes the pages back for the mirror.
 //!
+//! Memory that ring 0 can not do without, not even to take a page fault, is *pinned* ([`PageTables::pin`]): the mirror never
+//! touches it. What tells the mirror that there is nothing may be late: by then Linux may have given the addresses of one
+//! thread's munmap to another thread's stacks.
+//!
 //! # Wrong entries
 //!
 //! Entries may be out of date for a while: another thread may have changed the mappings. That is safe either way.
@@ -84,7 +88,7 @@ impl Wish {
     /// The entry of `level` on `frame` that replaces `old`. Accessed and dirty marks stay with the frame.
     fn entry(self, old: Entry, frame: u64, level: Level) -> Entry {
         let Some(size) = level.leaf() else { return old };
-        if self.ownership == Ownership::Respect && old.is_owned() {
+        if old.is_pinned() || (self.ownership == Ownership::Respect && old.is_owned()) {
             old
         } else if self.bits == 0 {
             Entry::EMPTY
@@ -280,6 +284,12 @@ impl<'m> PageTables<'m> {
         }
     }
 
+    /// Makes the pages of `range`, which are mapped, readable and writable for ever.
+    pub(crate) fn pin(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
+        let bits = Entry::permission_bits(PagePermissions::READ_WRITE) | Entry::OWNED | Entry::PINNED;
+        self.edit_leaves(range, false, |entry| entry.with_permissions(bits))
+    }
+
     /// Whether the program has edited the page at `address`.
     pub(crate) fn is_owned(&self, address: VirtAddr) -> bool {
         self.find(address.as_u64()).2.is_owned()
@@ -358,8 +368,13 @@ impl Memory {
 
     /// Edits the tables after a system call that has given `range` the rights `permissions`, none for a range that
     /// is no longer mapped. What cannot be done now is noted, and done by [`Self::catch_up`].
-    pub(crate) fn reflect(&self, range: PageRange, permissions: PagePermissions) -> Flush<'_> {
-        self.mirror(range, permissions, Ownership::TakeBack).unwrap_or_else(|_| {
+    pub(crate) fn reflect(
+        &self,
+        range: PageRange,
+        permissions: PagePermissions,
+        ownership: Ownership,
+    ) -> Flush<'_> {
+        self.mirror(range, permissions, ownership).unwrap_or_else(|_| {
             self.missed.add(range);
             Flush::none()
         })

@@ -195,6 +195,30 @@ fn flushes_are_owed_only_for_rights_taken() {
     assert!(!owes(PagePermissions::ALL));
 }
 
+/// Whatever the mirror is told, and on whatever page size it lies.
+#[test]
+fn pinned_pages_stay() {
+    let machine = Machine::new();
+    let mut tables = machine.mirror_tables();
+    let around = PageRange::known(9 * GIB, 10 * GIB);
+    let pinned = PageRange::known(9 * GIB + 3 * PAGE_BYTES, 9 * GIB + 5 * PAGE_BYTES);
+    let lookup =
+        |tables: &PageTables<'_>, address| tables.lookup(VirtAddr::new(address)).map(|leaf| leaf.permissions);
+    tables.mirror(around, PagePermissions::ALL, Ownership::TakeBack).unwrap().unused();
+    tables.pin(pinned).unwrap().unused();
+    for permissions in [PagePermissions::empty(), PagePermissions::READ, PagePermissions::ALL] {
+        for range in [around, pinned, PageRange::known(9 * GIB, pinned.first() + PAGE_BYTES)] {
+            tables.mirror(range, permissions, Ownership::TakeBack).unwrap().unused();
+            for page in [pinned.first(), pinned.end() - PAGE_BYTES] {
+                assert_eq!(lookup(&tables, page), Some(PagePermissions::READ_WRITE), "after {permissions:?}");
+            }
+        }
+        let expected = (!permissions.is_empty()).then_some(permissions);
+        assert_eq!(lookup(&tables, pinned.first() - PAGE_BYTES), expected);
+        assert_eq!(lookup(&tables, pinned.end()), expected);
+    }
+}
+
 #[test]
 fn this_process_is_mirrored() {
     let features = PagingFeatures { giant_pages: true, ..PagingFeatures::default() };
