@@ -77,7 +77,7 @@ fn revive(
     thread.block.is_lent = false;
     // SAFETY: this is the child's only thread, and holds no reference to the machine.
     let machine = unsafe { process.replace_machine() };
-    let vcpu = machine.rebuild(process.memory.windows().iter(), &thread.vcpu, state)?;
+    let vcpu = machine.rebuild(process.memory.windows().iter(), &mut thread.vcpu, state)?;
     thread.vcpu = vcpu;
     thread.cpu_number = cpu_number::UNKNOWN;
     Ok(())

@@ -95,7 +95,7 @@ impl Machine for KvmMachine {
     fn rebuild(
         &mut self,
         windows: impl Iterator<Item = Window>,
-        parent: &KvmVcpu,
+        parent: &mut KvmVcpu,
         state: &Snapshot,
     ) -> Result<KvmVcpu, EngineError> {
         // The old one pins the parent's memory until it is closed, which is here.
@@ -104,6 +104,8 @@ impl Machine for KvmMachine {
         for window in windows {
             self.add_window(&window)?;
         }
+        // RLIMIT_AS may leave no room for both.
+        parent.unmap();
         let mut vcpu = KvmVcpu::create(&self.device, &self.vm, 0, &self.cpuid)?;
         vcpu.succeed(parent, state)?;
         Ok(vcpu)

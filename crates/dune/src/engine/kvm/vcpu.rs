@@ -65,6 +65,11 @@ impl KvmVcpu {
         Ok(())
     }
 
+    /// Gives up the page that it shares with KVM, and with that all that needs it.
+    pub(super) fn unmap(&mut self) {
+        self.run.unmap();
+    }
+
     fn control(&self) -> *mut kvm_run {
         self.run.start
     }
@@ -169,10 +174,19 @@ impl RunPage {
     }
 }
 
+impl RunPage {
+    /// Afterwards `start` is nobody's.
+    fn unmap(&mut self) {
+        // Of no bytes the second time, which Linux refuses.
+        let bytes = core::mem::take(&mut self.bytes);
+        // SAFETY: the mapping is this value's own; its vCPU is dropped with it or does nothing any more.
+        let _ = unsafe { sys::call(__NR_munmap, [self.start as u64, bytes, 0, 0, 0, 0]) };
+    }
+}
+
 impl Drop for RunPage {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and its vCPU is dropped with it.
-        let _ = unsafe { sys::call(__NR_munmap, [self.start as u64, self.bytes, 0, 0, 0, 0]) };
+        self.unmap();
     }
 }
 
