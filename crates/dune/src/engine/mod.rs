@@ -84,8 +84,8 @@ pub(crate) trait Machine: Sized {
     fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, EngineError>;
 
     /// In the child of a fork: makes the machine anew for this process with `windows` and gives it one vCPU in the
-    /// state of `parent`, the inherited one, which can do nothing afterwards and which the caller drops. Does not
-    /// allocate.
+    /// state of `parent`, the inherited one, which can do nothing afterwards and which the caller drops. The vCPU can run:
+    /// what the engine needs for that, the host has granted. Does not allocate.
     fn rebuild(
         &mut self,
         windows: impl Iterator<Item = Window>,

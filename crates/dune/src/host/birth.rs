@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{__NR_exit, __NR_rt_sigreturn, SIGABRT};
 
 use super::cpu_number;
+use super::newborn::Newborn;
 use super::run_loop::host_loop;
 use super::signal;
 use super::thread::HostThread;
@@ -53,15 +54,21 @@ fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
         Ok(state) => state,
         Err(error) => return (error.errno.raw() as u64).wrapping_neg(),
     };
+    let newborn = Newborn::expected(birth);
     // SAFETY: a fork: the child gets a copy of everything, this stack included.
     let result = unsafe { sys::raw_number(birth.number, birth.arguments) };
-    if result == 0
-        && let Err(error) = revive(thread, &state)
-    {
-        report::message(format_args!("dune: the child of a fork can not go on in Dune mode: {error}"));
-        report::die(SIGABRT);
+    if result != 0 {
+        return newborn.map_or(result, |newborn| newborn.wait_for(result));
     }
-    result
+    match (revive(thread, &state), newborn) {
+        (Ok(()), newborn) => newborn.map_or((), Newborn::lives),
+        (Err(_), Some(newborn)) => newborn.dies(),
+        (Err(error), None) => {
+            report::message(format_args!("dune: the child of a fork can not go on in Dune mode: {error}"));
+            report::die(SIGABRT);
+        }
+    }
+    0
 }
 
 /// In the child of a fork: puts a machine and a vCPU of its own in place of the parent's. Allocates nothing, because

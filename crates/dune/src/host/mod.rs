@@ -12,6 +12,7 @@ mod huge;
 mod leave;
 mod main_stack;
 pub(crate) mod mapped;
+mod newborn;
 pub(crate) mod process;
 mod run_loop;
 mod second_level;

@@ -108,6 +108,7 @@ impl Machine for KvmMachine {
         parent.unmap();
         let mut vcpu = KvmVcpu::create(&self.device, &self.vm, 0, &self.cpuid)?;
         vcpu.succeed(parent, state)?;
+        vcpu.wake_machine()?;
         Ok(vcpu)
     }
 }

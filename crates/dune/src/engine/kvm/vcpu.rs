@@ -6,7 +6,7 @@ use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
     KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_run,
 };
-use linux_raw_sys::errno::{EAGAIN, EFAULT, EINTR};
+use linux_raw_sys::errno::{EFAULT, EINTR};
 use linux_raw_sys::general::{__NR_ioctl, __NR_mmap, __NR_munmap, MAP_SHARED, PROT_READ, PROT_WRITE};
 
 use super::cpuid::CpuidList;
@@ -68,6 +68,18 @@ impl KvmVcpu {
     /// Gives up the page that it shares with KVM, and with that all that needs it.
     pub(super) fn unmap(&mut self) {
         self.run.unmap();
+    }
+
+    /// Has KVM start what it starts at a machine's first run, a thread of its own, without running anything. Linux may
+    /// refuse that: since 6.13 the thread counts as one of this process (kernel/vhost_task.c).
+    pub(super) fn wake_machine(&self) -> Result<(), EngineError> {
+        self.request_stop();
+        let run = ioctl::RUN.with(&self.fd, 0);
+        self.withdraw_stop();
+        match run {
+            Err(error) if error.errno.raw() != EINTR as i32 => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn control(&self) -> *mut kvm_run {
@@ -194,7 +206,7 @@ impl Drop for RunPage {
 #[cold]
 fn failed(value: u64) -> Exit {
     match sys::result(value) {
-        Err(errno) if errno.raw() == EINTR as i32 || errno.raw() == EAGAIN as i32 => Exit::Interrupted,
+        Err(errno) if errno.raw() == EINTR as i32 => Exit::Interrupted,
         Err(errno) if errno.raw() == EFAULT as i32 => Exit::SecondLevelFault,
         Err(errno) => Exit::Failed { what: "KVM_RUN failed with errno", code: errno.raw() as u64 },
         Ok(value) => Exit::Failed { what: "KVM_RUN returned an unexpected value", code: value },
