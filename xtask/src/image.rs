@@ -139,31 +139,45 @@ fn stripped(program: &Path, scratch: &Path) -> Result<Vec<u8>> {
 /// The module for the disks that svm has.
 const DISK_MODULE: &str = "virtio-blk";
 
-/// Adds KVM's modules, and the disk's if there is one, named in the order in which they are to be loaded.
+/// The module for a swap device in memory, and what it needs where depmod has made no list.
+const SWAP_MODULES: [&str; 4] = ["lz4-compress", "lz4hc-compress", "zsmalloc", "zram"];
+
+/// Adds KVM's modules, and the disk's if there is one, which init loads; in a folder beside them those for a swap device, which
+/// tests load that want one. All are named in the order in which they are to be loaded.
 fn add_modules(root: &mut Root, contents: &Contents<'_>, busybox: &Path) -> Result<()> {
     let directory = &contents.kernel.modules;
     let builtin = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
     let dependencies = fs::read_to_string(directory.join("modules.dep")).unwrap_or_default();
     let files = module_files(directory)?;
-    root.directory("/dune/modules");
-    let mut names = load_order(&dependencies, contents.machine.kvm_module());
+    let is_builtin =
+        |name: &str| builtin.lines().any(|line| module_name(Path::new(line)).as_deref() == Some(name));
+    let mut add = |folder: &str, names: Vec<String>| {
+        root.directory(folder);
+        for (number, name) in names.into_iter().enumerate() {
+            match files.iter().find(|file| module_name(file).as_deref() == Some(&name)) {
+                Some(file) => {
+                    root.file(&format!("{folder}/{number}-{name}.ko"), false, module(file, busybox)?);
+                }
+                None if is_builtin(&name) => {}
+                None => return Err(Error::NoModule { module: name, directory: directory.clone() }),
+            }
+        }
+        Ok(())
+    };
+    let last = contents.machine.kvm_module();
+    let mut names = load_order(&dependencies, last, &["irqbypass", "kvm", last]);
     if contents.disk {
         names.push(DISK_MODULE.to_owned());
     }
-    for (number, name) in names.into_iter().enumerate() {
-        match files.iter().find(|file| module_name(file).as_deref() == Some(&name)) {
-            Some(file) => {
-                root.file(&format!("/dune/modules/{number}-{name}.ko"), false, module(file, busybox)?);
-            }
-            None if builtin.lines().any(|line| module_name(Path::new(line)).as_deref() == Some(&name)) => (),
-            None => return Err(Error::NoModule { module: name, directory: directory.clone() }),
-        }
-    }
-    Ok(())
+    add("/dune/modules", names)?;
+    // What is built in is left out, as is what this kernel's zram does without; a kernel without zram runs all other tests.
+    let mut names = load_order(&dependencies, "zram", &SWAP_MODULES);
+    names.retain(|name| files.iter().any(|file| module_name(file).as_ref() == Some(name)));
+    add("/dune/modules/swap", names)
 }
 
-/// `last` and the modules it depends on, in the order of loading: by depmod's list if there is one.
-fn load_order(dependencies: &str, last: &str) -> Vec<String> {
+/// `last` and the modules it depends on, in the order of loading: by depmod's list if there is one, else `usual`.
+fn load_order(dependencies: &str, last: &str, usual: &[&str]) -> Vec<String> {
     let line = dependencies
         .lines()
         .filter_map(|line| line.split_once(':'))
@@ -175,7 +189,7 @@ fn load_order(dependencies: &str, last: &str) -> Vec<String> {
             .chain([file])
             .filter_map(|file| module_name(Path::new(file)))
             .collect(),
-        None => ["irqbypass", "kvm", last].map(str::to_owned).into(),
+        None => usual.iter().map(|&name| name.to_owned()).collect(),
     }
 }
 
@@ -239,10 +253,10 @@ mod tests {
 
     #[test]
     fn modules_are_loaded_after_what_they_need() {
-        assert_eq!(load_order("", "kvm-amd"), ["irqbypass", "kvm", "kvm-amd"]);
+        assert_eq!(load_order("", "kvm-amd", &["kvm", "kvm-amd"]), ["kvm", "kvm-amd"]);
         let dep = "kernel/arch/x86/kvm/kvm.ko.zst: kernel/virt/lib/irqbypass.ko.zst\n\
             kernel/arch/x86/kvm/kvm-amd.ko.zst: kernel/drivers/crypto/ccp/ccp.ko.zst kernel/arch/x86/kvm/kvm.ko.zst kernel/virt/lib/irqbypass.ko.zst\n";
-        assert_eq!(load_order(dep, "kvm-amd"), ["irqbypass", "kvm", "ccp", "kvm-amd"]);
+        assert_eq!(load_order(dep, "kvm-amd", &[]), ["irqbypass", "kvm", "ccp", "kvm-amd"]);
     }
 
     #[test]
