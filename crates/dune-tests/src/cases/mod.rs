@@ -4,6 +4,7 @@ mod around;
 mod attacks;
 mod children;
 mod counters;
+mod deaths;
 mod entry;
 mod examples;
 mod exceptions;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Case> {
         attacks::CASES,
         segments::CASES,
         signals::CASES,
+        deaths::CASES,
         counters::CASES,
         examples::CASES,
         programs::CASES,
