@@ -11,6 +11,7 @@ mod observe;
 mod probe;
 mod random;
 mod ring3;
+mod waits;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;

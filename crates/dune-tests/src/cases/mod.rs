@@ -10,6 +10,7 @@ mod examples;
 mod exceptions;
 mod faults;
 mod frames;
+mod interrupted;
 mod interrupts;
 mod leaving;
 mod memory;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Case> {
         attacks::CASES,
         segments::CASES,
         signals::CASES,
+        interrupted::CASES,
         deaths::CASES,
         counters::CASES,
         examples::CASES,
