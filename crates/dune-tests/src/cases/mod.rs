@@ -12,6 +12,7 @@ mod faults;
 mod frames;
 mod interrupted;
 mod interrupts;
+mod kills;
 mod leaving;
 mod memory;
 mod mirror;
@@ -55,6 +56,7 @@ pub fn all() -> Vec<Case> {
         signals::CASES,
         interrupted::CASES,
         deaths::CASES,
+        kills::CASES,
         counters::CASES,
         examples::CASES,
         programs::CASES,
