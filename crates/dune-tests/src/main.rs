@@ -7,6 +7,7 @@
 mod both;
 mod case;
 mod cases;
+mod cgroup;
 mod observe;
 mod probe;
 mod random;

@@ -20,6 +20,7 @@ mod programs;
 mod random;
 mod refusals;
 mod segments;
+mod shortage;
 mod signals;
 mod state;
 mod syscalls;
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Case> {
         interrupted::CASES,
         deaths::CASES,
         kills::CASES,
+        shortage::CASES,
         counters::CASES,
         examples::CASES,
         programs::CASES,

@@ -1,0 +1,200 @@
+//! No memory, address space or descriptor left. Calls fail in Dune mode as in host mode, and whoever takes too much dies alike.
+
+use std::thread;
+
+use crate::both::{self, Mode, Notes, forked, outcome};
+use crate::case::{Case, CaseResult};
+use crate::cgroup::Cgroup;
+use crate::probe;
+
+pub const CASES: &[Case] = &[
+    Case::new("shortage::out_of_memory", out_of_memory),
+    Case::new("shortage::out_of_memory_in_a_child", out_of_memory_in_a_child),
+    Case::new("shortage::of_address_space", || good(|notes| address_space(notes, libc::RLIMIT_AS))),
+    Case::new("shortage::of_data", || good(|notes| address_space(notes, libc::RLIMIT_DATA))),
+    Case::new("shortage::fork_without_address_space", || good(fork_without_address_space)),
+    Case::new("shortage::of_descriptors", || good(of_descriptors)),
+];
+
+/// The scenario notes the same in both modes and exits with status 0.
+fn good(scenario: impl Fn(&Notes)) -> CaseResult {
+    let [host, _] = both::same(scenario)?;
+    if host.status == 0 && !host.notes.is_empty() { Ok(()) } else { Err(format!("{host:?}").into()) }
+}
+
+const MIB: u64 = 1 << 20;
+const GROUP_BYTES: u64 = 48 * MIB;
+
+/// Joins `group` as the one to be killed first.
+fn join(group: &Cgroup) {
+    std::fs::write("/proc/self/oom_score_adj", "1000").expect("everyone may raise it");
+    group.join().expect("the group is there");
+}
+
+/// Takes more than the group has, in one of several ways.
+fn devour(way: usize) {
+    let bytes = 2 * GROUP_BYTES;
+    let all = libc::PROT_READ | libc::PROT_WRITE;
+    match way {
+        // By the program's own stores.
+        0 => {
+            let start = probe::map(0, bytes, all, 0);
+            for page in 0..bytes / 4096 {
+                // SAFETY: fresh memory of this function's own.
+                unsafe { ((start + page * 4096) as *mut u64).write_volatile(page) };
+            }
+        }
+        // By a system call that writes to it.
+        1 => {
+            let start = probe::map(0, bytes, all, 0);
+            let zeros = std::fs::File::open("/dev/zero").expect("/dev/zero");
+            // SAFETY: as above.
+            let to = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, bytes as usize) };
+            let _ = std::io::Read::read_exact(&mut &zeros, to);
+        }
+        // At once.
+        2 => _ = probe::map(0, bytes, all, libc::MAP_POPULATE),
+        // In a thread, by the allocator.
+        _ => {
+            let thread = thread::spawn(move || std::hint::black_box(vec![1u8; bytes as usize]).len());
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The process is killed, whatever took the last page; who started it is not.
+fn out_of_memory() -> CaseResult {
+    for way in 0..4 {
+        let group = Cgroup::with_memory("memory", GROUP_BYTES)?;
+        let _ = group.set("memory.swap.max", 0);
+        let mut kills = 0;
+        for mode in [Mode::Host, Mode::Dune] {
+            let outcome = both::run(mode, |notes| {
+                join(&group);
+                notes.note("joined", way);
+                devour(way);
+                notes.note("survived", way);
+            })?;
+            kills += 1;
+            assert_eq!(
+                (outcome.status, outcome.notes.lines().count()),
+                (libc::SIGKILL, 1),
+                "{mode:?} {outcome:?}"
+            );
+            assert_eq!(group.get("memory.events", "oom_kill "), Some(kills), "{mode:?} {outcome:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The child takes too much and is killed; its parent in Dune mode, in the same group, is told and goes on.
+fn out_of_memory_in_a_child() -> CaseResult {
+    let group = Cgroup::with_memory("family", GROUP_BYTES)?;
+    let _ = group.set("memory.swap.max", 0);
+    good(|notes| {
+        group.join().expect("the group is there");
+        for way in 0..2 {
+            let status = forked(|| {
+                join(&group);
+                devour(way);
+                0
+            });
+            assert_eq!(status, Ok(libc::SIGKILL));
+            notes.note("child", status);
+        }
+        notes.note("thread", thread::spawn(|| 7).join().ok());
+        notes.note("next child", forked(|| 3));
+    })
+}
+
+/// Limits `resource` to `room` bytes more than are in use.
+fn limit_to(resource: u32, room: u64) {
+    let field = if resource == libc::RLIMIT_AS { "VmSize:" } else { "VmData:" };
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("is there");
+    let used: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let limit = libc::rlimit { rlim_cur: used * 1024 + room, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call reads the limit.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+}
+
+fn try_map(bytes: u64, protection: i32, flags: i32) -> i64 {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    probe::syscall(libc::SYS_mmap as u64, [0, bytes, protection as u64, flags as u64, u64::MAX, 0])
+}
+
+/// ENOMEM where Linux says so, and only there.
+fn address_space(notes: &Notes, resource: u32) {
+    let all = libc::PROT_READ | libc::PROT_WRITE;
+    limit_to(resource, 32 * MIB);
+    let sign = |result: i64| result.min(0);
+    notes.note("too much", sign(try_map(64 * MIB, all, 0)));
+    notes.note("too much at once", sign(try_map(64 * MIB, all, libc::MAP_POPULATE)));
+    notes.note("too much without memory behind", sign(try_map(64 * MIB, all, libc::MAP_NORESERVE)));
+    notes.note("rights do not matter for all", sign(try_map(64 * MIB, libc::PROT_NONE, 0)));
+    let fits = try_map(16 * MIB, all, libc::MAP_POPULATE);
+    notes.note("what fits", sign(fits));
+    // SAFETY: fresh memory of this function's own.
+    unsafe { std::slice::from_raw_parts_mut(fits as *mut u8, 16 << 20).fill(7) };
+    let grown = [fits as u64, 16 * MIB, 128 * MIB, libc::MREMAP_MAYMOVE as u64, 0, 0];
+    notes.note("mremap", probe::syscall(libc::SYS_mremap as u64, grown));
+    // SAFETY: the calls change the break only.
+    let end = unsafe { libc::sbrk(0) } as u64;
+    let moved = probe::syscall(libc::SYS_brk as u64, [end + 64 * MIB, 0, 0, 0, 0, 0]);
+    notes.note("brk", moved as u64 == end);
+    // SAFETY: what malloc gives is looked at only.
+    notes.note("malloc", unsafe { libc::malloc(256 << 20) }.is_null());
+    let large = thread::Builder::new().stack_size(256 << 20).spawn(|| ());
+    notes.note("a thread too large", large.err().and_then(|error| error.raw_os_error()));
+    let small = thread::Builder::new().stack_size(128 << 10).spawn(|| 5);
+    notes.note("a thread that fits", small.map(|thread| thread.join().ok()).ok());
+    notes.note("a child", forked(|| i32::from(try_map(64 * MIB, all, 0) != -i64::from(libc::ENOMEM))));
+    // SAFETY: as above.
+    let intact =
+        unsafe { std::slice::from_raw_parts(fits as *const u8, 16 << 20) }.iter().all(|&byte| byte == 7);
+    notes.note("intact", intact);
+    let freed = probe::syscall(libc::SYS_munmap as u64, [fits as u64, 16 * MIB, 0, 0, 0, 0]);
+    notes.note("munmap", freed);
+    notes.note("again", sign(try_map(16 * MIB, all, 0)));
+    limit_to(resource, 1024 * MIB);
+    notes.note("with more", sign(try_map(64 * MIB, all, 0)));
+}
+
+/// fork needs no address space of its parent, and the child as much as its parent has.
+fn fork_without_address_space(notes: &Notes) {
+    // Whatever the library does the first time.
+    notes.note("before", forked(|| 3));
+    limit_to(libc::RLIMIT_AS, 0);
+    notes.note("no page", try_map(4096, libc::PROT_READ, 0));
+    for _ in 0..3 {
+        notes.note("child", forked(|| forked(|| 4).map_or(1, |status| libc::WEXITSTATUS(status))));
+    }
+}
+
+/// Threads and children need none of the program's descriptors.
+fn of_descriptors(notes: &Notes) {
+    let limit = libc::rlimit { rlim_cur: 32, rlim_max: 4096 };
+    // SAFETY: the call reads the limit; the descriptors are copies of one.
+    let copies: Vec<i32> = unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+        (0..).map(|_| libc::dup(2)).take_while(|&copy| copy >= 0).collect()
+    };
+    notes.note("the last", copies.last());
+    // SAFETY: makes no descriptor.
+    notes.note("no more", outcome(unsafe { libc::dup(2) }.into()));
+    let threads: Vec<_> = (0..6).map(|n| thread::Builder::new().spawn(move || n)).collect();
+    for spawned in threads {
+        notes.note("thread", spawned.map(|thread| thread.join().ok()).map_err(|error| error.raw_os_error()));
+    }
+    notes.note("child", forked(|| forked(|| 4).map_or(1, |status| libc::WEXITSTATUS(status))));
+    // SAFETY: as above.
+    notes.note("no more afterwards", outcome(unsafe { libc::dup(2) }.into()));
+    copies.iter().for_each(|&copy| {
+        // SAFETY: our own descriptor.
+        unsafe { libc::close(copy) };
+    });
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the limit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) };
+    notes.note("the limit is as it was", (now.rlim_cur, now.rlim_max));
+}
