@@ -24,6 +24,7 @@ mod shortage;
 mod signals;
 mod state;
 mod syscalls;
+mod tasks;
 mod threads;
 mod tlb;
 mod traps;
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Case> {
         deaths::CASES,
         kills::CASES,
         shortage::CASES,
+        tasks::CASES,
         counters::CASES,
         examples::CASES,
         programs::CASES,
