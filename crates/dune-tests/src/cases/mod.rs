@@ -23,6 +23,7 @@ mod segments;
 mod shortage;
 mod signals;
 mod state;
+mod swapping;
 mod syscalls;
 mod tasks;
 mod threads;
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Case> {
         kills::CASES,
         shortage::CASES,
         tasks::CASES,
+        swapping::CASES,
         counters::CASES,
         examples::CASES,
         programs::CASES,
