@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("threads::many_at_once", many_at_once),
     Case::new("threads::protection_reaches_the_others", protection_reaches_the_others),
     Case::new("threads::fork_takes_one_thread", fork_takes_one_thread),
+    Case::new("threads::fork_while_others_edit", fork_while_others_edit),
     Case::new("threads::panic_in_one_is_joined", panic_in_one_is_joined),
     Case::new("threads::failure_to_start_leaves_errno_alone", failure_to_start_leaves_errno_alone),
     Case::new("threads::stay_in_host_mode_if_wanted", stay_in_host_mode_if_wanted),
@@ -259,6 +260,55 @@ fn fork_takes_one_thread() -> CaseResult {
     stop.store(true, Ordering::Relaxed);
     others.into_iter().try_for_each(thread::JoinHandle::join).map_err(|_| "a thread panicked")?;
     assert_eq!(status, 0, "{status:#x}");
+    Ok(())
+}
+
+/// A thread edits page tables most of the time; the children of forks in between can edit theirs all the same.
+fn fork_while_others_edit() -> CaseResult {
+    const FORKS: usize = 8;
+    /// Maps, writes, protects, reads, unmaps: what is there afterwards is what was written.
+    fn edit() -> bool {
+        let start = probe::map(0, 4 * 4096, libc::PROT_READ | libc::PROT_WRITE, 0) as *mut u64;
+        // SAFETY: the mapping is this function's own.
+        unsafe {
+            start.write_volatile(7);
+            let whole = libc::mprotect(start.cast(), 4096, libc::PROT_READ) == 0;
+            whole && start.read_volatile() == 7 && libc::munmap(start.cast(), 4 * 4096) == 0
+        }
+    }
+    dune::enter()?;
+    let stop = AtomicBool::new(false);
+    let statuses: Vec<i32> = thread::scope(|scope| {
+        scope.spawn(|| {
+            let dune = dune::current().expect("threads are in Dune mode");
+            while !stop.load(Ordering::Relaxed) {
+                let tables = dune.page_tables();
+                (0..4).for_each(|_| thread::yield_now());
+                drop(tables);
+                (0..4).for_each(|_| thread::yield_now());
+            }
+        });
+        let statuses = (0..FORKS)
+            .map(|_| {
+                // SAFETY: the child edits, checks and exits.
+                let child = unsafe { libc::fork() };
+                if child == 0 {
+                    // SAFETY: ends the child: by SIGALRM if it can not go on.
+                    unsafe {
+                        libc::alarm(10);
+                        libc::_exit(i32::from(!edit()))
+                    }
+                }
+                let mut status = 0;
+                // SAFETY: waits for our own child.
+                unsafe { libc::waitpid(child, &mut status, 0) };
+                status
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        statuses
+    });
+    assert!(statuses.iter().all(|&status| status == 0), "{statuses:x?}");
     Ok(())
 }
 

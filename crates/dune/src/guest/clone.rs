@@ -115,7 +115,9 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     if request.stack != 0 {
         frame.rsp = request.stack;
     }
+    let held = crate::process().memory().hold();
     let result = bear(&request, Child::Fork);
+    drop(held);
     if result != 0 {
         frame.rsp = parent_rsp;
     } else if request.flags & u64::from(CLONE_SETTLS) != 0 {

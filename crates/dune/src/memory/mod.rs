@@ -93,7 +93,7 @@ pub use window::{FIRST_GPA, Window, Windows};
 
 use crate::{Dune, sys};
 use entry::Entry;
-use lock::SpinLock;
+use lock::{Guard, SpinLock};
 use mirror::{Missed, Ownership};
 use page::Level;
 use plan::Planner;
@@ -128,6 +128,16 @@ impl MemoryOptions {
             fault_around: false,
         }
     }
+}
+
+/// The locks of [`Memory::hold`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held<'m> {
+    _streams: Option<Guard<'m, streams::List>>,
+    _edits: Option<Guard<'m, Edits>>,
+    _windows: Option<Guard<'m, ()>>,
+    _frames: Option<Guard<'m, frames::Ledger>>,
 }
 
 /// Why a process's memory could not be built, or a window not be added.
@@ -315,6 +325,18 @@ impl Memory {
     /// A further thread is about to be in Dune mode.
     pub(crate) fn add_sharer(&self) {
         self.sharers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Keeps other threads from editing, so that the child of a fork finds tables and lists whole and its locks free. What
+    /// stays taken is in use by the code that this thread has interrupted, which goes on in the child, too.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        // In the order in which edits take them.
+        Held {
+            _streams: self.streams.hold(),
+            _edits: self.edits.lock().ok(),
+            _windows: self.windows.hold(),
+            _frames: self.frames.hold(),
+        }
     }
 
     /// One of several threads is not in Dune mode any more.

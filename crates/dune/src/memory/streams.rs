@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use x86_64::VirtAddr;
 
 use super::Memory;
-use super::lock::SpinLock;
+use super::lock::{Guard, SpinLock};
 use super::page::{Level, PAGE_BYTES, PageRange, PageSize};
 use super::table::{PageTables, table_at};
 
@@ -43,7 +43,7 @@ pub(crate) struct Stream {
 }
 
 #[derive(Debug, Default)]
-struct List {
+pub(super) struct List {
     streams: [Stream; MOST],
     oldest: usize,
 }
@@ -74,6 +74,13 @@ impl Streams {
             populated: AtomicU64::new(0),
             list: SpinLock::new(List::default()),
         }
+    }
+}
+
+impl Streams {
+    /// Keeps others from changing the list; `None` while this thread does.
+    pub fn hold(&self) -> Option<Guard<'_, List>> {
+        self.list.lock().ok()
     }
 }
 

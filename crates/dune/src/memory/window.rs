@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::lock::SpinLock;
+use super::lock::{Guard, SpinLock};
 use super::page::{PAGE_BYTES, PageRange};
 use super::plan::PlanError;
 
@@ -145,6 +145,11 @@ impl Windows {
             return Some(at);
         }
         None
+    }
+
+    /// Keeps others from adding windows; `None` while this thread does.
+    pub(super) fn hold(&self) -> Option<Guard<'_, ()>> {
+        self.append.lock().ok()
     }
 
     /// Adds a window. It must not overlap another one, on either side.

@@ -77,7 +77,7 @@ impl List {
 
 /// What the lock protects.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(in crate::memory) struct Ledger {
     blocks: Box<[Block]>,
     clean: List,
     dirty: List,

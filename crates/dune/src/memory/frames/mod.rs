@@ -18,7 +18,8 @@ use linux_raw_sys::general as linux;
 use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
-use ledger::{BLOCK_BYTES, Ledger};
+use ledger::BLOCK_BYTES;
+pub(super) use ledger::Ledger;
 
 use super::lock::{Busy, Guard, SpinLock};
 use super::page::{PageRange, PageSize};
@@ -237,6 +238,11 @@ impl FrameAllocator {
             high_water: state.high_water,
             resident_free: u64::from(state.dirty()) * BLOCK_BYTES,
         })
+    }
+
+    /// Keeps others from taking and freeing frames; `None` while this thread does.
+    pub(in crate::memory) fn hold(&self) -> Option<Guard<'_, Ledger>> {
+        self.state.lock().ok()
     }
 
     /// What turns a guest-physical address of the arena into a virtual one, by subtraction.
