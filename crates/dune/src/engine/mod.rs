@@ -12,6 +12,7 @@ pub(crate) use state::{
     CpuState, DescriptorTable, RegisterDump, Segment, SyscallRegisters, SysenterRegisters, Xcr0,
 };
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::error::EngineError;
@@ -70,6 +71,9 @@ pub(crate) struct CpuLimits {
 pub(crate) trait Machine: Sized {
     /// The vCPUs of this machine.
     type Vcpu: Vcpu;
+
+    /// The file that whoever makes a machine opens for reading and writing.
+    const DEVICE: &'static CStr;
 
     /// The descriptors that the program must not close.
     fn descriptors(&self) -> [RawFd; 2];

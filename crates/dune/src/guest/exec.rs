@@ -2,18 +2,21 @@
 //!
 //! Linux starts every program in host mode. With [`Config::follow_exec`](crate::Config::follow_exec) the call names the
 //! launcher, and has the program among its arguments. That is done only for what a launcher can start: what Linux would
-//! refuse, or treat in a way of its own, is left to Linux, so that errors are its errors.
+//! refuse, or treat in a way of its own, is left to Linux, so that errors are its errors; and what the process may not
+//! run in Dune mode, since it is another user's by now.
 
 use linux_raw_sys::general::{
     __NR_close as CLOSE, __NR_execve as EXECVE, __NR_execveat as EXECVEAT, __NR_faccessat as FACCESSAT,
-    __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_munmap as MUNMAP,
-    __NR_openat as OPENAT, __NR_pread64 as PREAD64, __NR_readlink as READLINK, AT_FDCWD, MAP_ANONYMOUS,
-    MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG, S_ISGID, S_ISUID,
-    X_OK, stat,
+    __NR_faccessat2 as FACCESSAT2, __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP,
+    __NR_munmap as MUNMAP, __NR_openat as OPENAT, __NR_pread64 as PREAD64, __NR_readlink as READLINK,
+    AT_EACCESS, AT_FDCWD, MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, PROT_READ, PROT_WRITE,
+    R_OK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, W_OK, X_OK, stat,
 };
 
 use super::copy::{self, BadAddress};
 use super::request::forward;
+use crate::engine::Machine;
+use crate::engine::kvm::KvmMachine;
 use crate::{Launcher, sys};
 
 /// The calls that [`handle`] takes.
@@ -50,6 +53,11 @@ impl From<BadAddress> for NotFollowed {
 }
 
 fn follow(launcher: &Launcher, path: u64, argv: u64, envp: u64) -> Result<(), NotFollowed> {
+    // A process may have changed its user since it entered.
+    let (device, mode) = (KvmMachine::DEVICE.as_ptr() as u64, R_OK | W_OK);
+    if forward(FACCESSAT2, &[AT_FDCWD as u64, device, mode.into(), AT_EACCESS.into(), 0, 0]) != 0 {
+        return Err(NotFollowed);
+    }
     let mut buffer = [0u8; PATH_BYTES + 2];
     let path = absolute(launcher, path, &mut buffer)?;
     check(path)?;

@@ -17,8 +17,10 @@ use kvm_bindings::{
 use linux_raw_sys::errno::EINTR;
 use linux_raw_sys::general::{__NR_close, __NR_ioctl, __NR_openat, AT_FDCWD, O_CLOEXEC, O_RDWR};
 
+use super::KvmMachine;
 use super::cpuid::CpuidList;
 use super::registers::MsrList;
+use crate::engine::Machine;
 use crate::error::EngineError;
 use crate::sys::{self, Errno};
 
@@ -221,7 +223,7 @@ impl Descriptor {
 
     /// Opens `/dev/kvm`, to be closed on exec.
     pub(super) fn open_device() -> Result<Descriptor, EngineError> {
-        let (path, flags) = (c"/dev/kvm", O_RDWR | O_CLOEXEC);
+        let (path, flags) = (KvmMachine::DEVICE, O_RDWR | O_CLOEXEC);
         // SAFETY: the call reads the path.
         unsafe { sys::call(__NR_openat, [AT_FDCWD as u64, path.as_ptr() as u64, flags.into(), 0, 0, 0]) }
             .map(|fd| Descriptor(fd as RawFd))

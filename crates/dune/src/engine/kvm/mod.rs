@@ -12,6 +12,7 @@ mod snapshot;
 mod statistics;
 mod vcpu;
 
+use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,6 +60,8 @@ fn new_vm(device: &Descriptor) -> Result<Descriptor, EngineError> {
 
 impl Machine for KvmMachine {
     type Vcpu = KvmVcpu;
+
+    const DEVICE: &'static CStr = c"/dev/kvm";
 
     fn cpu_limits(&self) -> CpuLimits {
         let leaf = |function, index| self.cpuid.find(function, index);
