@@ -59,7 +59,9 @@ unsafe fn limit(new: Option<&rlimit64>, old: Option<&mut rlimit64>) -> Result<u6
 pub(super) fn duplicate_high(fd: &Descriptor, limit: &RaisedLimit) -> Result<Descriptor, EngineError> {
     /// Linux keeps a table as long as the highest number.
     const HIGHEST: u64 = 1 << 16;
-    let top = limit.program.rlim_cur.min(HIGHEST);
+    /// Programs that lower their limit may still look at the numbers that they have used before.
+    const LOWEST: u64 = 1000;
+    let top = limit.program.rlim_cur.clamp(LOWEST, HIGHEST);
     // Above the limit; in its upper half where it can not be raised; anywhere before giving up.
     let candidates = [top, top / 2, 0];
     let mut errno = Errno::from_raw(EMFILE);
