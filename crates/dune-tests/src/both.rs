@@ -99,9 +99,8 @@ pub fn same(scenario: impl Fn(&Notes)) -> Result<[Outcome; 2], Box<dyn std::erro
     Err(format!("=== differences\n{different}=== host mode: {host:?}\n=== Dune mode: {dune:?}").into())
 }
 
-/// Keeps this process and its children to one CPU on svm. There, under nested SVM, several threads in Dune mode on both CPUs end
-/// by a triple fault at times, and the machine's kernel, in the same thread, by the panic "corrupted stack end detected inside
-/// scheduler", which nothing in Dune mode can bring about (see `cases/random.rs`).
+/// Keeps this process and its children to one CPU on svm, whose two CPUs could not be trusted when this was written, with a
+/// thread of QEMU's each (see `machine/svm.rs` of xtask).
 pub fn on_one_cpu_of_svm() {
     if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") {
         // SAFETY: a zeroed set is empty; the call reads it.

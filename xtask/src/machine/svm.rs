@@ -20,7 +20,11 @@ pub fn start(parts: &Parts<'_>) -> Result<Started> {
     command
         .env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"))
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-accel", "tcg", "-cpu", "max,+svm"])
+        // The CPUs take turns in one thread. With a thread each, under nested SVM, the machine's own kernel panics at times
+        // ("corrupted stack end detected inside scheduler"), and threads in Dune mode on both CPUs end by triple faults:
+        // ring 0 finds page tables empty that the process has filled. QEMU 7.2 and 10.0.2 do that; nothing in a virtual
+        // machine can do it to its host's kernel.
+        .args(["-accel", "tcg,thread=single", "-cpu", "max,+svm"])
         .args(["-smp", &parts.processors.to_string(), "-m", &format!("{}M", parts.memory)])
         .arg("-serial")
         .arg(format!("file:{}", parts.console.display()))

@@ -96,12 +96,14 @@ fn load(address: u64) -> Option<u64> {
     fault(failed, address)
 }
 
-/// Writes a byte without changing it.
+/// Writes a byte of the page at `address` that nobody looks at. A plain store: for one that reads first, QEMU reports a fault
+/// of the read.
 fn store(address: u64) -> Option<u64> {
+    let address = address + PAGE / 2;
     let failed: u64;
     // SAFETY: as for `load`; the memory is the case's own.
     unsafe {
-        asm!("lea rdx, [rip + 2f]", "xor eax, eax", "lock or byte ptr [rsi], 0", "2:", in("rsi") address,
+        asm!("lea rdx, [rip + 2f]", "xor eax, eax", "mov byte ptr [rsi], 0", "2:", in("rsi") address,
             in("rdi") COOKIE, out("rax") failed, out("rcx") _, out("rdx") _);
     }
     fault(failed, address)
