@@ -13,7 +13,7 @@
 use core::arch::asm;
 use core::fmt;
 
-use linux_raw_sys::general::{__NR_getpid, __NR_gettid, __NR_tgkill};
+use linux_raw_sys::general::{__NR_getpid, __NR_gettid, __NR_prlimit64, __NR_tgkill, rlimit64};
 
 use crate::errno;
 
@@ -117,4 +117,12 @@ pub fn thread_id() -> u32 {
 pub fn send_signal(id: u32, signal: u32) -> Result<u64, Errno> {
     // SAFETY: the call touches no memory.
     unsafe { call(__NR_tgkill, [process_id().into(), id.into(), signal.into(), 0, 0, 0]) }
+}
+
+/// The soft limit of `resource`, one of getrlimit(2)'s; `u64::MAX` for none.
+pub fn soft_limit(resource: u32) -> u64 {
+    let mut limit = rlimit64 { rlim_cur: u64::MAX, rlim_max: u64::MAX };
+    // SAFETY: the call writes the structure.
+    let _ = unsafe { call(__NR_prlimit64, [0, resource.into(), 0, (&raw mut limit) as u64, 0, 0]) };
+    limit.rlim_cur
 }

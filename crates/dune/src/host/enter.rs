@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use linux_raw_sys::general::{__NR_prlimit64, RLIMIT_AS, rlimit64};
+use linux_raw_sys::general::RLIMIT_AS;
 
 use super::huge;
 use super::main_stack;
@@ -135,8 +135,5 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
 /// How many bytes are reserved for frames: little enough that a process with a limit on address space keeps the rest.
 fn default_arena() -> u64 {
     const USUAL: u64 = 1 << 30;
-    let mut limit = rlimit64 { rlim_cur: u64::MAX, rlim_max: u64::MAX };
-    // SAFETY: the call writes the structure.
-    let _ = unsafe { sys::call(__NR_prlimit64, [0, RLIMIT_AS.into(), 0, (&raw mut limit) as u64, 0, 0]) };
-    USUAL.min(limit.rlim_cur / 16)
+    USUAL.min(sys::soft_limit(RLIMIT_AS) / 16)
 }

@@ -10,9 +10,9 @@
 
 use linux_raw_sys::errno::EAGAIN;
 use linux_raw_sys::general::{
-    __NR_clone, __NR_clone3, __NR_close, __NR_eventfd2, __NR_exit_group, __NR_poll, __NR_prlimit64,
-    __NR_read, __NR_sysinfo, __NR_waitid, __NR_write, __WALL, CLONE_FILES, P_PID, POLLIN, RLIMIT_NPROC,
-    WEXITED, WNOHANG, WNOWAIT, pollfd, rlimit64,
+    __NR_clone, __NR_clone3, __NR_close, __NR_eventfd2, __NR_exit_group, __NR_poll, __NR_read, __NR_sysinfo,
+    __NR_waitid, __NR_write, __WALL, CLONE_FILES, P_PID, POLLIN, RLIMIT_NPROC, WEXITED, WNOHANG, WNOWAIT,
+    pollfd,
 };
 
 use crate::guest::clone::Birth;
@@ -125,14 +125,10 @@ fn tasks_are_scarce() -> bool {
     const MARGIN: u64 = 64;
     /// `struct sysinfo` (sysinfo(2)): the tasks are the low half of this word's low half.
     const TASKS: usize = 10;
-    let mut limit = rlimit64 { rlim_cur: u64::MAX, rlim_max: u64::MAX };
     let mut computer = [0u64; 14];
-    // SAFETY: the calls write to `limit` and `computer`, which are as large as they write.
-    unsafe {
-        sys::raw(__NR_prlimit64, [0, RLIMIT_NPROC.into(), 0, (&raw mut limit) as u64, 0, 0]);
-        sys::raw(__NR_sysinfo, [(&raw mut computer) as u64, 0, 0, 0, 0, 0]);
-    }
-    (computer[TASKS] & 0xffff) + MARGIN > limit.rlim_cur
+    // SAFETY: the call writes to `computer`, which is as large as it writes.
+    unsafe { sys::raw(__NR_sysinfo, [(&raw mut computer) as u64, 0, 0, 0, 0, 0]) };
+    (computer[TASKS] & 0xffff) + MARGIN > sys::soft_limit(RLIMIT_NPROC)
 }
 
 /// The flags of the call that is to be made.
