@@ -81,7 +81,7 @@ pub struct TestArguments {
     pub machine: Vec<MachineName>,
 
     /// Give up on a machine after this many seconds, boot included.
-    #[arg(long, value_name = "S", default_value = "1200", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "2400", value_parser = seconds)]
     pub timeout: Duration,
 
     /// Arguments of the integration suite: names of tests to run.

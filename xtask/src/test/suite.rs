@@ -26,14 +26,15 @@ impl Suite<'_> {
     pub fn on_host(&self) -> Result<Tally> {
         let mut output = Lines::new("host");
         let status = host::run_into(self.programs, &self.command(), self.limit, &mut output)?;
-        Ok(output.verdict(status))
+        Ok(output.verdict(status).tally)
     }
 
-    /// Runs it on emulated machines, at the same time where there are processors enough.
+    /// Runs it on emulated machines, at the same time where there are processors enough. What failed on one is shown again
+    /// when the last has ended: else it stood hundreds of lines above.
     pub fn on_emulated(&self, machines: &[Machine]) -> Result<Tally> {
         let together =
             machines.len() > 1 && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        let tallies: Vec<Result<Tally>> = if together {
+        let verdicts: Vec<Result<Verdict>> = if together {
             // Fetched beforehand, so that one progress bar at a time is drawn.
             for machine in machines {
                 machine.prepare()?;
@@ -50,14 +51,18 @@ impl Suite<'_> {
             machines.iter().map(|&machine| self.on_one(machine)).collect()
         };
         let mut sum = Tally::default();
-        for tally in tallies {
-            sum += tally?;
+        for (verdict, machine) in verdicts.into_iter().zip(machines) {
+            let Verdict { tally, failures } = verdict?;
+            sum += tally;
+            for line in failures.lines() {
+                print(&format!("{} failed | {line}", machine.name()));
+            }
         }
         Ok(sum)
     }
 
     /// Boots one machine for the whole suite. Whatever goes wrong with it is one failure more.
-    fn on_one(&self, machine: Machine) -> Result<Tally> {
+    fn on_one(&self, machine: Machine) -> Result<Verdict> {
         let name = machine.name();
         print(&format!("==> suite on {name}"));
         let start = Instant::now();
@@ -76,7 +81,7 @@ impl Suite<'_> {
             limit: self.limit,
             silence: None,
         };
-        let (tally, boot) = match machine::run(&run, &mut output) {
+        let (verdict, boot) = match machine::run(&run, &mut output) {
             Ok(outcome) => {
                 for line in outcome.complaints.lines() {
                     print(&format!("{name} kernel | {line}"));
@@ -87,20 +92,36 @@ impl Suite<'_> {
             Err(error) => {
                 output.finish();
                 print(&format!("{name} | {error}"));
-                let mut tally = Tally::of_suite(&output.text()).unwrap_or_default();
+                let text = output.text();
+                let mut tally = Tally::of_suite(&text).unwrap_or_default();
                 tally.failed += 1;
-                (tally, Duration::ZERO)
+                (Verdict { tally, failures: format!("{}{error}\n", failures(&text)) }, Duration::ZERO)
             }
         };
-        let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+        let tally = verdict.tally;
+        let word = if tally.failed == 0 { "ok" } else { "FAILED" };
         let (all, boot) = (start.elapsed().as_secs_f64(), boot.as_secs_f64());
-        print(&format!("==> suite on {name}: {verdict}, {tally}, {all:.1} s ({boot:.1} s of them to boot)"));
-        Ok(tally)
+        print(&format!("==> suite on {name}: {word}, {tally}, {all:.1} s ({boot:.1} s of them to boot)"));
+        Ok(verdict)
     }
 
     fn command(&self) -> Vec<OsString> {
         std::iter::once("dune-tests".into()).chain(self.filter.iter().cloned()).collect()
     }
+}
+
+/// How a suite has ended.
+#[derive(Debug)]
+struct Verdict {
+    tally: Tally,
+    /// What the suite said of its failures, and what is wrong with its end.
+    failures: String,
+}
+
+/// The part of libtest's report that tells about failed tests, if there are some: all from the first `failures:` on.
+fn failures(output: &str) -> &str {
+    let Some((_, told)) = output.split_once("\nfailures:\n") else { return "" };
+    told.split("\nfailures:\n").next().unwrap_or(told).trim_start_matches('\n')
 }
 
 /// Prints what a machine says line by line, each with the machine's name, and keeps it.
@@ -138,9 +159,11 @@ impl Lines {
 
     /// Counts the tests, after the suite has ended with `status`. A suite that ran none has failed, and so has one
     /// whose status and last line do not agree.
-    fn verdict(mut self, status: u8) -> Tally {
+    fn verdict(mut self, status: u8) -> Verdict {
         self.finish();
-        let counted = Tally::of_suite(&self.text());
+        let text = self.text();
+        let counted = Tally::of_suite(&text);
+        let mut failures = failures(&text).to_owned();
         let mut tally = counted.unwrap_or_default();
         let complaint = match counted {
             None => Some(format!("ended with status {status} and without its last line")),
@@ -152,9 +175,10 @@ impl Lines {
         };
         if let Some(complaint) = complaint {
             print(&format!("{} | FAILED: the suite {complaint}", self.name));
+            failures += &format!("the suite {complaint}\n");
             tally.failed += 1;
         }
-        tally
+        Verdict { tally, failures }
     }
 }
 
@@ -174,7 +198,7 @@ impl Write for Lines {
 mod tests {
     use super::*;
 
-    fn verdict(output: &str, status: u8) -> Tally {
+    fn verdict(output: &str, status: u8) -> Verdict {
         let mut lines = Lines::new("test");
         lines.write_all(output.as_bytes()).expect("memory takes all");
         lines.verdict(status)
@@ -182,10 +206,22 @@ mod tests {
 
     #[test]
     fn a_suite_without_tests_or_end_has_failed() {
-        assert_eq!(verdict("dune-tests: 2 passed, 0 failed, 1 skipped\n", 0).failed, 0);
-        assert_eq!(verdict("dune-tests: 0 passed, 0 failed, 5 skipped\n", 0).failed, 1);
-        assert_eq!(verdict("hello", 0).failed, 1);
-        assert_eq!(verdict("dune-tests: 2 passed, 0 failed, 0 skipped\n", 139).failed, 1);
-        assert_eq!(verdict("dune-tests: 2 passed, 3 failed, 0 skipped\n", 101).failed, 3);
+        let failed = |output, status| verdict(output, status).tally.failed;
+        assert_eq!(failed("dune-tests: 2 passed, 0 failed, 1 skipped\n", 0), 0);
+        assert_eq!(failed("dune-tests: 0 passed, 0 failed, 5 skipped\n", 0), 1);
+        assert_eq!(failed("hello", 0), 1);
+        assert_eq!(failed("dune-tests: 2 passed, 0 failed, 0 skipped\n", 139), 1);
+        assert_eq!(failed("dune-tests: 2 passed, 3 failed, 0 skipped\n", 101), 3);
+    }
+
+    #[test]
+    fn what_failed_is_told_once_more() {
+        let good =
+            "test a ... ok\n\ntest result: ok. 1 passed\n\ndune-tests: 1 passed, 0 failed, 0 skipped\n";
+        assert_eq!(verdict(good, 0).failures, "");
+        let bad = "test a ... FAILED\n\nfailures:\n\n---- a ----\nexpected Success\n\n\nfailures:\n    a\n\n\
+            test result: FAILED. 0 passed; 1 failed\n\ndune-tests: 0 passed, 1 failed, 0 skipped\n";
+        assert_eq!(verdict(bad, 101).failures.trim_end(), "---- a ----\nexpected Success");
+        assert_eq!(verdict("hello", 3).failures, "the suite ended with status 3 and without its last line\n");
     }
 }
