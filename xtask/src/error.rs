@@ -73,7 +73,7 @@ pub enum Error {
     Interrupted { console: String },
 
     #[error("machine {machine} stopped before the command ended ({reason}){}", tail(console))]
-    MachineDied { machine: &'static str, reason: String, console: String },
+    MachineDied { machine: &'static str, reason: String, console: String, booting: bool },
 }
 
 impl Error {

@@ -108,7 +108,6 @@ pub fn run(run: &Run<'_>, out: &mut dyn Write) -> Result<Outcome> {
     pack(run, &kernel, &folder.0, &initramfs)?;
     let extra = run.append.map(|words| format!(" {words}")).unwrap_or_default();
     let (console, log) = (folder.0.join("console"), folder.0.join("emulator.log"));
-    File::create(&console).map_err(Error::file("create", &console))?;
     let parts = Parts {
         folder: &folder.0,
         kernel: &kernel.image,
@@ -120,12 +119,25 @@ pub fn run(run: &Run<'_>, out: &mut dyn Write) -> Result<Outcome> {
         console: &console,
         log: &log,
     };
+    match boot(run, &parts, out) {
+        // An emulator that does not get as far as the command says nothing about it.
+        Err(error @ Error::MachineDied { booting: true, .. }) => {
+            eprintln!("xtask: {error}\nxtask: once more");
+            boot(run, &parts, out)
+        }
+        end => end,
+    }
+}
+
+/// Starts the emulator with an empty console, and follows it to the end.
+fn boot(run: &Run<'_>, parts: &Parts<'_>, out: &mut dyn Write) -> Result<Outcome> {
+    File::create(parts.console).map_err(Error::file("create", parts.console))?;
     let start = Instant::now();
     let started = match run.machine {
-        Machine::Svm => svm::start(&parts),
-        Machine::Vtx => vtx::start(&parts),
+        Machine::Svm => svm::start(parts),
+        Machine::Vtx => vtx::start(parts),
     }?;
-    watch(run, started, start, &parts, out)
+    watch(run, started, start, parts, out)
 }
 
 /// Gathers and packs the root file system.
@@ -221,7 +233,9 @@ fn died(machine: &'static str, reason: String, console: &Console, parts: &Parts<
     // Bochs tells its whole configuration there: only its end is of interest.
     let lines: Vec<&str> = log.lines().collect();
     let log = lines[lines.len().saturating_sub(8)..].join("\n");
-    Error::MachineDied { machine, reason, console: format!("{}\n{log}", console.text()) }
+    // Where init has given up, another boot would do no better.
+    let booting = !console.begun() && console.ended().is_none();
+    Error::MachineDied { machine, reason, console: format!("{}\n{log}", console.text()), booting }
 }
 
 /// A folder below `target/machines` for the files of one run, gone when the run is.
