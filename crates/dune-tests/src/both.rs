@@ -99,19 +99,6 @@ pub fn same(scenario: impl Fn(&Notes)) -> Result<[Outcome; 2], Box<dyn std::erro
     Err(format!("=== differences\n{different}=== host mode: {host:?}\n=== Dune mode: {dune:?}").into())
 }
 
-/// Keeps this process and its children to one CPU on svm, whose two CPUs could not be trusted when this was written, with a
-/// thread of QEMU's each (see `machine/svm.rs` of xtask).
-pub fn on_one_cpu_of_svm() {
-    if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") {
-        // SAFETY: a zeroed set is empty; the call reads it.
-        unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            libc::CPU_SET(0, &mut set);
-            assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &set), 0);
-        }
-    }
-}
-
 /// Waits for `child` at most so long, then kills it; its wait status if it ended by itself.
 pub fn wait(child: i32, limit: Duration) -> Option<i32> {
     let deadline = Instant::now() + limit;

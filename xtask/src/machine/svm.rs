@@ -5,8 +5,18 @@ use crate::error::Result;
 use crate::packages;
 use crate::process::Running;
 
-/// What its kernel must be told.
-pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1";
+/// What its kernel must be told: among others, to leave CPU 0 alone.
+///
+/// Under TCG no program may run there. Whichever CPU restores x87 state without a pending exception (XRSTOR, FXRSTOR), as
+/// Linux does at most switches of tasks, clears a flag of QEMU's for CPU 0, and with that, as the two run in threads of
+/// their own, at times undoes what CPU 0 has just done to its other flags (`cpu_clear_ignne` in
+/// target/i386/tcg/sysemu/fpu_helper.c of QEMU 7.2, and of 9). If that is VMRUN's flag for nested paging, Dune mode goes on
+/// with guest-physical addresses taken for physical ones: it ends by a triple fault, or writes accessed bits into whatever
+/// page of the machine's own kernel stands there.
+pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 isolcpus=0";
+
+/// CPU 0, which the kernel has and programs have not.
+const IDLE_PROCESSORS: u32 = 1;
 
 /// Starts the emulator.
 pub fn start(parts: &Parts<'_>) -> Result<Started> {
@@ -20,12 +30,9 @@ pub fn start(parts: &Parts<'_>) -> Result<Started> {
     command
         .env("QEMU_MODULE_DIR", tree.join("usr/lib/x86_64-linux-gnu/qemu"))
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        // The CPUs take turns in one thread. With a thread each, under nested SVM, the machine's own kernel panics at times
-        // ("corrupted stack end detected inside scheduler"), and threads in Dune mode on both CPUs end by triple faults:
-        // ring 0 finds page tables empty that the process has filled. QEMU 7.2 and 10.0.2 do that; nothing in a virtual
-        // machine can do it to its host's kernel.
-        .args(["-accel", "tcg,thread=single", "-cpu", "max,+svm"])
-        .args(["-smp", &parts.processors.to_string(), "-m", &format!("{}M", parts.memory)])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm"])
+        .args(["-smp", &(parts.processors + IDLE_PROCESSORS).to_string()])
+        .args(["-m", &format!("{}M", parts.memory)])
         .arg("-serial")
         .arg(format!("file:{}", parts.console.display()))
         .arg("-kernel")

@@ -30,7 +30,6 @@ fn at_any_moment(stream: u64) -> CaseResult {
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64,
     };
     eprintln!("DUNE_SEED={seed}");
-    both::on_one_cpu_of_svm();
     let mut random = Generator::new(seed, stream);
     // SAFETY: orphans become children of this process.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }, 0);
@@ -171,7 +170,6 @@ fn work(mut random: Generator, with_children: bool, turns: u64) {
 /// A thread kills its process while others are in the middle of everything.
 fn one_by_another_thread() -> CaseResult {
     static GO: AtomicBool = AtomicBool::new(false);
-    both::on_one_cpu_of_svm();
     let machines = Machines::find()?;
     let before = machines.count()?;
     for round in 0..5 {

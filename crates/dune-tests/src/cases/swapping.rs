@@ -286,7 +286,6 @@ fn under_pressure() -> CaseResult {
     let [host, dune] = both::same(|notes| {
         let group = Cgroup::with_memory("swapping", 12 * MIB).expect("a group");
         group.join().expect("the group is there");
-        both::on_one_cpu_of_svm();
         let bytes = 8 * MIB;
         let [one, two] = [6, 7].map(|seed| (small_pages(bytes), seed));
         for round in 0..2 {
