@@ -8,6 +8,7 @@ use crate::Program;
 use crate::elf::PAGE;
 use crate::error::StartError;
 use crate::map::{Mapped, pages_by_chance};
+use crate::raw::heap;
 use crate::raw::jump::Jump;
 use crate::raw::layout::{self, Layout};
 use crate::raw::state;
@@ -57,6 +58,7 @@ impl Program {
             state::make_stack_executable().map_err(prepare("make the stack executable"))?;
         }
         let layout = self.layout(&stack).map_err(prepare("getrandom"))?;
+        heap::keep_room();
         // Where Linux can not do that, the program still runs: see the crate's documentation.
         let _ = layout::set(&layout, self.executable.take());
         state::set_name(&self.file);

@@ -67,8 +67,7 @@ pub(crate) fn set(layout: &Layout<'_>, executable: Option<File>) -> io::Result<(
 
 fn try_to_set(map: &Map) -> io::Result<()> {
     let (zero, size) = (0u64, size_of::<Map>());
-    // SAFETY: the kernel reads `map` and the vector. The launcher's allocator notices that the break has moved, and takes memory
-    // from mmap(2).
+    // SAFETY: the kernel reads `map` and the vector. The launcher's allocator does not need the break any more (`heap.rs`).
     let result =
         unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, std::ptr::from_ref(map), size, zero) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
