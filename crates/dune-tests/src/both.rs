@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use crate::case::CaseResult;
+
 /// Where a scenario runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -99,6 +101,12 @@ pub fn same(scenario: impl Fn(&Notes)) -> Result<[Outcome; 2], Box<dyn std::erro
     Err(format!("=== differences\n{different}=== host mode: {host:?}\n=== Dune mode: {dune:?}").into())
 }
 
+/// The scenario notes the same in both modes, something at all, and exits with status 0.
+pub fn alike(scenario: impl Fn(&Notes)) -> CaseResult {
+    let [host, _] = same(scenario)?;
+    if host.status == 0 && !host.notes.is_empty() { Ok(()) } else { Err(format!("{host:?}").into()) }
+}
+
 /// Waits for `child` at most so long, then kills it; its wait status if it ended by itself.
 pub fn wait(child: i32, limit: Duration) -> Option<i32> {
     let deadline = Instant::now() + limit;
@@ -137,6 +145,11 @@ pub fn forked(body: impl FnOnce() -> i32) -> Result<i32, i32> {
             Ok(status)
         }
     }
+}
+
+/// The exit status in a wait status, if there is one.
+pub fn exited(status: i32) -> Option<i32> {
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
 }
 
 /// The last error number.

@@ -73,6 +73,22 @@ pub fn protect(dune: Dune, range: PageRange, permissions: PagePermissions) -> Ca
     Ok(())
 }
 
+/// How many of `pages` pages from `start` on Linux has.
+pub fn resident(start: u64, pages: u64) -> usize {
+    let mut there = vec![0u8; pages as usize];
+    let arguments = [start, pages * 4096, there.as_mut_ptr() as u64, 0, 0, 0];
+    assert_eq!(syscall(libc::SYS_mincore as u64, arguments), 0);
+    there.iter().filter(|&byte| byte & 1 != 0).count()
+}
+
+/// A number of KiB in `/proc/self/status`, as `VmRSS`.
+pub fn kib_of(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let is_named = |line: &&str| line.split_once(':').is_some_and(|(its, _)| its == name);
+    let line = status.lines().find(is_named).expect("is there");
+    line[name.len() + 1..].trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Reads the 8 bytes at `address`.
 pub fn peek(address: VirtAddr) -> u64 {
     // SAFETY: cases pass memory of their own.
@@ -182,4 +198,19 @@ unsafe extern "C" fn guarded(body: unsafe extern "C" fn(u64), argument: u64, rsp
         "pop rbx",
         "ret",
     )
+}
+
+/// A handler for SA_SIGINFO.
+pub type Handler = extern "C" fn(i32, &mut libc::siginfo_t, &mut libc::ucontext_t);
+
+/// Has `handler` called for `signal`, with `mask` blocked (sigaction(2)).
+pub fn set_action(signal: i32, handler: Handler, flags: i32, mask: &[i32]) {
+    // SAFETY: a zeroed sigaction is valid; the handler is a function for signals.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = flags | libc::SA_SIGINFO;
+        mask.iter().for_each(|&signal| _ = libc::sigaddset(&mut action.sa_mask, signal));
+        assert_eq!(libc::sigaction(signal, &action, std::ptr::null_mut()), 0);
+    }
 }

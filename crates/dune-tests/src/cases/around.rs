@@ -72,14 +72,6 @@ fn write_in_order(start: u64, pages: std::ops::Range<u64>) {
     pages.for_each(|page| probe::poke(word(start, page), page + 1));
 }
 
-/// How many of `pages` pages Linux has.
-fn resident(start: u64, pages: u64) -> usize {
-    let mut there = vec![0u8; pages as usize];
-    let arguments = [start, pages * PAGE, there.as_mut_ptr() as u64, 0, 0, 0];
-    assert_eq!(probe::syscall(libc::SYS_mincore as u64, arguments), 0);
-    there.iter().filter(|&byte| byte & 1 != 0).count()
-}
-
 fn page_faults(dune: Dune) -> u64 {
     dune.counters().traps(Vector::PAGE_FAULT)
 }
@@ -113,7 +105,7 @@ fn isolated() -> CaseResult {
     for &page in &touched {
         probe::poke(word(start, page), 1);
     }
-    assert_eq!(resident(start, 8 * PAGES_OF_HUGE), touched.len());
+    assert_eq!(probe::resident(start, 8 * PAGES_OF_HUGE), touched.len());
     assert_eq!(dune.counters().populated_ahead, before);
     assert!(page_faults(dune) <= 1);
     Ok(())
@@ -183,7 +175,7 @@ fn hole() -> CaseResult {
     write_in_order(start, hole + 1..3 * PAGES_OF_HUGE);
     let leaf = dune.page_tables()?.lookup(word(start, hole));
     assert!(leaf.is_none_or(|leaf| leaf.permissions.is_empty()), "{leaf:?}");
-    assert_eq!(resident(word(start, hole).as_u64(), 1), 0);
+    assert_eq!(probe::resident(word(start, hole).as_u64(), 1), 0);
     let arguments = [word(start, hole).as_u64(), PAGE, PROT_READ as u64, 0, 0, 0];
     assert_eq!(probe::syscall(libc::SYS_mprotect as u64, arguments), 0);
     assert_eq!(probe::peek(word(start, hole)), 0);
@@ -218,7 +210,11 @@ fn refused() -> CaseResult {
     advise(start, 4 * HUGE, libc::MADV_NOHUGEPAGE);
     write_in_order(start, 0..PAGES_OF_HUGE);
     assert_eq!(dune.counters().populated_ahead, 0);
-    assert_eq!(resident(start, 4 * PAGES_OF_HUGE), PAGES_OF_HUGE as usize, "no page but those written to");
+    assert_eq!(
+        probe::resident(start, 4 * PAGES_OF_HUGE),
+        PAGES_OF_HUGE as usize,
+        "no page but those written to"
+    );
     write_in_order(start, PAGES_OF_HUGE..4 * PAGES_OF_HUGE);
     assert!((0..4 * PAGES_OF_HUGE).all(|page| probe::peek(word(start, page)) == page + 1));
     assert_eq!(page_faults(dune), 1);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 
+use crate::both::exited;
 use crate::case::{Case, CaseResult};
 use crate::probe;
 
@@ -41,10 +42,6 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
             status
         }
     }
-}
-
-fn exited(status: i32) -> Option<i32> {
-    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
 }
 
 static TRAPS: AtomicU64 = AtomicU64::new(0);

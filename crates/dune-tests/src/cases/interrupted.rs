@@ -5,22 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::both::{self, Notes, outcome};
-use crate::case::{Case, CaseResult};
+use crate::both::{Notes, alike, outcome};
+use crate::case::Case;
 use crate::waits::{self, WAITS};
 
 pub const CASES: &[Case] = &[
-    Case::new("interrupted::waits_of_the_main_thread", || same(rain_from_a_timer)),
-    Case::new("interrupted::waits_of_a_thread", || same(rain_from_a_thread)),
-    Case::new("interrupted::a_stream_loses_nothing", || same(stream)),
+    Case::new("interrupted::waits_of_the_main_thread", || alike(rain_from_a_timer)),
+    Case::new("interrupted::waits_of_a_thread", || alike(rain_from_a_thread)),
+    Case::new("interrupted::a_stream_loses_nothing", || alike(stream)),
 ];
-
-fn same(scenario: fn(&Notes)) -> CaseResult {
-    let [host, _] = both::same(scenario)?;
-    assert_eq!(host.status, 0, "{host:?}");
-    assert!(!host.notes.is_empty());
-    Ok(())
-}
 
 /// What one round has counted.
 static HITS: AtomicU64 = AtomicU64::new(0);

@@ -59,13 +59,7 @@ fn what_changed_outside_is_seen() -> CaseResult {
         FAULTS.fetch_add(1, Ordering::Relaxed);
         context.uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
     }
-    // SAFETY: a zeroed sigaction is valid; the handler is a function for signals.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = (skip as *const ()).addr();
-        action.sa_flags = libc::SA_SIGINFO;
-        libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut());
-    }
+    probe::set_action(libc::SIGSEGV, skip, 0, &[]);
     let store = |address: u64| {
         // SAFETY: the handler skips the instruction if it faults.
         unsafe { std::arch::asm!("mov [rdi], al", in("rdi") address, in("al") 9u8) };

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::both::{self, Mode, Notes, forked, outcome};
+use crate::both::{self, Mode, Notes, alike, forked, outcome};
 use crate::case::{Case, CaseResult};
 use crate::cgroup::Cgroup;
 use crate::probe;
@@ -10,17 +10,11 @@ use crate::probe;
 pub const CASES: &[Case] = &[
     Case::new("shortage::out_of_memory", out_of_memory),
     Case::new("shortage::out_of_memory_in_a_child", out_of_memory_in_a_child),
-    Case::new("shortage::of_address_space", || good(|notes| address_space(notes, libc::RLIMIT_AS))),
-    Case::new("shortage::of_data", || good(|notes| address_space(notes, libc::RLIMIT_DATA))),
-    Case::new("shortage::fork_without_address_space", || good(fork_without_address_space)),
-    Case::new("shortage::of_descriptors", || good(of_descriptors)),
+    Case::new("shortage::of_address_space", || alike(|notes| address_space(notes, libc::RLIMIT_AS))),
+    Case::new("shortage::of_data", || alike(|notes| address_space(notes, libc::RLIMIT_DATA))),
+    Case::new("shortage::fork_without_address_space", || alike(fork_without_address_space)),
+    Case::new("shortage::of_descriptors", || alike(of_descriptors)),
 ];
-
-/// The scenario notes the same in both modes and exits with status 0.
-fn good(scenario: impl Fn(&Notes)) -> CaseResult {
-    let [host, _] = both::same(scenario)?;
-    if host.status == 0 && !host.notes.is_empty() { Ok(()) } else { Err(format!("{host:?}").into()) }
-}
 
 const MIB: u64 = 1 << 20;
 const GROUP_BYTES: u64 = 48 * MIB;
@@ -91,7 +85,7 @@ fn out_of_memory() -> CaseResult {
 fn out_of_memory_in_a_child() -> CaseResult {
     let group = Cgroup::with_memory("family", GROUP_BYTES)?;
     let _ = group.set("memory.swap.max", 0);
-    good(|notes| {
+    alike(|notes| {
         group.join().expect("the group is there");
         for way in 0..2 {
             let status = forked(|| {
@@ -109,10 +103,7 @@ fn out_of_memory_in_a_child() -> CaseResult {
 
 /// Limits `resource` to `room` bytes more than are in use.
 fn limit_to(resource: u32, room: u64) {
-    let field = if resource == libc::RLIMIT_AS { "VmSize:" } else { "VmData:" };
-    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("is there");
-    let used: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let used = probe::kib_of(if resource == libc::RLIMIT_AS { "VmSize" } else { "VmData" });
     let limit = libc::rlimit { rlim_cur: used * 1024 + room, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the call reads the limit.
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::both::{self, Mode, Notes, errno, forked};
+use crate::both::{self, Mode, alike, errno, forked};
 use crate::case::{Case, CaseResult, Skip};
 
 pub const CASES: &[Case] = &[
@@ -17,12 +17,6 @@ pub const CASES: &[Case] = &[
     Case::new("tasks::fork_bomb", fork_bomb),
     Case::new("tasks::enter_without_a_task", enter_without_a_task),
 ];
-
-/// The scenario notes the same in both modes and exits with status 0.
-fn good(scenario: impl Fn(&Notes)) -> CaseResult {
-    let [host, _] = both::same(scenario)?;
-    if host.status == 0 && !host.notes.is_empty() { Ok(()) } else { Err(format!("{host:?}").into()) }
-}
 
 const NOBODY: u32 = 65_534;
 
@@ -73,7 +67,7 @@ fn join_well(thread: thread::JoinHandle<()>) {
 /// fork and posix_spawn fail with EAGAIN, nothing else happens, and when there is room again they work.
 fn no_more_processes() -> CaseResult {
     needs_root()?;
-    good(|notes| {
+    alike(|notes| {
         become_nobody(12);
         for _ in 0..3 {
             let mut gate = [0; 2];
@@ -157,7 +151,7 @@ fn enter_without_a_task() -> CaseResult {
 /// Threads fail with EAGAIN, those that are there go on, and their places can be taken again.
 fn no_more_threads() -> CaseResult {
     needs_root()?;
-    good(|notes| {
+    alike(|notes| {
         become_nobody(12);
         for _ in 0..3 {
             let gate = Arc::new((Mutex::new(false), Condvar::new()));
@@ -198,7 +192,7 @@ fn no_more_threads() -> CaseResult {
 /// Every process forks as often as it can, for a while.
 fn fork_bomb() -> CaseResult {
     needs_root()?;
-    good(|notes| {
+    alike(|notes| {
         /// In memory that all of them share.
         #[repr(C)]
         struct Shared {

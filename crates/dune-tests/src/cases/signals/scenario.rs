@@ -3,53 +3,15 @@
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+use crate::both;
 use crate::case::CaseResult;
+pub(super) use crate::probe::set_action as set;
 
 pub(super) type Log = Vec<(&'static str, i64)>;
 
-/// Runs `scenario` in a child in host mode, then here in Dune mode.
+/// `scenario` logs the same in host mode and in Dune mode.
 pub(super) fn same(scenario: fn() -> Log) -> CaseResult {
-    let (mut reader, mut writer) = std::io::pipe()?;
-    // SAFETY: the child runs the scenario, writes what it saw, and exits.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        use std::io::Write;
-        let log = scenario();
-        let written = log.iter().try_for_each(|(_, value)| writer.write_all(&value.to_le_bytes()));
-        // SAFETY: ends the child.
-        unsafe { libc::_exit(i32::from(written.is_err())) }
-    }
-    drop(writer);
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut reader, &mut bytes)?;
-    let mut status = 0;
-    // SAFETY: waits for our own child.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert_eq!(status, 0, "in host mode");
-    let host: Vec<i64> =
-        bytes.chunks_exact(8).map(|word| i64::from_le_bytes(word.try_into().expect("eight"))).collect();
-    dune::enter()?;
-    let log = scenario();
-    assert!(dune::cpu::in_dune_mode());
-    assert!(!log.is_empty());
-    assert_eq!(log.len(), host.len());
-    for (index, ((what, dune), host)) in log.iter().zip(host).enumerate() {
-        assert_eq!(*dune, host, "entry {index}: {what} (left: Dune mode, right: host mode)");
-    }
-    Ok(())
-}
-
-pub(super) type Handler = extern "C" fn(i32, &mut libc::siginfo_t, &mut libc::ucontext_t);
-
-pub(super) fn set(signal: i32, handler: Handler, flags: i32, mask: &[i32]) {
-    // SAFETY: a zeroed sigaction is valid; the handler is a function for signals.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = flags | libc::SA_SIGINFO;
-        mask.iter().for_each(|&signal| _ = libc::sigaddset(&mut action.sa_mask, signal));
-        assert_eq!(libc::sigaction(signal, &action, null_mut()), 0);
-    }
+    both::alike(|notes| scenario().into_iter().for_each(|(what, value)| notes.note(what, value)))
 }
 
 pub(super) fn raise(signal: i32) {
