@@ -3,7 +3,7 @@
 use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dune::memory::{PagePermissions, PageRange, PageSize};
+use dune::memory::{EditError, PagePermissions, PageRange, PageSize};
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 use x86_64::VirtAddr;
 
@@ -71,6 +71,12 @@ pub fn page(range: PageRange, index: u64) -> PageRange {
 pub fn protect(dune: Dune, range: PageRange, permissions: PagePermissions) -> CaseResult {
     dune.page_tables()?.protect(range, permissions)?.now(dune);
     Ok(())
+}
+
+/// What the page tables permit at `address`.
+pub fn permissions(dune: Dune, address: u64) -> Result<PagePermissions, EditError> {
+    let leaf = dune.page_tables()?.lookup(VirtAddr::new(address));
+    Ok(leaf.map_or(PagePermissions::empty(), |leaf| leaf.permissions))
 }
 
 /// How many of `pages` pages from `start` on Linux has.
