@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed};
 
@@ -49,7 +49,7 @@ pub struct Case {
 
 /// Exit status of a skipped case: Automake's.
 const SKIPPED: i32 = 77;
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 impl Case {
     /// A case that has to succeed.
@@ -123,7 +123,8 @@ impl End {
     }
 }
 
-/// Runs `command` to its end and collects what it writes; kills it after `limit`.
+/// Runs `command` to its end and collects what it writes; kills it after `limit`. What it leaves running must not keep its
+/// streams open for longer.
 pub fn run_limited(mut command: Command, limit: Duration) -> Result<End, Failed> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{command:?} did not start: {error}"))?;
@@ -138,18 +139,44 @@ pub fn run_limited(mut command: Command, limit: Duration) -> Result<End, Failed>
             unsafe { libc::kill(id as i32, libc::SIGKILL) };
         }
     });
-    let stdout = stdout.join().unwrap_or_default();
-    let stderr = stderr.join().unwrap_or_default();
+    // A moment more than the child has.
+    let end = Instant::now() + limit + Duration::from_secs(5);
+    let read = |stream: mpsc::Receiver<String>| stream.recv_timeout(end - Instant::now()).ok();
+    let (stdout, stderr) = (read(stdout), read(stderr));
     let status = child.wait().map_err(|error| format!("{command:?} could not be waited for: {error}"))?;
     drop(ended);
     let _ = watchdog.join();
-    Ok(End { status, stdout, stderr })
+    match (stdout, stderr) {
+        (Some(stdout), Some(stderr)) => Ok(End { status, stdout, stderr }),
+        _ => Err(format!(
+            "{command:?} has ended ({status}), but not what it started: that keeps its streams open"
+        )
+        .into()),
+    }
 }
 
-fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+/// Reads until all writers have closed.
+fn read_all(mut from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (text, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = from.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        let _ = text.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_waits_for_what_a_child_leaves_running() {
+        let start = Instant::now();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 60 &"]);
+        let error = run_limited(shell, Duration::from_secs(1)).expect_err("the shell's child runs on");
+        assert!(error.message().is_some_and(|text| text.contains("keeps its streams open")), "{error:?}");
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
 }

@@ -42,6 +42,8 @@ fn enter() -> Result<Dune, dune::EnterError> {
     if std::env::var_os("DUNE_MACHINE").is_some() {
         // On a machine of ours Linux leaves it to programs, so that what comes in huge pages is Dune's doing.
         std::fs::write(SETTING, "madvise").expect("the tests are root there");
+        // Huge pages are to be had.
+        let _ = std::fs::write("/proc/sys/vm/compact_memory", "1");
     }
     Config::new().fault_around(FaultAround::Always).enter()
 }

@@ -4,7 +4,7 @@ use dune::Dune;
 use dune::memory::{
     Contents, EditError, Flush, MapSize, MergeObstacle, PagePermissions, PageRange, PageSize, RangeError,
 };
-use dune::{TrapFrame, TrapOutcome, Vector};
+use dune::{Config, FaultAround, TrapFrame, TrapOutcome, Vector};
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::case::{Case, CaseResult, Skip};
@@ -110,8 +110,13 @@ fn size_at(dune: Dune, address: VirtAddr) -> Option<PageSize> {
     dune.page_tables().ok()?.lookup(address).map(|leaf| leaf.size)
 }
 
+/// Enters where the pages of fresh memory are as large as fits: watching for fault-around divides one.
+fn enter_with_large_pages() -> Result<Dune, dune::EnterError> {
+    Config::new().fault_around(FaultAround::Off).enter()
+}
+
 fn split_and_merge_2_mib() -> CaseResult {
-    let dune = dune::enter()?;
+    let dune = enter_with_large_pages()?;
     let start = probe::aligned(MIB2, MIB2);
     dune.page_tables()?.split(start, PageSize::Size2MiB)?.now(dune);
     assert_eq!(size_at(dune, start), Some(PageSize::Size2MiB));
@@ -142,7 +147,7 @@ fn split_and_merge_2_mib() -> CaseResult {
 }
 
 fn split_and_merge_1_gib() -> CaseResult {
-    let dune = dune::enter()?;
+    let dune = enter_with_large_pages()?;
     let start = probe::aligned(GIB, GIB);
     if !dune.memory().features().giant_pages {
         let error = dune.page_tables()?.merge(start, PageSize::Size1GiB).err();

@@ -253,8 +253,13 @@ fn protected_pages(notes: &Notes) {
             libc::mprotect(page as *mut c_void, 4096, libc::PROT_READ | libc::PROT_WRITE);
         }
     }
-    // SAFETY: a zeroed sigaction is valid; the handler is a function for signals.
+    // So few pages: those that the kernel keeps in another CPU's list of new ones would be missed in swap.
+    // SAFETY: getcpu touches no memory; sched_setaffinity reads the set; a zeroed sigaction is valid; the handler is a function for
+    // signals.
     unsafe {
+        let mut here: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(libc::sched_getcpu() as usize, &mut here);
+        libc::sched_setaffinity(0, size_of_val(&here), &raw const here);
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO;

@@ -201,6 +201,15 @@ fn fork_bomb() -> CaseResult {
             other_errors: AtomicU64,
             bad: AtomicU64,
         }
+        impl Shared {
+            const ENOUGH: u64 = 8;
+
+            fn is_over(&self, start: Instant) -> bool {
+                let is_done = self.forks.load(Ordering::SeqCst) >= Self::ENOUGH
+                    && self.refused.load(Ordering::SeqCst) > 0;
+                start.elapsed() > if is_done { Duration::from_millis(1500) } else { Duration::from_secs(60) }
+            }
+        }
         // SAFETY: shared memory of this function's own, zeroed.
         let shared = unsafe {
             let all = libc::PROT_READ | libc::PROT_WRITE;
@@ -208,9 +217,8 @@ fn fork_bomb() -> CaseResult {
             &*libc::mmap(null_mut(), 4096, all, flags, -1, 0).cast::<Shared>()
         };
         become_nobody(24);
-        let until = Instant::now() + Duration::from_millis(1500);
-        fn bomb(shared: &Shared, until: Instant) {
-            while Instant::now() < until {
+        fn bomb(shared: &Shared, start: Instant) {
+            while !shared.is_over(start) {
                 // SAFETY: the child does the same, and exits.
                 match unsafe { libc::fork() } {
                     -1 if errno() == libc::EAGAIN => {
@@ -220,7 +228,7 @@ fn fork_bomb() -> CaseResult {
                     -1 => _ = shared.other_errors.fetch_add(1, Ordering::SeqCst),
                     0 => {
                         shared.forks.fetch_add(1, Ordering::SeqCst);
-                        bomb(shared, until);
+                        bomb(shared, start);
                         // SAFETY: ends the child.
                         unsafe { libc::_exit(0) }
                     }
@@ -233,10 +241,10 @@ fn fork_bomb() -> CaseResult {
                 shared.bad.fetch_add(u64::from(status != 0), Ordering::SeqCst);
             }
         }
-        bomb(shared, until);
+        bomb(shared, Instant::now());
         let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         eprintln!("{} forks, {} refused", count(&shared.forks), count(&shared.refused));
-        notes.note("enough were made", count(&shared.forks) >= 8);
+        notes.note("enough were made", count(&shared.forks) >= Shared::ENOUGH);
         notes.note("some were refused", count(&shared.refused) > 0);
         notes.note("other errors", count(&shared.other_errors));
         notes.note("children that ended badly", count(&shared.bad));
