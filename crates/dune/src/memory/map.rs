@@ -6,7 +6,8 @@ use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
 use super::page::{Level, PagePermissions, PageRange, PageSize};
-use super::table::{PageTables, Stock, part_end, tables_to_split};
+use super::table::{PageTables, part_end, tables_to_split};
+use super::work::Work;
 
 /// With pages of which size a range is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +96,9 @@ impl<'m> PageTables<'m> {
             return Err(EditError::LengthMismatch { new: page.bytes(), existing: size.bytes() });
         }
         let form = Form::new(permissions, MapSize::Exactly(size));
-        let mut stock = Stock::take(self.frames, self.count_path(page.first(), Level::of(size)))?;
-        let mut flush = Flush::none();
-        let table = self.path(page.first(), Level::of(size), form.user, &mut stock, &mut flush);
+        let mut work = Work::begin(self.frames, self.count_path(page.first(), Level::of(size)))?;
+        let table = self.path(page.first(), Level::of(size), form.user, &mut work);
+        let mut flush = work.flush;
         let level = Level::of(size);
         let index = level.index(page.first());
         let old = table.swap(index, Entry::leaf(frame.as_u64(), form.bits, size));
@@ -160,10 +161,9 @@ impl<'m> PageTables<'m> {
         if !found {
             return Err(self.not_mapped(range.first()));
         }
-        let mut stock = Stock::take(self.frames, count)?;
-        let mut flush = Flush::none();
-        self.clear(self.root_table(), Level::ROOT, span, &mut stock, &mut flush);
-        Ok(flush)
+        let mut work = Work::begin(self.frames, count)?;
+        self.clear(self.root_table(), Level::ROOT, span, &mut work);
+        Ok(work.flush)
     }
 
     /// Refuses a range of which a page is mapped.
@@ -197,53 +197,32 @@ impl<'m> PageTables<'m> {
         form: Form,
         mut piece: impl FnMut(&Self, u64) -> Result<Piece, EditError>,
     ) -> Result<Flush<'m>, EditError> {
-        let mut flush = Flush::none();
-        let mut at = range.first();
         self.check_unmapped(range)?;
+        let mut work = Work::owing(self.frames, Flush::none());
+        let mut at = range.first();
         while at < range.end() {
             let placed = piece(self, at).and_then(|piece| {
-                let end = piece.end.min(range.end());
-                let count = self.count_place(
-                    Some(self.root_table()),
-                    Level::ROOT,
-                    (at, end),
-                    piece.delta,
-                    form,
-                    false,
-                );
-                let mut stock = Stock::take(self.frames, count)?;
-                self.place(
-                    self.root_table(),
-                    Level::ROOT,
-                    (at, end),
-                    piece.delta,
-                    form,
-                    &mut stock,
-                    &mut flush,
-                );
-                Ok(end)
+                let span = (at, piece.end.min(range.end()));
+                let root = self.root_table();
+                let count = self.count_place(Some(root), Level::ROOT, span, piece.delta, form, false);
+                work.restock(count)?;
+                self.place(root, Level::ROOT, span, piece.delta, form, &mut work);
+                Ok(span.1)
             });
             match placed {
                 Ok(end) => at = end,
                 Err(error) => {
                     if at > range.first() {
-                        let span = (range.first(), at);
                         // Nothing to split: these pages were mapped in whole a moment ago. What the CPU may
                         // have read ahead of them is quarantined with the tables.
-                        self.clear(
-                            self.root_table(),
-                            Level::ROOT,
-                            span,
-                            &mut Stock::take(self.frames, 0)?,
-                            &mut flush,
-                        );
+                        self.clear(self.root_table(), Level::ROOT, (range.first(), at), &mut work);
                     }
-                    flush.ignore();
+                    work.flush.ignore();
                     return Err(error);
                 }
             }
         }
-        Ok(flush)
+        Ok(work.flush)
     }
 
     fn check_free(&self, table: &Table, level: Level, (mut at, end): (u64, u64)) -> Result<(), EditError> {
@@ -325,7 +304,6 @@ impl<'m> PageTables<'m> {
         count
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
     fn place(
         &self,
         table: &Table,
@@ -333,8 +311,7 @@ impl<'m> PageTables<'m> {
         (mut at, end): (u64, u64),
         delta: u64,
         form: Form,
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
+        work: &mut Work<'m>,
     ) {
         while at < end {
             let part = part_end(level, at, end);
@@ -346,10 +323,10 @@ impl<'m> PageTables<'m> {
                 Some(size) if whole && empty => table.set(index, Entry::leaf(frame, form.bits, size)),
                 _ => {
                     if table.get(index) == Entry::EMPTY {
-                        table.set(index, Entry::table(stock.pop(), form.user));
+                        table.set(index, Entry::table(work.stock.pop(), form.user));
                     }
-                    let child = self.enter(table, index, level, form.user, stock, flush, at);
-                    self.place(child, level.below(), (at, part), delta, form, stock, flush);
+                    let child = self.enter(table, index, level, form.user, work, at);
+                    self.place(child, level.below(), (at, part), delta, form, work);
                 }
             }
             at = part;
@@ -387,14 +364,7 @@ impl<'m> PageTables<'m> {
         count
     }
 
-    fn clear(
-        &self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
-    ) {
+    fn clear(&self, table: &Table, level: Level, (mut at, end): (u64, u64), work: &mut Work<'m>) {
         while at < end {
             let part = part_end(level, at, end);
             let index = level.index(at);
@@ -404,82 +374,22 @@ impl<'m> PageTables<'m> {
             } else if entry.is_leaf(level) && whole {
                 let old = table.swap(index, self.vacancy(level, at));
                 if let Some(size) = level.leaf() {
-                    flush.record(at, size, old);
+                    work.flush.record(at, size, old);
                 }
             } else if !entry.is_leaf(level) && entry.is_lent() && whole {
                 table.swap(index, Entry::EMPTY);
-                flush.record_everything();
+                work.flush.record_everything();
             } else {
-                let child = self.enter(table, index, level, false, stock, flush, at);
-                self.clear(child, level.below(), (at, part), stock, flush);
+                let child = self.enter(table, index, level, false, work, at);
+                self.clear(child, level.below(), (at, part), work);
                 let vacancy = self.vacancy(level, at);
                 let below = if vacancy == Entry::EMPTY { vacancy } else { Entry::hole(level.below()) };
                 if self.may_free() && child.is_full_of(below) {
                     let old = table.swap(index, vacancy);
-                    flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
+                    work.flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
                 }
             }
             at = part;
         }
-    }
-
-    /// The tables that [`Self::path`] will need.
-    pub(super) fn count_path(&self, address: u64, target: Level) -> usize {
-        let (mut level, mut table, mut count, mut lent) = (Level::ROOT, self.root_table(), 0, false);
-        while level > target {
-            let entry = table.get(level.index(address));
-            if entry.is_empty() || entry.is_leaf(level) {
-                return count + (level.0 - target.0) as usize;
-            }
-            lent |= entry.is_lent();
-            count += usize::from(lent);
-            (level, table) = (level.below(), self.child(entry));
-        }
-        count
-    }
-
-    /// The table of level `target` for `address`, made where it is missing; larger pages on the way are
-    /// split.
-    pub(super) fn path(
-        &self,
-        address: u64,
-        target: Level,
-        user: bool,
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
-    ) -> &'m Table {
-        let (mut level, mut table) = (Level::ROOT, self.root_table());
-        while level > target {
-            let index = level.index(address);
-            if table.get(index) == Entry::EMPTY {
-                table.set(index, Entry::table(stock.pop(), user));
-            }
-            let at = address & !(level.span() - 1);
-            table = self.enter(table, index, level, user, stock, flush, at);
-            level = level.below();
-        }
-        table
-    }
-
-    /// Retires the tables below an entry that has been taken out; `level` is that of the table.
-    pub(super) fn drop_table(&self, entry: Entry, level: Level, flush: &mut Flush<'m>) {
-        flush.record_everything();
-        if entry.is_lent() || !self.may_free() {
-            // While others share the tables, they may still use these; a table too much is better than one
-            // too few.
-            return;
-        }
-        // The entries stay as they are until the flush: the CPU may still walk through them.
-        let table = self.child(entry);
-        for index in 0..512 {
-            let below = table.get(index);
-            if below.is_empty() {
-            } else if below.is_leaf(level) {
-                flush.record_globals(below);
-            } else {
-                self.drop_table(below, level.below(), flush);
-            }
-        }
-        flush.retire(self.frames, PhysAddr::new_truncate(entry.table_address()));
     }
 }

@@ -25,7 +25,7 @@
 //! reaches anything but what Linux has at that address of this process.
 
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use x86_64::registers::control::Cr3;
 use x86_64::{PhysAddr, VirtAddr};
@@ -36,7 +36,8 @@ use super::flush::Flush;
 use super::maps;
 use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::plan::TASK_SIZE;
-use super::table::{PageTables, Stock, part_end};
+use super::table::{PageTables, part_end};
+use super::work::Work;
 use super::{Memory, MemoryError};
 use crate::cpu;
 
@@ -134,7 +135,7 @@ impl<'m> PageTables<'m> {
         if let Some(flush) = self.mirror_few(range, wish) {
             return Ok(flush);
         }
-        let mut flush = Flush::none();
+        let mut work = Work::owing(self.frames, Flush::none());
         let mut at = range.first();
         while at < range.end() {
             // Without a window only what the program has mapped there can be in the way.
@@ -151,21 +152,15 @@ impl<'m> PageTables<'m> {
             let wish = if window.is_some() { wish } else { Wish { bits: 0, ..wish } };
             let span = (at, end.min(range.end()));
             let count = self.count_mirror(Some(self.root_table()), Level::ROOT, span, delta, wish);
-            let mut stock = match Stock::take(self.frames, count) {
-                Ok(stock) => stock,
-                Err(error) => {
-                    // The pieces before are as they shall be; only their flush is owed.
-                    self.missed.add(range);
-                    if flush.is_empty() {
-                        return Err(error.into());
-                    }
-                    return Ok(flush);
-                }
-            };
-            self.paint(self.root_table(), Level::ROOT, span, delta, wish, &mut stock, &mut flush);
+            if let Err(error) = work.restock(count) {
+                // The pieces before are as they shall be; only their flush is owed.
+                self.missed.add(range);
+                return if work.flush.is_empty() { Err(error.into()) } else { Ok(work.flush) };
+            }
+            self.paint(self.root_table(), Level::ROOT, span, delta, wish, &mut work);
             at = span.1;
         }
-        Ok(flush)
+        Ok(work.flush)
     }
 
     /// [`Self::mirror`] within one table of 4 KiB pages that is there already.
@@ -198,8 +193,9 @@ impl<'m> PageTables<'m> {
         if wish.bits == 0 && self.may_free() && alone() {
             // The table goes, which is the other path's business. Nothing is split, so it needs no stock.
             let span = (start & !(Level(2).span() - 1), (start | (Level(2).span() - 1)) + 1);
-            let none = &mut Stock::take(self.frames, 0).ok()?;
-            self.paint(self.root_table(), Level::ROOT, span, 0, wish, none, &mut flush);
+            let mut work = Work::owing(self.frames, flush);
+            self.paint(self.root_table(), Level::ROOT, span, 0, wish, &mut work);
+            return Some(work.flush);
         }
         Some(flush)
     }
@@ -241,7 +237,6 @@ impl<'m> PageTables<'m> {
         count
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
     fn paint(
         &self,
         table: &Table,
@@ -249,8 +244,7 @@ impl<'m> PageTables<'m> {
         (mut at, end): (u64, u64),
         delta: u64,
         wish: Wish,
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
+        work: &mut Work<'m>,
     ) {
         while at < end {
             let part = part_end(level, at, end);
@@ -265,18 +259,18 @@ impl<'m> PageTables<'m> {
                     if let Some(size) = level.leaf()
                         && reduces(old, wish.entry(old, frame, level))
                     {
-                        flush.record(at, size, old);
+                        work.flush.record(at, size, old);
                     }
                 }
                 Step::Descend => {
                     if entry == Entry::EMPTY {
-                        table.set(index, Entry::table(stock.pop(), false));
+                        table.set(index, Entry::table(work.stock.pop(), false));
                     }
-                    let child = self.enter(table, index, level, false, stock, flush, at);
-                    self.paint(child, level.below(), (at, part), delta, wish, stock, flush);
+                    let child = self.enter(table, index, level, false, work, at);
+                    self.paint(child, level.below(), (at, part), delta, wish, work);
                     if wish.bits == 0 && self.may_free() && child.is_full_of(Entry::EMPTY) {
                         let old = table.swap(index, Entry::EMPTY);
-                        flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
+                        work.flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
                     }
                 }
             }
@@ -293,38 +287,6 @@ impl<'m> PageTables<'m> {
     /// Whether the program has edited the page at `address`.
     pub(crate) fn is_owned(&self, address: VirtAddr) -> bool {
         self.find(address.as_u64()).2.is_owned()
-    }
-}
-
-/// What edits have missed because the tables were busy or frames were out: a range that holds it all, to be
-/// synchronised when there is an occasion.
-#[derive(Debug)]
-pub(super) struct Missed {
-    /// `u64::MAX` for nothing.
-    start: AtomicU64,
-    /// Only grows.
-    end: AtomicU64,
-}
-
-impl Missed {
-    pub const fn new() -> Missed {
-        Missed { start: AtomicU64::new(u64::MAX), end: AtomicU64::new(0) }
-    }
-
-    pub fn add(&self, range: PageRange) {
-        // The end first: whoever takes the start finds it.
-        self.end.fetch_max(range.end(), Ordering::AcqRel);
-        self.start.fetch_min(range.first(), Ordering::AcqRel);
-    }
-
-    #[inline]
-    pub fn take(&self) -> Option<PageRange> {
-        if self.start.load(Ordering::Relaxed) == u64::MAX {
-            return None;
-        }
-        let start = self.start.swap(u64::MAX, Ordering::AcqRel);
-        let end = self.end.load(Ordering::Acquire);
-        (start < end).then(|| PageRange::known(start, end))
     }
 }
 

@@ -55,7 +55,9 @@ mod lock;
 mod map;
 pub mod maps;
 pub(crate) mod mirror;
+mod missed;
 mod page;
+mod path;
 pub mod plan;
 mod reshape;
 mod space;
@@ -64,6 +66,7 @@ mod table;
 pub mod tlb;
 mod tree;
 mod window;
+mod work;
 
 #[cfg(test)]
 mod mirror_model;
@@ -94,7 +97,8 @@ pub use window::{FIRST_GPA, Window, Windows};
 use crate::{Dune, sys};
 use entry::Entry;
 use lock::{Guard, SpinLock};
-use mirror::{Missed, Ownership};
+use mirror::Ownership;
+use missed::Missed;
 use page::Level;
 use plan::Planner;
 use space::{CacheState, Pcids};

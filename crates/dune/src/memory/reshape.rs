@@ -9,7 +9,8 @@ use super::entry::{Entry, Table};
 use super::error::{EditError, MergeObstacle};
 use super::flush::Flush;
 use super::page::{Level, PageSize};
-use super::table::{PageTables, Stock};
+use super::table::PageTables;
+use super::work::Work;
 
 impl<'m> PageTables<'m> {
     /// Splits the page at `address` so that it has at most `size`. Permissions and marks are inherited.
@@ -22,12 +23,12 @@ impl<'m> PageTables<'m> {
             return Err(self.not_mapped(address));
         }
         let target = Level::of(size);
-        let mut flush = Flush::none();
-        if level > target {
-            let mut stock = Stock::take(self.frames, self.count_path(address, target))?;
-            self.path(address, target, false, &mut stock, &mut flush);
+        if level <= target {
+            return Ok(Flush::none());
         }
-        Ok(flush)
+        let mut work = Work::begin(self.frames, self.count_path(address, target))?;
+        self.path(address, target, false, &mut work);
+        Ok(work.flush)
     }
 
     /// Merges the 512 pages of the next smaller size into the one page of `size`, 2 MiB or 1 GiB, that holds
@@ -76,18 +77,16 @@ impl<'m> PageTables<'m> {
     }
 
     /// Makes a table of the leaf at entry `index`, whose pages then map what the leaf mapped.
-    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
     pub(super) fn split_entry(
         &self,
         table: &Table,
         index: usize,
         level: Level,
         user: bool,
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
+        work: &mut Work<'m>,
         at: u64,
     ) -> &'m Table {
-        let address = stock.pop();
+        let address = work.stock.pop();
         let child = self.table(address);
         let mut old = table.get(index);
         loop {
@@ -104,7 +103,7 @@ impl<'m> PageTables<'m> {
             }
         }
         if let Some(size) = level.leaf() {
-            flush.record(at & !(level.span() - 1), size, old);
+            work.flush.record(at & !(level.span() - 1), size, old);
         }
         child
     }

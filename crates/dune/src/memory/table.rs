@@ -5,8 +5,8 @@
 //! tables that it will need; these are set aside; the second time it cannot fail. So a refused edit has
 //! changed nothing.
 //!
-//! Mapping and unmapping is in `map.rs`, other page sizes in `reshape.rs`, accessed and dirty marks in
-//! `harvest.rs`, whole trees in `tree.rs`.
+//! Mapping and unmapping is in `map.rs`, the way to one table in `path.rs`, other page sizes in `reshape.rs`, accessed
+//! and dirty marks in `harvest.rs`, whole trees in `tree.rs`.
 
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,12 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
-use super::frames::{FrameAllocator, FrameError};
+use super::frames::FrameAllocator;
 use super::lock::Guard;
-use super::mirror::Missed;
+use super::missed::Missed;
 use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::window::Windows;
+use super::work::Work;
 
 /// What the lock of all page tables protects besides them.
 #[derive(Debug, Default)]
@@ -176,10 +177,9 @@ impl<'m> PageTables<'m> {
     ) -> Result<Flush<'m>, EditError> {
         let span = (range.first(), range.end());
         let count = self.count_edit(self.root_table(), Level::ROOT, span, false)?;
-        let mut stock = Stock::take(self.frames, count)?;
-        let mut flush = Flush::none();
-        self.edit(self.root_table(), Level::ROOT, span, user, &edit, &mut stock, &mut flush);
-        Ok(flush)
+        let mut work = Work::begin(self.frames, count)?;
+        self.edit(self.root_table(), Level::ROOT, span, user, &edit, &mut work);
+        Ok(work.flush)
     }
 
     /// The tables that [`Self::edit`] will need, or the first address that is not mapped.
@@ -212,7 +212,6 @@ impl<'m> PageTables<'m> {
         Ok(count)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
     fn edit(
         &self,
         table: &Table,
@@ -220,12 +219,11 @@ impl<'m> PageTables<'m> {
         (mut at, end): (u64, u64),
         user: bool,
         edit: &impl Fn(Entry) -> Entry,
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
+        work: &mut Work<'m>,
     ) {
         if level.0 == 1 {
             let seen = table.update_all((level.index(at), level.index(end - 1)), edit);
-            flush.record_run(at, ((end - at) / PAGE_BYTES) as u32, seen);
+            work.flush.record_run(at, ((end - at) / PAGE_BYTES) as u32, seen);
             return;
         }
         while at < end {
@@ -234,11 +232,11 @@ impl<'m> PageTables<'m> {
             let entry = table.get(index);
             match level.leaf() {
                 Some(size) if entry.is_leaf(level) && part - at == level.span() => {
-                    flush.record(at, size, table.update(index, edit));
+                    work.flush.record(at, size, table.update(index, edit));
                 }
                 _ => {
-                    let child = self.enter(table, index, level, user, stock, flush, at);
-                    self.edit(child, level.below(), (at, part), user, edit, stock, flush);
+                    let child = self.enter(table, index, level, user, work, at);
+                    self.edit(child, level.below(), (at, part), user, edit, work);
                 }
             }
             at = part;
@@ -247,23 +245,21 @@ impl<'m> PageTables<'m> {
 
     /// The table below entry `index`, to edit: splits a page, copies a table that is another root's, lets
     /// ring 3 through.
-    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its context")]
     pub(super) fn enter(
         &self,
         table: &Table,
         index: usize,
         level: Level,
         user: bool,
-        stock: &mut Stock<'m>,
-        flush: &mut Flush<'m>,
+        work: &mut Work<'m>,
         at: u64,
     ) -> &'m Table {
         let entry = table.get(index);
         if entry.is_leaf(level) {
-            return self.split_entry(table, index, level, user, stock, flush, at);
+            return self.split_entry(table, index, level, user, work, at);
         }
         if entry.is_lent() {
-            let copy = stock.pop();
+            let copy = work.stock.pop();
             let (from, to) = (self.child(entry), self.table(copy));
             for index in 0..512 {
                 let entry = from.get(index);
@@ -271,10 +267,10 @@ impl<'m> PageTables<'m> {
                 to.set(index, if leaf { entry } else { entry.lent() });
             }
             table.set(index, Entry::table(copy, user || entry.is_user()));
-            flush.record_everything();
+            work.flush.record_everything();
         } else if user && !entry.is_user() {
             table.update(index, |entry| Entry::table(PhysAddr::new_truncate(entry.table_address()), true));
-            flush.record_everything();
+            work.flush.record_everything();
         }
         self.child(table.get(index))
     }
@@ -403,42 +399,4 @@ pub(super) fn tables_to_split(level: Level, at: u64, end: u64) -> usize {
         count += tables_to_split(below, last, end);
     }
     count
-}
-
-/// Empty tables set aside for an edit, linked through their first words. What is left over goes back.
-#[derive(Debug)]
-pub(super) struct Stock<'m> {
-    frames: &'m FrameAllocator,
-    head: u64,
-}
-
-impl<'m> Stock<'m> {
-    pub fn take(frames: &'m FrameAllocator, count: usize) -> Result<Stock<'m>, FrameError> {
-        let mut stock = Stock { frames, head: 0 };
-        if count > 0 {
-            frames.take_tables(count, |table| {
-                frames.set_link(table.as_u64(), stock.head);
-                stock.head = table.as_u64();
-            })?;
-        }
-        Ok(stock)
-    }
-
-    /// An empty table.
-    pub fn pop(&mut self) -> PhysAddr {
-        let table = self.head;
-        assert!(table != 0, "an edit needs more tables than it counted");
-        self.head = self.frames.link(table);
-        self.frames.set_link(table, 0);
-        PhysAddr::new(table)
-    }
-}
-
-impl Drop for Stock<'_> {
-    fn drop(&mut self) {
-        while self.head != 0 {
-            let table = self.pop();
-            self.frames.free_table(table);
-        }
-    }
 }
