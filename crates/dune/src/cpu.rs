@@ -9,7 +9,6 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use x86_64::PrivilegeLevel;
 use x86_64::instructions::segmentation::{CS, Segment};
 
 use crate::Dune;
@@ -101,7 +100,8 @@ pub(crate) fn vendor() -> &'static str {
 
 /// Whether the calling thread is in Dune mode, i.e. at ring 0.
 pub fn in_dune_mode() -> bool {
-    CS::get_reg().rpl() == PrivilegeLevel::Ring0
+    // The two low bits of a selector in CS are the current privilege level (Intel SDM vol. 3 §5.5).
+    CS::get_reg().0 & 3 == 0
 }
 
 /// The FS base.

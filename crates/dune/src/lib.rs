@@ -23,6 +23,7 @@ mod error;
 mod guest;
 mod host;
 mod launcher;
+mod lock;
 pub mod memory;
 mod report;
 mod symbol;

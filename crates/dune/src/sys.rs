@@ -13,7 +13,9 @@
 use core::arch::asm;
 use core::fmt;
 
-use linux_raw_sys::general::{__NR_getpid, __NR_gettid, __NR_prlimit64, __NR_tgkill, rlimit64};
+use linux_raw_sys::general::{
+    __NR_getpid, __NR_gettid, __NR_nanosleep, __NR_prlimit64, __NR_tgkill, rlimit64, timespec,
+};
 
 use crate::errno;
 
@@ -99,6 +101,13 @@ pub unsafe fn raw_number(number: u64, args: [u64; 6]) -> u64 {
 pub unsafe fn call(number: u32, args: [u64; 6]) -> Result<u64, Errno> {
     // SAFETY: the caller's obligation is the same.
     result(unsafe { raw(number, args) })
+}
+
+/// Sleeps for a millisecond, or until a signal comes (nanosleep(2)).
+pub fn pause() {
+    let pause = timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    // SAFETY: the call reads `pause`.
+    let _ = unsafe { raw(__NR_nanosleep, [(&raw const pause) as u64, 0, 0, 0, 0, 0]) };
 }
 
 /// The id of the process (getpid(2)).

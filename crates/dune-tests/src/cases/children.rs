@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case::new("children::no_descriptor_is_left", no_descriptor_is_left),
     Case::new("children::closing_everything_spares_the_engine", closing_everything_spares_the_engine),
     Case::new("children::exec_leaves_dune_mode", exec_leaves_dune_mode),
+    Case::new("children::locks_of_others_are_free", locks_of_others_are_free),
 ];
 
 /// Forks; the child runs `body` and exits with what it returns. The child's wait status.
@@ -289,5 +290,37 @@ fn closing_everything_spares_the_engine() -> CaseResult {
         }
     });
     assert_eq!((exited(by_range), exited(by_list), exited(by_limit)), (Some(0), Some(0), Some(0)));
+    Ok(())
+}
+
+/// A fork does not wait for ever for a thread that edits; what that holds is free in the child.
+fn locks_of_others_are_free() -> CaseResult {
+    let dune = dune::enter()?;
+    let range = probe::small_pages(dune, 1)?;
+    let (held, forked) = (std::sync::Barrier::new(2), AtomicU64::new(0));
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let dune = dune::current().expect("threads start where their creator is");
+            let tables = dune.page_tables();
+            held.wait();
+            while forked.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            drop(tables);
+        });
+        held.wait();
+        let status = in_child(|| {
+            let start = std::time::Instant::now();
+            for _ in 0..3 {
+                if probe::protect(dune, range, dune::memory::PagePermissions::READ).is_err() {
+                    return 2;
+                }
+            }
+            i32::from(start.elapsed() < std::time::Duration::from_secs(3))
+        });
+        forked.store(1, Ordering::Relaxed);
+        status
+    });
+    assert_eq!(exited(status), Some(1));
     Ok(())
 }

@@ -17,6 +17,7 @@ mod leaving;
 mod memory;
 mod mirror;
 mod programs;
+mod races;
 mod random;
 mod refusals;
 mod segments;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Case> {
         leaving::CASES,
         memory::CASES,
         mirror::CASES,
+        races::CASES,
         random::CASES,
         around::CASES,
         frames::CASES,

@@ -208,7 +208,8 @@ fn start_thread(
     }
     let result = bear(&request, Child::Thread(child.pointer()));
     if borrows || crate::sys::result(result).is_err() {
-        // There is no child, or it has let go of this memory.
+        // There is no child, or it has let go of this memory, perhaps because it was killed.
+        crate::process().free_locks_from(child.block());
         child.give_back();
     }
     result

@@ -125,6 +125,9 @@ impl Process {
             self.depart();
         }
         self.next_vcpu.store(1, Ordering::Relaxed);
+        // SAFETY: as before.
+        let block = unsafe { (*survivor).block.as_ptr() } as u64;
+        self.memory.free_if(|holder| holder != block);
         self.id.store(sys::process_id(), Ordering::Relaxed);
     }
 
@@ -181,6 +184,11 @@ impl Process {
             kept = keep();
         }
         kept.map_err(|error| EnterError::Memory(error.into()))
+    }
+
+    /// Frees the locks that the thread of `block` held, which shared this memory as a process of its own and was killed.
+    pub(crate) fn free_locks_from(&self, block: u64) {
+        self.memory.free_if(|holder| holder == block);
     }
 
     /// Counts a thread that is about to be in Dune mode.

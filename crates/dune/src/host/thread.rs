@@ -240,6 +240,12 @@ impl Prepared {
         self.0
     }
 
+    /// The address of its block.
+    pub(crate) fn block(&self) -> u64 {
+        // SAFETY: threads are never freed; the address does not change.
+        (unsafe { (*self.0).block.as_ptr() }) as u64
+    }
+
     /// Lowest address and size of the stack that the host loop will run on.
     pub(crate) fn loop_stack(&self) -> (u64, u64) {
         // SAFETY: nobody else uses the thread yet.

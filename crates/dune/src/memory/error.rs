@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::frames::FrameError;
-use super::lock::Busy;
 use super::page::PageSize;
+use crate::lock::Busy;
 
 /// Why an edit was refused. Nothing has been changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -51,7 +51,7 @@ mod error;
 mod flush;
 mod frames;
 mod harvest;
-mod lock;
+mod hold;
 mod map;
 pub mod maps;
 pub(crate) mod mirror;
@@ -80,10 +80,10 @@ use linux_raw_sys::general as linux;
 use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
+pub use crate::lock::Busy;
 pub use error::{EditError, MergeObstacle};
 pub use flush::Flush;
 pub use frames::{Contents, Frame, FrameAllocator, FrameError, FrameStats};
-pub use lock::Busy;
 pub use map::MapSize;
 pub use maps::{Mapping, MappingKind, MapsError};
 pub use page::{PAGE_BYTES, PagePermissions, PageRange, PageSize, RangeError};
@@ -94,9 +94,9 @@ pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{FIRST_GPA, Window, Windows};
 
+use crate::lock::SpinLock;
 use crate::{Dune, sys};
 use entry::Entry;
-use lock::{Guard, SpinLock};
 use mirror::Ownership;
 use missed::Missed;
 use page::Level;
@@ -132,16 +132,6 @@ impl MemoryOptions {
             fault_around: false,
         }
     }
-}
-
-/// The locks of [`Memory::hold`].
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Held<'m> {
-    _streams: Option<Guard<'m, streams::List>>,
-    _edits: Option<Guard<'m, Edits>>,
-    _windows: Option<Guard<'m, ()>>,
-    _frames: Option<Guard<'m, frames::Ledger>>,
 }
 
 /// Why a process's memory could not be built, or a window not be added.
@@ -329,18 +319,6 @@ impl Memory {
     /// A further thread is about to be in Dune mode.
     pub(crate) fn add_sharer(&self) {
         self.sharers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Keeps other threads from editing, so that the child of a fork finds tables and lists whole and its locks free. What
-    /// stays taken is in use by the code that this thread has interrupted, which goes on in the child, too.
-    pub(crate) fn hold(&self) -> Held<'_> {
-        // In the order in which edits take them.
-        Held {
-            _streams: self.streams.hold(),
-            _edits: self.edits.lock().ok(),
-            _windows: self.windows.hold(),
-            _frames: self.frames.hold(),
-        }
     }
 
     /// One of several threads is not in Dune mode any more.

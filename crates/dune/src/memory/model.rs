@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::lock::SpinLock;
 use super::page::{Level, PAGE_BYTES};
 use super::table::Edits;
 use super::tree::SpaceKind;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
+use crate::lock::SpinLock;
 
 /// Where the edits happen: across a 1 GiB boundary, far from the window, so that aliases are tested too.
 const BASE: u64 = 0x1234 * GIB - 4 * (2 << 20);

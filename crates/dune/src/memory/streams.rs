@@ -14,9 +14,9 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use x86_64::VirtAddr;
 
 use super::Memory;
-use super::lock::{Guard, SpinLock};
 use super::page::{Level, PAGE_BYTES, PageRange, PageSize};
 use super::table::{PageTables, table_at};
+use crate::lock::{Guard, SpinLock};
 
 /// How many streams are watched at most; the oldest gives way.
 const MOST: usize = 16;
@@ -75,12 +75,15 @@ impl Streams {
             list: SpinLock::new(List::default()),
         }
     }
-}
 
-impl Streams {
     /// Keeps others from changing the list; `None` while this thread does.
     pub fn hold(&self) -> Option<Guard<'_, List>> {
         self.list.lock().ok()
+    }
+
+    /// Frees the lock from a holder that `is_gone`.
+    pub fn free_if(&self, is_gone: impl Fn(u64) -> bool) {
+        self.list.free_if(is_gone);
     }
 }
 

@@ -17,11 +17,11 @@ use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
 use super::frames::FrameAllocator;
-use super::lock::Guard;
 use super::missed::Missed;
 use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::window::Windows;
 use super::work::Work;
+use crate::lock::Guard;
 
 /// What the lock of all page tables protects besides them.
 #[derive(Debug, Default)]

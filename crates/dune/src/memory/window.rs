@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::lock::{Guard, SpinLock};
 use super::page::{PAGE_BYTES, PageRange};
 use super::plan::PlanError;
+use crate::lock::{Guard, SpinLock};
 
 /// 1 GiB: windows agree with their guest-physical addresses modulo this, so that 1 GiB pages fit.
 pub(super) const GIB: u64 = 1 << 30;
@@ -150,6 +150,11 @@ impl Windows {
     /// Keeps others from adding windows; `None` while this thread does.
     pub(super) fn hold(&self) -> Option<Guard<'_, ()>> {
         self.append.lock().ok()
+    }
+
+    /// Frees the lock from a holder that `is_gone`.
+    pub(super) fn free_if(&self, is_gone: impl Fn(u64) -> bool) {
+        self.append.free_if(is_gone);
     }
 
     /// Adds a window. It must not overlap another one, on either side.

@@ -21,9 +21,9 @@ use x86_64::{PhysAddr, VirtAddr};
 use ledger::BLOCK_BYTES;
 pub(super) use ledger::Ledger;
 
-use super::lock::{Busy, Guard, SpinLock};
 use super::page::{PageRange, PageSize};
 use super::window::{GIB, round_up};
+use crate::lock::{Busy, Guard, SpinLock};
 use crate::sys::{self, Errno};
 
 /// More free blocks that hold memory than these (64 MiB) go back to Linux.
@@ -243,6 +243,11 @@ impl FrameAllocator {
     /// Keeps others from taking and freeing frames; `None` while this thread does.
     pub(in crate::memory) fn hold(&self) -> Option<Guard<'_, Ledger>> {
         self.state.lock().ok()
+    }
+
+    /// Frees the lock from a holder that `is_gone`.
+    pub(in crate::memory) fn free_if(&self, is_gone: impl Fn(u64) -> bool) {
+        self.state.free_if(is_gone);
     }
 
     /// What turns a guest-physical address of the arena into a virtual one, by subtraction.

@@ -1,0 +1,127 @@
+//! What several threads do to memory at the same moment.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dune::memory::{EditError, PagePermissions, PageRange};
+use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+use libc::{PROT_READ, PROT_WRITE};
+
+use crate::case::{Case, CaseResult};
+use crate::probe;
+
+pub const CASES: &[Case] = &[
+    Case::new("races::protection_reaches_the_others", || protection_reaches_the_others(false)),
+    Case::new("races::edits_wait_for_who_holds_the_tables", edits_wait),
+];
+
+const PAGE: u64 = 4096;
+const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
+
+/// Runs `other` in a thread of its own until `body` has returned.
+fn beside<T>(other: impl Fn() + Sync, body: impl FnOnce() -> T) -> Result<T, &'static str> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                other();
+            }
+        });
+        let result = body();
+        stop.store(true, Ordering::Relaxed);
+        thread.join().map(|()| result)
+    })
+    .map_err(|_| "the other thread panicked")
+}
+
+static FAULTS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes the page writable again.
+fn make_writable(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+    FAULTS.fetch_add(1, Ordering::SeqCst);
+    let page = PageRange::page(frame.fault_address());
+    match dune.memory().protect_now(dune, page, PagePermissions::READ_WRITE) {
+        // Busy: the interrupted code is editing, and the access will fault again.
+        Ok(()) | Err(EditError::Busy(_)) => TrapOutcome::Resume,
+        Err(_) => TrapOutcome::Unhandled,
+    }
+}
+
+/// Waits until there has been a fault more than `before`.
+fn wait_for_fault(before: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while FAULTS.load(Ordering::SeqCst) == before {
+        assert!(Instant::now() < deadline, "no fault in the other thread");
+        thread::yield_now();
+    }
+}
+
+/// A page protected in one thread faults in another that has just written to it.
+fn protection_reaches_the_others(locked: bool) -> CaseResult {
+    const MCL_ONFAULT: i32 = 4;
+    let dune = dune::enter()?;
+    dune.set_handler(Vector::PAGE_FAULT, make_writable);
+    if locked {
+        // SAFETY: locks memory that is there anyway.
+        let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | MCL_ONFAULT) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+    let page = PageRange::page(probe::pages(1));
+    let stored = AtomicU64::new(0);
+    let store = || {
+        // SAFETY: the page lives as long as the process.
+        unsafe { &*(page.start().as_u64() as *const AtomicU64) }.fetch_add(1, Ordering::Relaxed);
+        stored.fetch_add(1, Ordering::Relaxed);
+    };
+    beside(store, || -> CaseResult {
+        for _ in 0..20 {
+            let before = stored.load(Ordering::Relaxed);
+            while stored.load(Ordering::Relaxed) < before + 10 {
+                thread::yield_now();
+            }
+            let faults = FAULTS.load(Ordering::SeqCst);
+            // Without the shoot-down the other thread would go on for ever with its old translation.
+            dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
+            wait_for_fault(faults);
+        }
+        Ok(())
+    })??;
+    assert!(dune.counters().shootdowns >= 20);
+    Ok(())
+}
+
+/// mprotect(2) gives rights back that the program has taken in the page tables, also while another thread holds these for
+/// longer than anybody spins.
+fn edits_wait() -> CaseResult {
+    let dune = dune::enter()?;
+    let page = PageRange::page(probe::pages(1));
+    let (wanted, held) = (AtomicBool::new(false), AtomicBool::new(false));
+    let hold = || {
+        if wanted.swap(false, Ordering::SeqCst) {
+            let dune = dune::current().expect("threads are in Dune mode");
+            let tables = dune.page_tables();
+            held.store(true, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(400));
+            held.store(false, Ordering::SeqCst);
+            drop(tables);
+        }
+        thread::yield_now();
+    };
+    beside(hold, || -> CaseResult {
+        for round in 0..5u64 {
+            dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
+            wanted.store(true, Ordering::SeqCst);
+            while !held.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            let address = page.start().as_u64();
+            let protected =
+                probe::syscall(libc::SYS_mprotect as u64, [address, PAGE, READ_WRITE as u64, 0, 0, 0]);
+            assert_eq!(protected, 0);
+            // SAFETY: the page lives as long as the process.
+            unsafe { (address as *mut u64).write_volatile(round) };
+        }
+        Ok(())
+    })?
+}
