@@ -1,5 +1,6 @@
 //! What several threads do to memory at the same moment.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use crate::probe;
 
 pub const CASES: &[Case] = &[
     Case::new("races::protection_reaches_the_others", || protection_reaches_the_others(false)),
+    Case::new("races::protection_of_locked_memory_reaches_them", || protection_reaches_the_others(true)),
+    Case::new("races::protection_by_a_thread_that_joined", protection_by_a_thread_that_joined),
+    Case::new("races::collected_tables_are_not_used", collected_tables),
     Case::new("races::edits_wait_for_who_holds_the_tables", edits_wait),
 ];
 
@@ -89,6 +93,66 @@ fn protection_reaches_the_others(locked: bool) -> CaseResult {
     })??;
     assert!(dune.counters().shootdowns >= 20);
     Ok(())
+}
+
+/// A thread that was there before Dune mode, and enters beside the first, can edit and flush in one line, which holds the
+/// tables meanwhile.
+fn protection_by_a_thread_that_joined() -> CaseResult {
+    let is_entered = Barrier::new(2);
+    thread::scope(|scope| {
+        let joining = scope.spawn(|| -> Result<(), String> {
+            is_entered.wait();
+            let protect = || -> CaseResult {
+                let dune = dune::enter()?;
+                let page = PageRange::page(probe::pages(1));
+                for _ in 0..20 {
+                    dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
+                }
+                assert!(dune.counters().shootdowns >= 20);
+                Ok(())
+            };
+            protect().map_err(|error| error.to_string())
+        });
+        let dune = dune::enter()?;
+        // The joining thread does not use it: a fault in its flush would be one too many.
+        dune.set_handler(Vector::PAGE_FAULT, |_, _| TrapOutcome::Unhandled);
+        is_entered.wait();
+        joining.join().map_err(|_| "the joining thread panicked")?.map_err(Into::into)
+    })
+}
+
+/// What was unmapped without a flush is gone for every thread once its tables are collected.
+fn collected_tables() -> CaseResult {
+    fn map_again(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+        FAULTS.fetch_add(1, Ordering::SeqCst);
+        let page = PageRange::page(frame.fault_address());
+        let mapped = dune.page_tables().and_then(|mut tables| {
+            tables.map_own(page, PagePermissions::READ_WRITE).map(dune::memory::Flush::ignore)
+        });
+        if mapped.is_ok() { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
+    }
+    let dune = dune::enter()?;
+    dune.set_handler(Vector::PAGE_FAULT, map_again);
+    let page = PageRange::page(probe::pages(1));
+    let loads = AtomicU64::new(0);
+    let load = || {
+        // SAFETY: the page lives as long as the process.
+        unsafe { (page.start().as_u64() as *const u64).read_volatile() };
+        loads.fetch_add(1, Ordering::Relaxed);
+    };
+    beside(load, || -> CaseResult {
+        for _ in 0..20 {
+            let before = loads.load(Ordering::Relaxed);
+            while loads.load(Ordering::Relaxed) < before + 10 {
+                thread::yield_now();
+            }
+            let faults = FAULTS.load(Ordering::SeqCst);
+            dune.page_tables()?.unmap(page)?.ignore();
+            dune.memory().collect(dune);
+            wait_for_fault(faults);
+        }
+        Ok(())
+    })?
 }
 
 /// mprotect(2) gives rights back that the program has taken in the page tables, also while another thread holds these for

@@ -11,11 +11,11 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use linux_raw_sys::general::{__NR_madvise, MADV_DONTNEED};
+use linux_raw_sys::general::{__NR_madvise, __NR_mprotect, MADV_DONTNEED, PROT_NONE, PROT_READ, PROT_WRITE};
 
 use super::block;
-use crate::Dune;
-use crate::sys;
+use crate::memory::PAGE_BYTES;
+use crate::{Dune, report, sys};
 
 static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 
@@ -34,11 +34,30 @@ fn flush() {
     SHOOTDOWNS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: 1. ring 0, by the caller's token; the block is this thread's own; 2. the bait is a page of the thread's
     // that holds nothing. It is touched in Dune mode, so that the second level has it.
-    unsafe {
+    let bait = unsafe {
         let bait = (*block::current()).bait;
         (*(bait as *const AtomicU64)).fetch_add(1, Ordering::SeqCst);
-        let _ = sys::raw(__NR_madvise, [bait, 4096, MADV_DONTNEED.into(), 0, 0, 0]);
+        bait
+    };
+    if !take_away(bait) {
+        // Who goes on would let others use what this thread believes to be protected.
+        report::fatal(format_args!("Linux refuses each way to make the other threads flush"));
     }
+}
+
+/// Takes the page at `bait` away from the process, in the first of several ways that Linux permits; whether it did.
+/// Locked memory (mlockall(2)) keeps its pages from MADV_DONTNEED, and kernels before 5.18 know nothing else; a filter
+/// of the program's (seccomp(2)) may refuse madvise altogether.
+fn take_away(bait: u64) -> bool {
+    /// MADV_DONTNEED_LOCKED (Linux 5.18).
+    const MADV_DONTNEED_LOCKED: u32 = 24;
+    // SAFETY: the page holds nothing, and only this thread uses it.
+    let call = |number: u32, last: u32| unsafe {
+        sys::call(number, [bait, PAGE_BYTES, last.into(), 0, 0, 0]).is_ok()
+    };
+    call(__NR_madvise, MADV_DONTNEED)
+        || call(__NR_madvise, MADV_DONTNEED_LOCKED)
+        || (call(__NR_mprotect, PROT_NONE) && call(__NR_mprotect, PROT_READ | PROT_WRITE))
 }
 
 /// How often the other threads were made to flush.

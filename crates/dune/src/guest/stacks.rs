@@ -10,6 +10,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::error::EnterError;
+use crate::memory::PAGE_BYTES;
 use crate::sys;
 
 /// Bytes of one level. A panic's backtrace fits.
@@ -64,9 +65,10 @@ impl Regions {
         self.first + (self.count * SIZE) as u64
     }
 
-    /// Start and size of each region without its guard.
+    /// Start and size of each region without its guard, and of the bait.
     pub(crate) fn usable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        (0..self.count).map(|index| (self.first + (index * SIZE + LEVEL) as u64, (SIZE - LEVEL) as u64))
+        let region = |index| (self.first + (index * SIZE + LEVEL) as u64, (SIZE - LEVEL) as u64);
+        (0..self.count).map(region).chain([(self.bait(), PAGE_BYTES)])
     }
 
     /// Takes all rights from the lowest level of each region: the next trap's start lies in it.

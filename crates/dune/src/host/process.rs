@@ -193,8 +193,10 @@ impl Process {
 
     /// Counts a thread that is about to be in Dune mode.
     pub(super) fn arrive(&self) {
-        if self.active.fetch_add(1, Ordering::SeqCst) > 0 {
-            self.memory.add_sharer();
+        // One too many for a moment, as the child of a fork may keep it: that costs flushes; one too few, edits.
+        self.memory.add_sharer();
+        if self.active.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.memory.remove_sharer();
         }
     }
 

@@ -113,6 +113,12 @@ impl Entry {
         self.0 & Self::PRESENT != 0
     }
 
+    /// Whether a CPU may have cached what this says. Arming an entry does not make CPUs forget it.
+    #[inline]
+    pub const fn may_be_cached(self) -> bool {
+        self.0 & (Self::PRESENT | ARMED) != 0
+    }
+
     pub const fn is_writable(self) -> bool {
         self.0 & Flags::WRITABLE.bits() != 0
     }

@@ -67,15 +67,15 @@ impl<'m> Flush<'m> {
     #[inline]
     pub(super) fn run(start: u64, count: u32, old: Entry) -> Flush<'m> {
         let mut flush = Flush::none();
-        let count = if old.is_present() { count } else { 0 };
+        let count = if old.may_be_cached() { count } else { 0 };
         flush.spans[0] = Span { start, count, size: PageSize::Size4KiB };
-        flush.globals = old.is_present() & old.is_global();
+        flush.globals = old.may_be_cached() & old.is_global();
         flush
     }
 
     /// Notes what [`Self::run`] owes.
     pub(super) fn record_run(&mut self, start: u64, count: u32, old: Entry) {
-        if old.is_present() {
+        if old.may_be_cached() {
             self.globals |= old.is_global();
             self.push(Span { start, count, size: PageSize::Size4KiB });
         }
@@ -96,7 +96,7 @@ impl<'m> Flush<'m> {
     /// Notes a page whose entry `old` was changed.
     #[inline]
     pub(super) fn record(&mut self, start: u64, size: PageSize, old: Entry) {
-        if old.is_present() {
+        if old.may_be_cached() {
             self.globals |= old.is_global();
             self.push(Span { start, count: 1, size });
         }
@@ -109,7 +109,7 @@ impl<'m> Flush<'m> {
 
     /// Notes that `old` may have been a global translation.
     pub(super) fn record_globals(&mut self, old: Entry) {
-        self.globals |= old.is_present() && old.is_global();
+        self.globals |= old.may_be_cached() && old.is_global();
     }
 
     /// Takes over a table that no entry points to any more.
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(frames.stats().unwrap().in_use, 0);
         retire(4).ignore();
         assert_eq!(frames.stats().unwrap().in_use, 4 * 4096);
-        assert_eq!(frames.release_quarantined(), 4);
+        assert_eq!(frames.release_quarantined(|| ()), 4);
         assert_eq!(frames.stats().unwrap().in_use, 0);
     }
 }

@@ -119,7 +119,7 @@ impl Wish {
 /// Whether the CPU may have cached something about `old` that `new` does not allow.
 fn reduces(old: Entry, new: Entry) -> bool {
     let more = old.permissions() - new.permissions();
-    old.is_present() && (!more.is_empty() || old.table_address() != new.table_address())
+    old.may_be_cached() && (!more.is_empty() || old.table_address() != new.table_address())
 }
 
 impl<'m> PageTables<'m> {

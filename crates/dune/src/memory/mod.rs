@@ -94,7 +94,8 @@ pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{FIRST_GPA, Window, Windows};
 
-use crate::lock::SpinLock;
+use crate::guest::shootdown;
+use crate::lock::{Guard, SpinLock};
 use crate::{Dune, sys};
 use entry::Entry;
 use mirror::Ownership;
@@ -277,8 +278,16 @@ impl Memory {
         range: PageRange,
         permissions: PagePermissions,
     ) -> Result<(), EditError> {
-        if range.bytes() == PAGE_BYTES && self.protect_page(range.first(), permissions)? {
+        let is_done = range.bytes() == PAGE_BYTES && {
+            let edits = self.edits.lock_in_dune_mode(dune)?;
+            self.protect_page(&edits, range.first(), permissions)
+        };
+        if is_done {
             tlb::flush_page(dune, range.start());
+            // Asked after the edit: a thread that enters now reads the new entry.
+            if self.sharers.load(Ordering::Relaxed) != 0 {
+                self.reach_sharers(dune);
+            }
             return Ok(());
         }
         self.protect_pages(dune, range, permissions)
@@ -286,21 +295,22 @@ impl Memory {
 
     /// Protects one page of the process's own tables, if it is a page of 4 KiB; says whether it did.
     #[inline(always)]
-    fn protect_page(&self, address: u64, permissions: PagePermissions) -> Result<bool, EditError> {
+    fn protect_page(&self, _edits: &Guard<'_, Edits>, address: u64, permissions: PagePermissions) -> bool {
         let bits = Entry::permission_bits(permissions) | Entry::OWNED;
         let user = permissions.contains(PagePermissions::USER);
-        let _edits = self.edits.lock()?;
-        // While there are sharers there is more to do; the other path does it.
-        let Some(table) = (self.sharers.load(Ordering::Relaxed) == 0)
-            .then(|| table::leaf_table(&self.frames, self.root, address, user))
-            .flatten()
-        else {
-            return Ok(false);
-        };
+        let Some(table) = table::leaf_table(&self.frames, self.root, address, user) else { return false };
         let index = Level(1).index(address);
         let done = table.update_mapped(index, |entry| entry.with_permissions(bits)).is_some();
         self.version.store(self.version.load(Ordering::Relaxed) + u64::from(done), Ordering::Relaxed);
-        Ok(done)
+        done
+    }
+
+    /// What there is more to do after the edit and the flush of a page while there are sharers.
+    #[cold]
+    #[inline(never)]
+    fn reach_sharers(&self, dune: Dune) {
+        self.cache.soil();
+        shootdown::others(dune);
     }
 
     /// [`Self::protect_now`] for anything but a single page.
@@ -369,8 +379,10 @@ impl Memory {
 
     /// Flushes everything and then frees the tables whose obligations were ignored. Returns their number.
     pub fn collect(&self, dune: Dune) -> usize {
-        tlb::flush_all(dune);
-        self.frames.release_quarantined()
+        self.frames.release_quarantined(|| {
+            tlb::flush_all(dune);
+            shootdown::others(dune);
+        })
     }
 }
 
@@ -435,20 +447,18 @@ mod tests {
         let memory = Memory::build(&options(true)).unwrap();
         let address = memory.frames().range().start() + (32u64 << 20);
         let page = PageRange::page(address);
-        assert_eq!(memory.protect_page(page.first(), PagePermissions::READ), Ok(false), "it is a large page");
+        let protect =
+            |address, permissions| memory.protect_page(&memory.edits.lock().unwrap(), address, permissions);
+        assert!(!protect(page.first(), PagePermissions::READ), "it is a large page");
         memory.page_tables().unwrap().split(address, PageSize::Size4KiB).unwrap().ignore();
         let before = memory.version.load(Ordering::Relaxed);
-        assert_eq!(memory.protect_page(page.first(), PagePermissions::READ), Ok(true));
+        assert!(protect(page.first(), PagePermissions::READ));
         assert_eq!(memory.version.load(Ordering::Relaxed), before + 1);
         let permissions = memory.page_tables().unwrap().lookup(address).unwrap().permissions;
         assert_eq!(permissions, PagePermissions::READ);
         let user = PagePermissions::READ | PagePermissions::USER;
-        assert_eq!(
-            memory.protect_page(page.first(), user),
-            Ok(false),
-            "upper levels do not let ring 3 through"
-        );
-        assert_eq!(memory.protect_page(0, PagePermissions::READ), Ok(false));
+        assert!(!protect(page.first(), user), "upper levels do not let ring 3 through");
+        assert!(!protect(0, PagePermissions::READ));
     }
 
     #[test]

@@ -500,7 +500,7 @@ fn tables_wait_for_the_flush() {
     assert_eq!((machine.in_use(), flush.pages()), (4, Some(1)));
     flush.ignore();
     assert_eq!(machine.in_use(), 4);
-    assert_eq!(machine.frames.release_quarantined(), 3);
+    assert_eq!(machine.frames.release_quarantined(|| ()), 3);
     assert_eq!(machine.in_use(), 1);
     assert!(tables.root_table().is_full_of(Entry::EMPTY));
     assert_eq!(Level::ROOT, Level(4));

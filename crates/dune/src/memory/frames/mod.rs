@@ -428,7 +428,7 @@ mod tests {
         frames.take_tables(3, |table| tables.push(table)).unwrap();
         tables.into_iter().for_each(|table| frames.quarantine(table));
         assert_eq!(frames.stats().unwrap().in_use, 3 * 4096);
-        assert_eq!(frames.release_quarantined(), 3);
+        assert_eq!(frames.release_quarantined(|| ()), 3);
         assert_eq!(frames.stats().unwrap().in_use, 0);
     }
 

@@ -55,9 +55,11 @@ impl FrameAllocator {
         }
     }
 
-    /// Frees the quarantined tables and returns their number. Only after a flush of everything on every CPU.
-    pub(in crate::memory) fn release_quarantined(&self) -> usize {
+    /// Frees the quarantined tables and returns their number; `flush` makes every CPU forget everything.
+    pub(in crate::memory) fn release_quarantined(&self, flush: impl FnOnce()) -> usize {
+        // What is quarantined from now on is not covered by the flush.
         let mut address = self.quarantined.swap(0, Ordering::AcqRel);
+        flush();
         let mut count = 0;
         while address != 0 {
             let next = self.link(address);
