@@ -109,21 +109,23 @@ impl Dune {
     }
 
     fn store_in_process(self, vector: Vector, entry: Entry) {
+        let is_set = !matches!(entry, Entry::None);
+        if vector == Vector::PAGE_FAULT && is_set {
+            // Before the handler is there: it is not to see what was arranged.
+            self.memory().forbid_arming(Reason::ProcessHandler);
+        }
         handlers::store(handlers::process_slot(vector), entry);
-        if vector == Vector::PAGE_FAULT {
-            match entry {
-                Entry::None => self.memory().allow_arming(Reason::ProcessHandler),
-                Entry::Full(_) | Entry::Lean(_) => self.memory().forbid_arming(Reason::ProcessHandler),
-            }
+        if vector == Vector::PAGE_FAULT && !is_set {
+            self.memory().allow_arming(Reason::ProcessHandler);
         }
     }
 
     fn store_in_thread(self, vector: Vector, entry: Entry) {
         // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
         let slots = unsafe { &(*block::current()).handlers };
-        handlers::store(&slots[usize::from(vector.number())], entry);
         if vector == Vector::PAGE_FAULT {
             self.memory().forbid_arming(Reason::ThreadHandler);
         }
+        handlers::store(&slots[usize::from(vector.number())], entry);
     }
 }

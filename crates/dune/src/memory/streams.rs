@@ -144,6 +144,8 @@ impl Memory {
         self.trip(list.streams[place].at);
         list.oldest = (place + 1) % MOST;
         list.streams[place] = stream;
+        // Before the leaf is armed: whoever trips over it has to look.
+        self.streams.count.fetch_add(1, Ordering::SeqCst);
         let armed = self.page_tables().is_ok_and(|mut tables| tables.arm(stream.at, size));
         list.retain(&self.streams.count, |other| armed || *other != stream);
     }
