@@ -13,6 +13,7 @@ use crate::case::{Case, CaseResult};
 use crate::probe;
 
 pub const CASES: &[Case] = &[
+    Case::new("races::map_far_away_at_once", map_far_away),
     Case::new("races::protection_reaches_the_others", || protection_reaches_the_others(false)),
     Case::new("races::protection_of_locked_memory_reaches_them", || protection_reaches_the_others(true)),
     Case::new("races::protection_by_a_thread_that_joined", protection_by_a_thread_that_joined),
@@ -37,6 +38,34 @@ fn beside<T>(other: impl Fn() + Sync, body: impl FnOnce() -> T) -> Result<T, &'s
         thread.join().map(|()| result)
     })
     .map_err(|_| "the other thread panicked")
+}
+
+/// Where thread `thread` maps in `round`: the last two threads near each other, all else far from everything.
+fn far_away(round: u64, thread: u64, threads: u64) -> u64 {
+    let apart = round * threads + thread.min(threads - 2);
+    0x3000_0000_0000 + (apart << 37) + thread * PAGE
+}
+
+/// Threads that map memory outside of all windows get windows, some of them the same.
+fn map_far_away() -> CaseResult {
+    const THREADS: u64 = 4;
+    const ROUNDS: u64 = 8;
+    dune::enter()?;
+    let barrier = Barrier::new(THREADS as usize);
+    let in_rounds = |thread: u64| {
+        for round in 0..ROUNDS {
+            let at = far_away(round, thread, THREADS);
+            barrier.wait();
+            let start = probe::map(at, PAGE, READ_WRITE, libc::MAP_FIXED_NOREPLACE);
+            // SAFETY: the page is this thread's own.
+            unsafe { (start as *mut u64).write_volatile(at) };
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || in_rounds(thread))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join())
+    })
+    .map_err(|_| "a thread panicked".into())
 }
 
 static FAULTS: AtomicU64 = AtomicU64::new(0);

@@ -15,12 +15,9 @@ pub(super) fn to(dune: Dune, address: VirtAddr) -> bool {
 
 /// Gives a window to `address` unless it has one. False if there is no room for one.
 pub(super) fn window(dune: Dune, address: VirtAddr) -> bool {
-    let memory = dune.memory();
-    if memory.windows().find(address).is_some() {
+    if dune.memory().windows().find(address).is_some() {
         return true;
     }
-    let Ok(window) = memory.plan_window(address) else { return false };
-    // SAFETY: ring 0, by the token; the window lives until the answer is there.
-    let refused = unsafe { hypercall(kind::ADD_WINDOW, (&raw const window) as u64, 0) };
-    refused == 0 && memory.add_window(window).is_ok()
+    // SAFETY: ring 0, by the token; the request takes an address.
+    unsafe { hypercall(kind::GROW, address.as_u64(), 0) != 0 }
 }

@@ -19,8 +19,8 @@ pub(crate) mod kind {
     pub(crate) const ENTERED: u64 = 2;
     /// Queue the external interrupt `arguments[0]` for this vCPU.
     pub(crate) const INTERRUPT: u64 = 3;
-    /// Back the window described by the [`Window`](crate::memory::Window) at `arguments[0]`.
-    pub(crate) const ADD_WINDOW: u64 = 4;
+    /// Give a window to the address `arguments[0]`, unless it has one; the answer is 1 if it has one then.
+    pub(crate) const GROW: u64 = 4;
     /// Make the child that the [`Birth`](super::clone::Birth) at `arguments[0]` describes.
     pub(crate) const BIRTH: u64 = 6;
     /// Go on in host mode with the FS base `arguments[0]` and the stack pointer `arguments[1]`.

@@ -11,7 +11,6 @@ use linux_raw_sys::general::{__NR_brk, __NR_mmap, __NR_mremap, __NR_shmat};
 
 use crate::guest::signal::RESTART;
 use crate::guest::signal::frame::SignalContext;
-use crate::memory::Memory;
 
 unsafe extern "C" {
     /// Makes system call `number` unless `*pending` is not 0; the kernel's raw return value, or [`RESTART`]. Numbers that
@@ -104,9 +103,4 @@ pub(super) fn makes_mappings(number: u64) -> bool {
         bits
     };
     number < 64 && BITS & 1 << number != 0
-}
-
-/// Whether Dune mode can reach the mapping at `address` already.
-pub(super) fn is_covered(memory: &Memory, address: u64) -> bool {
-    x86_64::VirtAddr::try_new(address).is_ok_and(|address| memory.windows().find(address).is_some())
 }

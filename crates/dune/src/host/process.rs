@@ -166,9 +166,7 @@ impl Process {
         let range = PageRange::covering(VirtAddr::new_truncate(start), bytes)
             .expect("what Linux has mapped lies in the task's address space");
         for address in [start, start + bytes - 1] {
-            if self.memory.windows().find(VirtAddr::new_truncate(address)).is_none() {
-                grow::from_host(&self.memory, self.machine(), address)?;
-            }
+            grow::to(&self.memory, self.machine(), address)?;
         }
         let keep = || {
             let mut tables = self.memory.page_tables()?;

@@ -4,12 +4,11 @@
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, cpu_number, forward, leave, second_level, signal};
-use crate::engine::{Exit, Machine, Vcpu};
+use super::{birth, cpu_number, forward, grow, leave, second_level, signal};
+use crate::engine::{Exit, Vcpu};
 use crate::guest::Vector;
 use crate::guest::clone::Birth;
 use crate::guest::request::kind;
-use crate::memory::Window;
 use crate::memory::mirror::Mapping;
 use crate::report;
 
@@ -61,8 +60,11 @@ fn serve(thread: &mut HostThread) {
             // Ring 0 looks for it before the program goes on.
             thread.vcpu.withdraw_stop();
         }
-        if forward::makes_mappings(number) && thread.process.memory.mapping() == Mapping::Full {
-            cover(thread, number, result);
+        if forward::makes_mappings(number)
+            && thread.process.memory.mapping() == Mapping::Full
+            && crate::sys::result(result).is_ok()
+        {
+            grow::or_report(&thread.process.memory, thread.process.machine(), result);
         }
     } else {
         serve_own(thread, asked);
@@ -90,14 +92,7 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             thread.block.counters.forwarded_syscalls += 1;
             forward::system_call_first(thread.block.request.number, &thread.block.request.arguments)
         }
-        kind::ADD_WINDOW => {
-            // SAFETY: ring 0 passes the address of a window that it holds while it waits for the answer.
-            let window = unsafe { &*(first as *const Window) };
-            match thread.process.machine().add_window(window) {
-                Ok(()) => 0,
-                Err(error) => error.errno.raw() as u64,
-            }
-        }
+        kind::GROW => grow::or_report(&thread.process.memory, thread.process.machine(), first).into(),
         kind::BIRTH => {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
             birth::bear(thread, unsafe { &*(first as *const Birth) })
@@ -110,19 +105,6 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
         }
         _ => report_registers(thread, format_args!("HLT in Dune mode without a request"), SIGSEGV),
     };
-}
-
-/// Gives a window to the mapping that system call `number` has just made at `address`, unless it has one.
-#[cold]
-fn cover(thread: &HostThread, number: u64, address: u64) {
-    if crate::sys::result(address).is_err() || forward::is_covered(&thread.process.memory, address) {
-        return;
-    }
-    if let Err(error) = super::grow::from_host(&thread.process.memory, thread.process.machine(), address) {
-        report::message(format_args!(
-            "dune: system call {number} mapped memory at {address:#x} that Dune mode can not reach: {error}"
-        ));
-    }
 }
 
 /// Raises the interrupt that makes ring 0 look for signals, if there are some.

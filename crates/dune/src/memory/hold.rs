@@ -20,7 +20,7 @@ impl Memory {
     pub(crate) fn hold(&self) -> Held<'_> {
         // In the order in which edits take them.
         Held {
-            _windows: self.windows.hold(),
+            _windows: self.windows.hold().ok(),
             _streams: self.streams.hold(),
             _edits: self.edits.lock().ok(),
             _frames: self.frames.hold(),

@@ -50,6 +50,7 @@ mod entry;
 mod error;
 mod flush;
 mod frames;
+mod grow;
 mod harvest;
 mod hold;
 mod map;
@@ -78,7 +79,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use linux_raw_sys::general as linux;
 use thiserror::Error;
-use x86_64::{PhysAddr, VirtAddr};
+use x86_64::PhysAddr;
 
 pub use crate::lock::Busy;
 pub use error::{EditError, MergeObstacle};
@@ -250,11 +251,15 @@ impl Memory {
     /// The page tables of the process's own address space, to look up and to edit.
     #[inline]
     pub fn page_tables(&self) -> Result<PageTables<'_>, EditError> {
-        let edits = self.edits.lock()?;
+        Ok(self.own_tables(self.edits.lock()?))
+    }
+
+    #[inline]
+    fn own_tables<'m>(&'m self, edits: Guard<'m, Edits>) -> PageTables<'m> {
         if self.sharers.load(Ordering::Relaxed) > 0 {
             self.cache.soil();
         }
-        Ok(PageTables {
+        PageTables {
             frames: &self.frames,
             windows: &self.windows,
             root: self.root,
@@ -263,7 +268,7 @@ impl Memory {
             mirrors: self.mapping == mirror::Mapping::Precise,
             missed: &self.missed,
             edits,
-        })
+        }
     }
 
     /// Protects `range` and flushes at once: [`PageTables::protect`] and [`Flush::now`] in one.
@@ -350,26 +355,6 @@ impl Memory {
         })
     }
 
-    /// The window that `address`, found outside all windows, should get. Give the VM a slot for it, then
-    /// [`add`](Self::add_window) it.
-    pub fn plan_window(&self, address: VirtAddr) -> Result<Window, PlanError> {
-        plan::plan_for(&self.windows, &self.limits, address)
-    }
-
-    /// Adds a window that the VM has a slot for, and maps it in full, unless the tables mirror Linux's mappings:
-    /// then its pages are still absent. Nothing has to be flushed: the CPU does not cache that a page is absent.
-    pub fn add_window(&self, window: Window) -> Result<(), MemoryError> {
-        let mut tables = self.page_tables()?;
-        tables.check_unmapped(window.range)?;
-        self.windows.append(window)?;
-        if self.mapping == mirror::Mapping::Precise {
-            return Ok(());
-        }
-        // If frames run out the window stays, unmapped: each of its pages can be mapped later.
-        tables.map_own(window.range, PagePermissions::ALL)?.ignore();
-        Ok(())
-    }
-
     /// Makes an address space that is now as the process's own is.
     pub fn new_space(&self, kind: SpaceKind) -> Result<AddressSpace<'_>, SpaceError> {
         // Copies of armed entries would be found by nobody.
@@ -407,9 +392,11 @@ fn plan_windows(limits: Limits) -> Result<Windows, MemoryError> {
 
 #[cfg(test)]
 mod tests {
+    use x86_64::VirtAddr;
+
     use super::*;
 
-    fn options(giant_pages: bool) -> MemoryOptions {
+    pub(super) fn options(giant_pages: bool) -> MemoryOptions {
         let features = PagingFeatures { giant_pages, ..PagingFeatures::default() };
         let mapping = mirror::Mapping::Full;
         MemoryOptions { arena_bytes: 64 << 20, mapping, ..MemoryOptions::new(40, features) }
@@ -459,18 +446,6 @@ mod tests {
         let user = PagePermissions::READ | PagePermissions::USER;
         assert!(!protect(page.first(), user), "upper levels do not let ring 3 through");
         assert!(!protect(0, PagePermissions::READ));
-    }
-
-    #[test]
-    fn a_window_can_be_added_later() {
-        let memory = Memory::build(&options(true)).unwrap();
-        let address = VirtAddr::new(0x2000_0000_0000);
-        assert_eq!(memory.windows().find(address), None);
-        let window = memory.plan_window(address).unwrap();
-        memory.add_window(window).unwrap();
-        assert_eq!(memory.page_tables().unwrap().translate(address), window.to_physical(address));
-        assert!(memory.plan_window(address).is_err());
-        assert!(memory.add_window(window).is_err());
     }
 
     #[test]

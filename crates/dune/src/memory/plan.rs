@@ -124,8 +124,8 @@ pub enum PlanError {
         /// Where the one before ends.
         previous: u64,
     },
-    /// Another window is being added, perhaps by the code that this handler interrupted.
-    #[error("a window is being added at this moment: do it after the handler returns")]
+    /// Another window has been being added for seconds.
+    #[error("another thread has been adding a window for seconds: try again")]
     Busy,
 }
 

@@ -147,9 +147,9 @@ impl Windows {
         None
     }
 
-    /// Keeps others from adding windows; `None` while this thread does.
-    pub(super) fn hold(&self) -> Option<Guard<'_, ()>> {
-        self.append.lock().ok()
+    /// Keeps others from adding windows.
+    pub(super) fn hold(&self) -> Result<Guard<'_, ()>, PlanError> {
+        self.append.lock().map_err(|_| PlanError::Busy)
     }
 
     /// Frees the lock from a holder that `is_gone`.
@@ -159,7 +159,11 @@ impl Windows {
 
     /// Adds a window. It must not overlap another one, on either side.
     pub(super) fn append(&self, window: Window) -> Result<(), PlanError> {
-        let _guard = self.append.lock().map_err(|_| PlanError::Busy)?;
+        self.append_held(&self.hold()?, window)
+    }
+
+    /// [`Self::append`] for who holds the windows.
+    pub(super) fn append_held(&self, _held: &Guard<'_, ()>, window: Window) -> Result<(), PlanError> {
         let clash = |other: &Window| {
             let gpa = window.gpa.as_u64() < other.gpa_end() && other.gpa.as_u64() < window.gpa_end();
             let (mine, other) = (window.range, other.range);
