@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use dune::memory::{EditError, PagePermissions, PageRange};
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 use libc::{PROT_READ, PROT_WRITE};
+use x86_64::VirtAddr;
 
 use crate::case::{Case, CaseResult};
 use crate::probe;
@@ -19,6 +20,7 @@ pub const CASES: &[Case] = &[
     Case::new("races::protection_by_a_thread_that_joined", protection_by_a_thread_that_joined),
     Case::new("races::collected_tables_are_not_used", collected_tables),
     Case::new("races::edits_wait_for_who_holds_the_tables", edits_wait),
+    Case::new("races::moved_mappings_leave_others_alone", moved_mappings),
 ];
 
 const PAGE: u64 = 4096;
@@ -214,6 +216,30 @@ fn edits_wait() -> CaseResult {
             assert_eq!(protected, 0);
             // SAFETY: the page lives as long as the process.
             unsafe { (address as *mut u64).write_volatile(round) };
+        }
+        Ok(())
+    })?
+}
+
+/// A mapping that one thread moves away leaves alone what another one maps and protects in its old place.
+fn moved_mappings() -> CaseResult {
+    let dune = dune::enter()?;
+    let away = probe::pages(1).as_u64();
+    let move_one = || {
+        let old = probe::map(0, PAGE, READ_WRITE, 0);
+        let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+        let moved = probe::syscall(libc::SYS_mremap as u64, [old, PAGE, PAGE, flags, away, 0]);
+        assert_eq!(moved, away as i64);
+    };
+    beside(move_one, || -> CaseResult {
+        for _ in 0..2000 {
+            let address = probe::map(0, PAGE, READ_WRITE, 0);
+            let page = VirtAddr::new(address);
+            dune.page_tables()?.protect(PageRange::page(page), PagePermissions::READ)?.now(dune);
+            (0..100).for_each(|_| std::hint::spin_loop());
+            let leaf = dune.page_tables()?.lookup(page).ok_or("another thread has taken the page away")?;
+            assert_eq!(leaf.permissions, PagePermissions::READ);
+            assert_eq!(probe::syscall(libc::SYS_munmap as u64, [address, PAGE, 0, 0, 0, 0]), 0);
         }
         Ok(())
     })?

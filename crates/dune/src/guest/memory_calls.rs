@@ -5,6 +5,9 @@
 //! that is gone: an access through it finds nothing on the second level, exactly as if it had come after the edit,
 //! and never memory of anybody else (`memory/mirror.rs`, *Wrong entries*).
 //!
+//! Threads take turns, for the call and the edit together, as Linux has them take turns in its part (`mmap_lock`): else one
+//! thread's edit could come so late that it clears what another has mapped in the same place since.
+//!
 //! No call fails because an edit does: what could not be edited is noted and made up for later
 //! ([`Memory::catch_up`]), or found by a fault.
 
@@ -31,7 +34,12 @@ pub(crate) const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT
 ///
 /// Runs on the thread's system-call stack with interrupts off.
 pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u64> {
+    if !NUMBERS.contains(&number) {
+        return None;
+    }
     let mirror = Mirror { dune, memory: dune.memory() };
+    // Without a turn after seconds, as while Linux populates much memory for another thread, entries may be missing for a while.
+    let _turn = mirror.memory.take_turn();
     let arguments = &with_read(number, *arguments);
     let [first, second, third, ..] = *arguments;
     let result = match number {
@@ -47,7 +55,8 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
             }
             result
         }
-        SHMDT => {
+        // SHMDT, the last of them.
+        _ => {
             let end = maps::find(first, |mapping| mapping.end).ok().flatten();
             let result = forward(number, arguments);
             if result == 0
@@ -57,7 +66,6 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
             }
             result
         }
-        _ => return None,
     };
     mirror.memory.catch_up(|flush| flush.now(dune));
     Some(result)
@@ -151,6 +159,8 @@ impl Mirror {
 
     fn mremap(self, arguments: &[u64; 6], (old_length, new_length): (u64, u64)) -> u64 {
         let [old, _, _, flags, target, ..] = *arguments;
+        // Afterwards the old addresses may be another thread's.
+        let permissions = self.known_permissions(old);
         let result = forward(MREMAP, arguments);
         if sys::result(result).is_err() {
             if flags as u32 & MREMAP_FIXED != 0 {
@@ -162,7 +172,6 @@ impl Mirror {
         }
         let page = |length: u64| length.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
         let (old_length, new_length) = (page(old_length), page(new_length));
-        let permissions = self.known_permissions(old);
         // What has been released may be another thread's by now. It stays the owner, unless the pages were the program's
         // before, too.
         let released = if permissions.is_some() { Ownership::Respect } else { Ownership::TakeBack };

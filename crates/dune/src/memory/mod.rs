@@ -161,6 +161,8 @@ pub struct Memory {
     limits: Limits,
     features: PagingFeatures,
     root: PhysAddr,
+    /// Held from a system call that changes mappings until the tables say so.
+    calls: SpinLock<()>,
     /// The lock of all page tables.
     edits: SpinLock<Edits>,
     /// Counts the uses of the process's own tables, for address spaces that share some of them.
@@ -200,6 +202,7 @@ impl Memory {
             limits: options.limits,
             features: options.features,
             root,
+            calls: SpinLock::new(()),
             edits: SpinLock::new(Edits::default()),
             version: AtomicU64::new(0),
             cache: CacheState::new(),
