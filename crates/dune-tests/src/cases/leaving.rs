@@ -13,6 +13,7 @@ use crate::probe;
 pub const CASES: &[Case] = &[
     Case::new("leaving::back_and_forth", back_and_forth),
     Case::new("leaving::what_changed_outside_is_seen", what_changed_outside_is_seen),
+    Case::new("leaving::code_that_became_data_outside_is_data", code_that_became_data_outside_is_data),
     Case::new("leaving::signals_on_both_sides", signals_on_both_sides),
     Case::new("leaving::is_refused_where_it_can_not_be", refused),
     Case::new("leaving::threads_enter_and_leave", threads_enter_and_leave),
@@ -83,6 +84,20 @@ fn what_changed_outside_is_seen() -> CaseResult {
     // SAFETY: as above.
     unsafe { libc::mprotect(protected as *mut _, 4096, libc::PROT_READ | libc::PROT_WRITE) };
     assert_eq!(store(protected), 0);
+    Ok(())
+}
+
+/// The second level does not ask for the right to execute: what has been taken outside, entering has to see.
+fn code_that_became_data_outside_is_data() -> CaseResult {
+    let dune = dune::enter()?;
+    let page = probe::map(0, 4096, libc::PROT_READ | libc::PROT_EXEC, 0);
+    let permissions = || probe::permissions(dune, page);
+    assert!(permissions()?.contains(PagePermissions::EXECUTE));
+    leave()?;
+    // SAFETY: the page is this function's.
+    assert_eq!(unsafe { libc::mprotect(page as *mut _, 4096, libc::PROT_READ | libc::PROT_WRITE) }, 0);
+    dune::enter()?;
+    assert!(!permissions()?.contains(PagePermissions::EXECUTE));
     Ok(())
 }
 

@@ -11,7 +11,6 @@
 //! No call fails because an edit does: what could not be edited is noted and made up for later
 //! ([`Memory::catch_up`]), or found by a fault.
 
-use linux_raw_sys::errno::{EACCES, ENOMEM};
 use linux_raw_sys::general::{
     __NR_brk as BRK, __NR_mmap as MMAP, __NR_mprotect as MPROTECT, __NR_mremap as MREMAP,
     __NR_munmap as MUNMAP, __NR_pkey_mprotect as PKEY_MPROTECT, __NR_shmat as SHMAT, __NR_shmdt as SHMDT,
@@ -24,6 +23,7 @@ use super::around;
 use super::grow;
 use super::request::forward;
 use crate::memory::mirror::Ownership;
+use crate::memory::plan::TASK_SIZE;
 use crate::memory::{Flush, Memory, PAGE_BYTES, PagePermissions, PageRange, maps};
 use crate::{Dune, sys};
 
@@ -62,7 +62,7 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
             if result == 0
                 && let Some(end) = end
             {
-                mirror.synchronise(first, end - first);
+                mirror.synchronise(first, end - first, Ownership::TakeBack);
             }
             result
         }
@@ -71,10 +71,12 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
     Some(result)
 }
 
-/// The arguments with PROT_READ where there is PROT_WRITE. x86 CPUs read what can be written (mmap(2), Notes); but KVM
-/// has Linux fetch a page for a read, and Linux does so only with PROT_READ (check_vma_flags in mm/gup.c).
+/// The arguments with PROT_READ where there is PROT_WRITE or PROT_EXEC. x86 CPUs read what can be written or executed
+/// (mmap(2), Notes); but KVM has Linux fetch a page for a read, and Linux does so only with PROT_READ (check_vma_flags in
+/// mm/gup.c).
 fn with_read(number: u32, mut arguments: [u64; 6]) -> [u64; 6] {
-    if [MMAP, MPROTECT, PKEY_MPROTECT].contains(&number) && arguments[2] & u64::from(PROT_WRITE) != 0 {
+    let implies_reading = u64::from(PROT_WRITE | PROT_EXEC);
+    if [MMAP, MPROTECT, PKEY_MPROTECT].contains(&number) && arguments[2] & implies_reading != 0 {
         arguments[2] |= u64::from(PROT_READ);
     }
     arguments
@@ -94,7 +96,7 @@ impl Mirror {
         if sys::result(result).is_err() {
             if flags as u32 & MAP_FIXED != 0 {
                 // Linux may have unmapped what was there.
-                self.synchronise(address, length);
+                self.synchronise(address, length, Ownership::Respect);
             }
             return result;
         }
@@ -122,26 +124,36 @@ impl Mirror {
         let result = forward(MUNMAP, arguments);
         if sys::result(result).is_err() {
             // Linux may have unmapped a part.
-            self.synchronise(start, length);
+            self.synchronise(start, length, Ownership::TakeBack);
         }
         result
     }
 
     fn mprotect(self, number: u32, arguments: &[u64; 6]) -> u64 {
         let [address, length, protection, ..] = *arguments;
-        let result = forward(number, arguments);
-        match sys::result(result) {
-            // These reach beyond the range; faults find what they add.
-            Ok(_) if protection as u32 & (PROT_GROWSDOWN | PROT_GROWSUP) != 0 => {
-                self.synchronise(address, length);
-            }
-            Ok(_) => self.install(address, length, permissions(protection)),
-            // Linux has changed the mappings before the one that it could not change.
-            Err(errno) if [ENOMEM as i32, EACCES as i32].contains(&errno.raw()) => {
-                self.synchronise(address, length);
-            }
-            Err(_) => (),
+        if protection as u32 & (PROT_GROWSDOWN | PROT_GROWSUP) != 0 {
+            return self.mprotect_and_below(number, arguments);
         }
+        let result = forward(number, arguments);
+        if sys::result(result).is_ok() {
+            self.install(address, length, permissions(protection));
+        } else {
+            // Linux has changed the mappings before the one that it could not change.
+            self.synchronise(address, length, Ownership::Respect);
+        }
+        result
+    }
+
+    /// mprotect(2) with PROT_GROWSDOWN, which begins where the mapping at the address does (`do_mprotect_pkey` in
+    /// mm/mprotect.c). PROT_GROWSUP means nothing on x86.
+    #[cold]
+    fn mprotect_and_below(self, number: u32, arguments: &[u64; 6]) -> u64 {
+        let [address, length, ..] = *arguments;
+        let mapping = maps::find(address, |mapping| mapping.start).ok().flatten();
+        let start = mapping.map_or(address, |start| start.min(address));
+        let result = forward(number, arguments);
+        let ownership = if sys::result(result).is_ok() { Ownership::TakeBack } else { Ownership::Respect };
+        self.synchronise(start, length.saturating_add(address - start), ownership);
         result
     }
 
@@ -165,8 +177,8 @@ impl Mirror {
         if sys::result(result).is_err() {
             if flags as u32 & MREMAP_FIXED != 0 {
                 // Linux may have unmapped what was there, and shrunk the old mapping.
-                self.synchronise(target, new_length);
-                self.synchronise(old, old_length);
+                self.synchronise(target, new_length, Ownership::Respect);
+                self.synchronise(old, old_length, Ownership::Respect);
             }
             return result;
         }
@@ -176,10 +188,13 @@ impl Mirror {
         // before, too.
         let released = if permissions.is_some() { Ownership::Respect } else { Ownership::TakeBack };
         if result != old {
+            // Since 6.17 Linux moves several mappings at once where it is told to and the length stays (mremap(2)).
+            let may_be_several =
+                flags as u32 & MREMAP_FIXED != 0 && old_length == new_length && old_length > PAGE_BYTES;
             if old_length != 0 && flags as u32 & MREMAP_DONTUNMAP == 0 {
                 self.clear(old, old_length, released);
             }
-            self.install_known(result, new_length, permissions);
+            self.install_known(result, new_length, permissions.filter(|_| !may_be_several));
         } else if new_length < old_length {
             self.clear(old + new_length, old_length - new_length, released);
         } else if new_length > old_length {
@@ -199,7 +214,7 @@ impl Mirror {
     fn install_known(self, start: u64, length: u64, permissions: Option<PagePermissions>) {
         match permissions {
             Some(permissions) => self.install(start, length, permissions),
-            None => self.synchronise(start, length),
+            None => self.synchronise(start, length, Ownership::TakeBack),
         }
     }
 
@@ -230,17 +245,15 @@ impl Mirror {
     fn ask_linux(self, address: u64) {
         if let Ok(Some(length)) = maps::find(address, |mapping| mapping.end - address) {
             let _ = VirtAddr::try_new(address).map(|address| grow::window(self.dune, address));
-            self.synchronise(address, length);
+            self.synchronise(address, length, Ownership::TakeBack);
         }
     }
 
     /// Asks Linux about a range and reflects what it says.
-    fn synchronise(self, start: u64, length: u64) {
+    fn synchronise(self, start: u64, length: u64, ownership: Ownership) {
         let Some(range) = pages(start, length) else { return };
         self.memory.cut_streams(range);
-        if self.memory.synchronise(range, Ownership::TakeBack, |flush| self.discharge(flush)).is_err() {
-            self.memory.miss(range);
-        }
+        self.memory.synchronise_or_miss(range, ownership, |flush| self.discharge(flush));
     }
 
     fn discharge(self, flush: Flush<'_>) {
@@ -248,9 +261,10 @@ impl Mirror {
     }
 }
 
-/// The pages of a range that a system call has named; `None` for what Linux would not have taken.
+/// The pages of a range that a system call has named, as far as a program can have them.
 fn pages(start: u64, length: u64) -> Option<PageRange> {
-    PageRange::covering(VirtAddr::try_new(start).ok()?, length).ok()
+    let end = start.saturating_add(length).min(TASK_SIZE);
+    PageRange::covering(VirtAddr::try_new(start).ok()?, end.checked_sub(start)?).ok()
 }
 
 /// The rights that `protection` (mprotect(2)) gives.

@@ -15,7 +15,7 @@ use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::guest::trap;
-use crate::memory::mirror::Mapping;
+use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Memory, MemoryOptions, PagingFeatures};
 use crate::{Config, Dune, cpu, doctor, sys};
 
@@ -129,7 +129,13 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
         return Err(EnterError::Refused { exit });
     }
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
-    Ok(unsafe { Dune::assume() })
+    let dune = unsafe { Dune::assume() };
+    if process.memory.mapping() == Mapping::Precise {
+        // What host mode has changed. The rights that it has added would be found by faults; not all that it has taken.
+        let _turn = process.memory.take_turn();
+        process.memory.synchronise_or_miss(Memory::everything(), Ownership::Respect, |flush| flush.now(dune));
+    }
+    Ok(dune)
 }
 
 /// How many bytes are reserved for frames: little enough that a process with a limit on address space keeps the rest.

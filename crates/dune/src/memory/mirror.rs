@@ -11,7 +11,7 @@
 //! A page that the program edits through [`PageTables`] (`protect`, `unmap`, `map`, `grant_user`…) is the program's
 //! from then on: its entry has the owned mark, also as the hole that `unmap` leaves. Faults do not undo such edits.
 //! A system call of the program's that gives the range new mappings or new rights (mmap, munmap, mprotect, mremap,
-//! brk, shmat, shmdt) takes the pages back for the mirror.
+//! brk, shmat, shmdt) takes the pages back for the mirror; one that fails leaves them.
 //!
 //! Memory that ring 0 can not do without, not even to take a page fault, is *pinned* ([`PageTables::pin`]): the mirror never
 //! touches it. What tells the mirror that there is nothing may be late: by then Linux may have given the addresses of one
@@ -22,7 +22,8 @@
 //! Entries may be out of date for a while: another thread may have changed the mappings. That is safe either way.
 //! An entry that is missing, or allows too little, is a #PF that `guest/fault.rs` settles. One that is stale, or
 //! allows too much, leads to the second level, where Linux has nothing or refuses the write: an access never
-//! reaches anything but what Linux has at that address of this process.
+//! reaches anything but what Linux has at that address of this process. Only the right to execute is not asked for there
+//! again: KVM maps all memory as code. What host mode takes it from keeps it, up to the next edit or entry.
 
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
@@ -304,9 +305,13 @@ impl Memory {
         ownership: Ownership,
     ) -> Result<Flush<'_>, EditError> {
         let flush = self.page_tables()?.mirror(range, permissions, ownership)?;
-        match self.foreign_root() {
-            None => Ok(flush),
-            Some(root) => Ok(flush + self.tables(root)?.mirror(range, permissions, ownership)?),
+        let Some(root) = self.foreign_root() else { return Ok(flush) };
+        match self.tables(root).and_then(|mut tables| tables.mirror(range, permissions, ownership)) {
+            Ok(second) => Ok(flush + second),
+            Err(_) => {
+                self.missed.add(range);
+                Ok(flush)
+            }
         }
     }
 
@@ -342,17 +347,23 @@ impl Memory {
         })
     }
 
-    /// Notes that `range` has to be synchronised.
-    pub(crate) fn miss(&self, range: PageRange) {
-        self.missed.add(range);
-    }
-
     /// Makes up for edits that [`Self::reflect`] could not make.
     #[inline]
     pub(crate) fn catch_up<'m>(&'m self, discharge: impl FnMut(Flush<'m>)) {
-        if let Some(range) = self.missed.take()
-            && self.synchronise(range, Ownership::Respect, discharge).is_err()
-        {
+        if let Some(range) = self.missed.take() {
+            self.synchronise_or_miss(range, Ownership::Respect, discharge);
+        }
+    }
+
+    /// [`Self::synchronise`], or else a note that it is to be done later.
+    #[cold]
+    pub(crate) fn synchronise_or_miss<'m>(
+        &'m self,
+        range: PageRange,
+        ownership: Ownership,
+        discharge: impl FnMut(Flush<'m>),
+    ) {
+        if self.synchronise(range, ownership, discharge).is_err() {
             self.missed.add(range);
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use dune::Vector;
+use dune::memory::PagePermissions;
 use libc::{MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_NONE, PROT_READ};
 
 use super::touch::{
@@ -217,6 +218,36 @@ pub fn stacks_grow() -> CaseResult {
     assert_eq!(peek(stack - 19 * PAGE - 8), 19);
     assert_eq!(peek(stack - 19 * PAGE - 16), 0);
     assert!(dune.counters().traps(Vector::PAGE_FAULT) > 0);
+    Ok(())
+}
+
+/// mprotect(2) with PROT_GROWSDOWN also takes rights away below the address, down to the mapping's start.
+pub fn protect_grows_down() -> CaseResult {
+    const PAGES: u64 = 8;
+    let dune = enter()?;
+    let area = gap(64);
+    let flags = MAP_PRIVATE | MAP_FIXED | libc::MAP_GROWSDOWN;
+    let stack = mmap(area + 32 * PAGE, PAGES * PAGE, READ_WRITE, flags);
+    let protect = |page: u64, pages: u64, rights: i32| {
+        mprotect(stack + page * PAGE, pages * PAGE, rights | libc::PROT_GROWSDOWN)
+    };
+    // The second level would find an access that the tables permit and Linux does not. The tables shall not.
+    let known = || {
+        (0..PAGES).map(|page| probe::permissions(dune, stack + page * PAGE)).collect::<Result<Vec<_>, _>>()
+    };
+    for page in 0..PAGES {
+        poke(stack + page * PAGE, page);
+    }
+    assert_eq!(protect(4, 1, PROT_READ), 0);
+    let [read, all, none] = [PagePermissions::READ, PagePermissions::READ_WRITE, PagePermissions::empty()];
+    assert_eq!(known()?, [read, read, read, read, read, all, all, all]);
+    assert_eq!((store(stack), store(stack + 5 * PAGE)), (Some(WRITE | PRESENT), None));
+    // Beyond the last mapping Linux stops with ENOMEM, and has changed what comes before.
+    assert_eq!(protect(2, PAGES, PROT_NONE), -i64::from(libc::ENOMEM));
+    assert_eq!(known()?, [none; PAGES as usize]);
+    assert_eq!(protect(5, 3, READ_WRITE), 0);
+    assert_eq!(known()?, [all; PAGES as usize]);
+    assert_eq!(peek(stack + 5 * PAGE), 5);
     Ok(())
 }
 

@@ -24,6 +24,8 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::munmap_is_seen", calls::munmap_is_seen),
     Case::new("mirror::mprotect_is_seen_at_once", rights::mprotect_is_seen),
     Case::new("mirror::mprotect_that_fails_half_way", rights::mprotect_half_way),
+    Case::new("mirror::mprotect_that_fails_half_way_of_code", rights::mprotect_half_way_of_code),
+    Case::new("mirror::execute_only_memory_runs", rights::execute_only),
     Case::new("mirror::write_only_memory_can_be_read", rights::write_only),
     Case::new("mirror::fixed_mapping_over_others", calls::fixed_mapping),
     Case::new("mirror::mremap_moves_grows_and_shrinks", calls::mremap),
@@ -33,6 +35,7 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::shared_memory_segments", calls::shared_memory),
     Case::new("mirror::files_are_mapped", calls::files),
     Case::new("mirror::stacks_grow", calls::stacks_grow),
+    Case::new("mirror::protect_grows_down", calls::protect_grows_down),
     Case::new("mirror::edits_are_the_programs", ownership::ownership),
     Case::new("mirror::faults_do_not_undo_unmap", ownership::owned_hole)
         .ends(Ending::Signal(SIGSEGV, &["#PF"])),

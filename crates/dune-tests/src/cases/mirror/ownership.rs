@@ -12,6 +12,7 @@ use super::touch::{
     store,
 };
 use crate::case::CaseResult;
+use crate::probe;
 
 pub fn ownership() -> CaseResult {
     let dune = enter()?;
@@ -28,6 +29,10 @@ pub fn ownership() -> CaseResult {
     // A neighbour's change leaves the hole alone.
     mmap(at + 4 * PAGE, 4 * PAGE, READ_WRITE, MAP_PRIVATE | MAP_FIXED);
     assert_eq!((load(at), store(at + 4 * PAGE)), (Some(0), None));
+    // So does a call that fails.
+    let arguments = [at, PAGE, READ_WRITE as u64, (MAP_PRIVATE | MAP_FIXED) as u64, u64::MAX, 0];
+    assert_eq!(probe::syscall(libc::SYS_mmap as u64, arguments), -i64::from(libc::EBADF));
+    assert_eq!(load(at), Some(0));
     assert_eq!(mprotect(at, 4 * PAGE, READ_WRITE), 0);
     assert_eq!((store(at), peek(at)), (None, 1));
     let page = PageRange::new(VirtAddr::new(at), PAGE)?;

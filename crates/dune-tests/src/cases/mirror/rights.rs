@@ -106,6 +106,56 @@ pub fn mprotect_half_way() -> CaseResult {
     Ok(())
 }
 
+/// A call that fails at the second of two mappings has taken the first one's right to execute, for which nobody asks the
+/// second level. Here the second is sealed, or behind the end of all addresses.
+pub fn mprotect_half_way_of_code() -> CaseResult {
+    const SYS_MSEAL: u64 = 462;
+    const END: u64 = (1 << 47) - PAGE;
+    enter()?;
+    let code = |at: u64, bytes: u64| {
+        let at = mmap(at, bytes, READ_WRITE, MAP_PRIVATE);
+        poke(at, 0xc3);
+        assert_eq!(mprotect(at, bytes, PROT_READ | PROT_EXEC), 0);
+        assert_eq!(execute(at), None);
+        at
+    };
+    let sealed = code(0, 2 * PAGE) + PAGE;
+    let is_sealed = probe::syscall(SYS_MSEAL, [sealed, PAGE, 0, 0, 0, 0]) == 0;
+    let last = code(END - PAGE, PAGE);
+    assert_eq!(last, END - PAGE);
+    for (start, bytes, errno) in [(sealed - PAGE, 2 * PAGE, libc::EPERM), (last, 3 * PAGE, libc::ENOMEM)] {
+        if errno == libc::EPERM && !is_sealed {
+            continue; // mseal(2) is of Linux 6.10
+        }
+        assert_eq!(mprotect(start, bytes, READ_WRITE), -i64::from(errno));
+        let linux = maps::find(start, |mapping| mapping.permissions)?.ok_or("it is still mapped")?;
+        if !linux.contains(PagePermissions::EXECUTE) {
+            assert_eq!(execute(start), Some(FETCH | PRESENT), "{start:#x}");
+        } else if errno == libc::ENOMEM {
+            return probe::fail("Linux has changed nothing".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The CPU reads and runs what can be executed. So KVM has to get at it, which Linux permits only where it can be read.
+pub fn execute_only() -> CaseResult {
+    enter()?;
+    let page = mmap(0, PAGE, READ_WRITE, MAP_PRIVATE);
+    poke(page, 0xc3);
+    assert_eq!(mprotect(page, PAGE, PROT_EXEC), 0);
+    assert_eq!((execute(page), load(page), store(page)), (None, None, Some(WRITE | PRESENT)));
+    // Nobody has touched this one, which Linux has to fetch for an instruction.
+    let file = c"/proc/self/exe";
+    // SAFETY: the calls read the name and map a file's first page.
+    let start = unsafe {
+        let file = libc::open(file.as_ptr(), libc::O_RDONLY);
+        libc::mmap(std::ptr::null_mut(), PAGE as usize, PROT_EXEC, MAP_PRIVATE, file, 0)
+    } as u64;
+    assert_eq!(load(start), None);
+    Ok(())
+}
+
 /// The CPU reads what can be written, whether Linux has provided it yet or not, and after it was taken away.
 pub fn write_only() -> CaseResult {
     const PAGES: u64 = 8;
