@@ -81,6 +81,9 @@ pub(crate) trait Machine: Sized {
     /// What its vCPUs can be loaded with.
     fn cpu_limits(&self) -> CpuLimits;
 
+    /// How many windows it can have.
+    fn most_windows(&self) -> usize;
+
     /// Backs `window` with the process's memory.
     fn add_window(&self, window: &Window) -> Result<(), EngineError>;
 

@@ -11,17 +11,19 @@
 //! No call fails because an edit does: what could not be edited is noted and made up for later
 //! ([`Memory::catch_up`]), or found by a fault.
 
+use linux_raw_sys::errno::ENOMEM;
 use linux_raw_sys::general::{
     __NR_brk as BRK, __NR_mmap as MMAP, __NR_mprotect as MPROTECT, __NR_mremap as MREMAP,
     __NR_munmap as MUNMAP, __NR_pkey_mprotect as PKEY_MPROTECT, __NR_shmat as SHMAT, __NR_shmdt as SHMDT,
-    MAP_FIXED, MAP_GROWSDOWN, MAP_HUGETLB, MREMAP_DONTUNMAP, MREMAP_FIXED, PROT_EXEC, PROT_GROWSDOWN,
-    PROT_GROWSUP, PROT_READ, PROT_WRITE,
+    MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGETLB, MREMAP_DONTUNMAP, MREMAP_FIXED, PROT_EXEC,
+    PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_WRITE,
 };
 use x86_64::VirtAddr;
 
 use super::around;
 use super::grow;
 use super::request::forward;
+use super::syscall::error;
 use crate::memory::mirror::Ownership;
 use crate::memory::plan::TASK_SIZE;
 use crate::memory::{Flush, Memory, PAGE_BYTES, PagePermissions, PageRange, maps};
@@ -100,16 +102,38 @@ impl Mirror {
             }
             return result;
         }
+        let permissions = permissions(protection);
+        if !permissions.is_empty() && !self.reach(result) {
+            return self.mmap_elsewhere(arguments, result);
+        }
         if flags as u32 & (MAP_HUGETLB | MAP_GROWSDOWN) != 0 {
             // Linux rounds the length up to a size that is not known here, or adds a guard.
             self.ask_linux(result);
         } else {
-            self.install(result, length, permissions(protection));
+            self.reflect(result, length, permissions, Ownership::TakeBack);
             if self.memory.wants_streams() {
                 around::prepare(self.memory, (result, length), protection as u32, flags as u32);
             }
         }
         result
+    }
+
+    /// Gives `address` a window unless it has one. Whether it has one now: there are so many guest-physical addresses, and windows.
+    fn reach(self, address: u64) -> bool {
+        VirtAddr::try_new(address).is_ok_and(|address| grow::window(self.dune, address))
+    }
+
+    /// mmap(2) again, of what Dune mode can not reach at `unreachable`: near other mappings, where the program has named an address
+    /// that need not be. Programs that name random ones (JavaScript engines) take whatever they get.
+    #[cold]
+    fn mmap_elsewhere(self, arguments: &[u64; 6], unreachable: u64) -> u64 {
+        let [address, length, protection, flags, file, offset] = *arguments;
+        forward(MUNMAP, &[unreachable, length, 0, 0, 0, 0]);
+        self.synchronise(unreachable, length, Ownership::TakeBack);
+        if address == 0 || flags as u32 & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
+            return error(ENOMEM);
+        }
+        self.mmap(&[0, length, protection, flags, file, offset])
     }
 
     /// The tables are edited first: once Linux has made the call, the addresses may be another thread's, who may have edited
@@ -220,11 +244,9 @@ impl Mirror {
 
     /// Reflects a mapping; it gets a window if it has none and can be accessed.
     fn install(self, start: u64, length: u64, permissions: PagePermissions) {
-        if !permissions.is_empty()
-            && let Ok(address) = VirtAddr::try_new(start)
-        {
+        if !permissions.is_empty() {
             // Where this fails, or the mapping is larger than the window, a fault will tell.
-            let _ = grow::window(self.dune, address);
+            let _ = self.reach(start);
         }
         self.reflect(start, length, permissions, Ownership::TakeBack);
     }
@@ -244,7 +266,7 @@ impl Mirror {
     /// Asks Linux about the mapping at `address` and reflects it.
     fn ask_linux(self, address: u64) {
         if let Ok(Some(length)) = maps::find(address, |mapping| mapping.end - address) {
-            let _ = VirtAddr::try_new(address).map(|address| grow::window(self.dune, address));
+            let _ = self.reach(address);
             self.synchronise(address, length, Ownership::TakeBack);
         }
     }

@@ -16,7 +16,7 @@ use crate::engine::kvm::KvmMachine;
 use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::{Mapping, Ownership};
-use crate::memory::{Memory, MemoryOptions, PagingFeatures};
+use crate::memory::{Memory, MemoryOptions, PagingFeatures, Windows};
 use crate::{Config, Dune, cpu, doctor, sys};
 
 /// Held while the process enters for the first time.
@@ -68,6 +68,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     features.pcid &= machine.cpu_limits().pcid;
     let mut options = MemoryOptions::new(facts.engine.physical_address_bits, features);
     options.arena_bytes = config.frame_arena.unwrap_or_else(default_arena);
+    options.limits.windows = machine.most_windows().min(Windows::CAPACITY);
     options.mapping = config.mapping;
     options.fault_around = config.mapping == Mapping::Precise && huge::wanted(config.fault_around);
     let memory = Memory::build(&options)?;

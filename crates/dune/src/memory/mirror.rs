@@ -140,15 +140,10 @@ impl<'m> PageTables<'m> {
         let mut at = range.first();
         while at < range.end() {
             // Without a window only what the program has mapped there can be in the way.
-            let window =
-                self.windows.iter().find(|window| window.range.end() > at && at >= window.range.first());
+            let window = self.windows.find(VirtAddr::new_truncate(at));
             let (end, delta) = match window {
                 Some(window) => (window.range.end(), window.gpa.as_u64().wrapping_sub(window.range.first())),
-                None => {
-                    let next =
-                        self.windows.iter().map(|window| window.range.first()).filter(|&start| start > at);
-                    (next.min().unwrap_or(u64::MAX), 0)
-                }
+                None => (self.windows.next_after(at, range.end()), 0),
             };
             let wish = if window.is_some() { wish } else { Wish { bits: 0, ..wish } };
             let span = (at, end.min(range.end()));

@@ -60,6 +60,7 @@ mod missed;
 mod page;
 mod path;
 pub mod plan;
+mod reserved;
 mod reshape;
 mod space;
 pub(crate) mod streams;
@@ -193,8 +194,10 @@ impl Memory {
         options.limits.check(options.arena_bytes)?;
         let mut frames = FrameAllocator::reserve(options.arena_bytes)?;
         let windows = plan_windows(options.limits)?;
-        let arena = windows.to_physical(frames.range().start());
-        frames.attach(arena.ok_or(EditError::OutsideWindows { address: frames.range().first() })?);
+        let range = frames.range();
+        let arena = windows.find(range.start()).filter(|window| range.end() <= window.range.end());
+        let arena = arena.and_then(|window| window.to_physical(range.start()));
+        frames.attach(arena.ok_or(EditError::OutsideWindows { address: range.first() })?);
         let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed)?.into_address();
         let memory = Memory {
             windows,
@@ -377,20 +380,35 @@ impl Memory {
 /// Windows for what the process has mapped now.
 fn plan_windows(limits: Limits) -> Result<Windows, MemoryError> {
     let mut planner = Planner::new(limits);
+    try_each_mapping(|mapping| planner.add(mapping))?;
+    // SAFETY: 1. brk(0) changes nothing; it returns the program break.
+    planner.program_break(unsafe { sys::raw(linux::__NR_brk, [0; 6]) });
+    let is_crowded = planner.is_crowded();
+    let windows = planner.finish()?;
+    if is_crowded {
+        try_each_mapping(|mapping| {
+            let is_ours = mapping.end <= limits.task_size && !mapping.permissions.is_empty();
+            if is_ours {
+                plan::cover(&windows, &limits, PageRange::known(mapping.start, mapping.end))
+            } else {
+                Ok(())
+            }
+        })?;
+    }
+    Ok(windows)
+}
+
+/// Calls `visit` with each mapping until it fails.
+fn try_each_mapping(mut visit: impl FnMut(&Mapping<'_>) -> Result<(), PlanError>) -> Result<(), MemoryError> {
     let mut refused = None;
-    maps::for_each(|mapping| match planner.add(mapping) {
+    maps::for_each(|mapping| match visit(mapping) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             refused = Some(error);
             ControlFlow::Break(())
         }
     })?;
-    if let Some(error) = refused {
-        return Err(error.into());
-    }
-    // SAFETY: 1. brk(0) changes nothing; it returns the program break.
-    planner.program_break(unsafe { sys::raw(linux::__NR_brk, [0; 6]) });
-    Ok(planner.finish()?)
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }
 
 #[cfg(test)]

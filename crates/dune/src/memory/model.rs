@@ -30,7 +30,7 @@ pub(super) struct Machine {
 impl Machine {
     pub fn new() -> Machine {
         let frames = FrameAllocator::reserve(8 << 20).unwrap();
-        let windows = Windows::new();
+        let windows = Windows::new().unwrap();
         let range = PageRange::known(8 * GIB, 24 * GIB);
         windows.append(Window { range, gpa: FIRST_GPA }).unwrap();
         let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap().into_address();

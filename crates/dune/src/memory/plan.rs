@@ -4,13 +4,17 @@
 //! downwards, the stack downwards. Windows are few and large, because a slot costs next to nothing under
 //! two-dimensional paging, however much of it is unmapped, while a window found missing later costs a new
 //! slot. What limits them is the number of guest-physical addresses: rooms shrink before the plan fails.
+//!
+//! Some programs scatter their memory over all addresses: JavaScript engines ask for each 256 KiB of their heaps at a random one.
+//! So from the seventeenth on windows are short, and grow only where one follows another.
 
 use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::maps::{Mapping, MappingKind};
 use super::page::{PAGE_BYTES, PageRange};
-use super::window::{FIRST_GPA, GIB, Window, Windows, round_down, round_up};
+use super::window::{FIRST_GPA, GIB, GRANULE, Window, Windows, round_down, round_up};
+use crate::sys::Errno;
 
 /// The end of the addresses that Linux gives to a process under 4-level paging: 2^47 less a guard page
 /// (`TASK_SIZE_MAX` in arch/x86/include/asm/page_64_types.h). A memory slot that passes it is refused.
@@ -21,6 +25,12 @@ const NEAR: u64 = 4 * GIB;
 
 /// How far the windows for an address found later reach in each direction, where nothing is in the way.
 const LATER_ROOM: u64 = 4 * GIB;
+
+/// So many windows may reach so far; later ones are short.
+const WIDE: usize = 16;
+
+/// How many regions the planner keeps apart.
+const REGIONS: usize = 64;
 
 /// What the planner has to keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +45,8 @@ pub struct Limits {
     pub heap_room: u64,
     /// Bytes of room below the stack; less where addresses are scarce.
     pub stack_room: u64,
+    /// How many windows the engine can have, [`Windows::CAPACITY`] at most.
+    pub windows: usize,
 }
 
 impl Limits {
@@ -46,6 +58,7 @@ impl Limits {
             mmap_room: 64 * GIB,
             heap_room: 16 * GIB,
             stack_room: GIB,
+            windows: Windows::CAPACITY,
         }
     }
 
@@ -95,8 +108,16 @@ pub enum PlanError {
     /// More separate windows are needed than can be.
     #[error("the process's mappings lie too scattered for {capacity} windows: map them nearer to each other")]
     TooManyWindows {
-        /// [`Windows::CAPACITY`].
+        /// [`Limits::windows`].
         capacity: usize,
+    },
+    /// There are no addresses for the list of windows.
+    #[error("cannot reserve {bytes} bytes for the list of windows: {errno}; raise RLIMIT_AS")]
+    OutOfMemory {
+        /// The bytes.
+        bytes: u64,
+        /// What Linux said.
+        errno: Errno,
     },
     /// A window for the address exists already.
     #[error("address {address:#x} already lies in {window:?}: no further window is needed")]
@@ -158,8 +179,10 @@ impl Region {
 #[derive(Debug)]
 pub struct Planner {
     limits: Limits,
-    regions: [Region; Windows::CAPACITY],
+    regions: [Region; REGIONS],
     length: usize,
+    /// A region has been left out.
+    is_crowded: bool,
     previous: u64,
     heap: Option<u64>,
     stack: Option<u64>,
@@ -168,12 +191,12 @@ pub struct Planner {
 impl Planner {
     /// A plan without mappings.
     pub fn new(limits: Limits) -> Planner {
-        let regions = [Region::default(); Windows::CAPACITY];
-        Planner { limits, regions, length: 0, previous: 0, heap: None, stack: None }
+        let regions = [Region::default(); REGIONS];
+        Planner { limits, regions, length: 0, is_crowded: false, previous: 0, heap: None, stack: None }
     }
 
     /// Takes a mapping in; they come in ascending order, as [`maps::for_each`](super::maps::for_each) gives
-    /// them.
+    /// them. Reservations, which nobody can access yet, need no window.
     pub fn add(&mut self, mapping: &Mapping<'_>) -> Result<(), PlanError> {
         if mapping.kind == MappingKind::Vsyscall {
             return Ok(());
@@ -186,6 +209,9 @@ impl Planner {
             return Err(PlanError::Disordered { start, previous: self.previous });
         }
         self.previous = end;
+        if mapping.permissions.is_empty() {
+            return Ok(());
+        }
         match mapping.kind {
             MappingKind::Heap => self.heap = Some(end),
             MappingKind::Stack => self.stack = Some(start),
@@ -197,13 +223,26 @@ impl Planner {
             last.end = end;
             return Ok(());
         }
-        let region = self
-            .regions
-            .get_mut(self.length)
-            .ok_or(PlanError::TooManyWindows { capacity: Windows::CAPACITY })?;
-        *region = Region { start, end };
+        if self.length == REGIONS {
+            self.leave_out();
+        }
+        self.regions[self.length] = Region { start, end };
         self.length += 1;
         Ok(())
+    }
+
+    /// Makes place for a region: the smallest gets a window of its own later.
+    fn leave_out(&mut self) {
+        let sizes = self.regions.iter().map(|region| region.end - region.start).enumerate();
+        let (smallest, _) = sizes.min_by_key(|&(_, bytes)| bytes).expect("there are regions");
+        self.regions.copy_within(smallest + 1.., smallest);
+        self.length -= 1;
+        self.is_crowded = true;
+    }
+
+    /// Whether mappings have been left out, which `cover` is for.
+    pub fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     /// Tells where the program break is, for a process that has no heap yet.
@@ -240,7 +279,7 @@ impl Planner {
             self.join();
         }
 
-        let windows = Windows::new();
+        let windows = Windows::new()?;
         let mut gpa = FIRST_GPA.as_u64();
         for region in &self.regions[..self.length] {
             let start = region.window_start();
@@ -321,9 +360,9 @@ impl Planner {
     }
 }
 
-/// The window to add for `address`, which lies outside all of `windows`: up to 4 GiB in each direction, as
-/// far as other windows, the task size and guest-physical addresses allow. In the first GiB it starts at the
-/// 4 KiB page of `address`, since what lies below may be the null page.
+/// The window to add for `address`, which lies outside all of `windows`: the first ones reach up to 4 GiB in each direction, the
+/// others as `short` says, as far as other windows, the task size and guest-physical addresses allow. In the first 64 MiB it
+/// starts at the 4 KiB page of `address`, since what lies below may be the null page.
 pub fn plan_for(windows: &Windows, limits: &Limits, address: VirtAddr) -> Result<Window, PlanError> {
     let address = address.as_u64();
     if address >= limits.task_size {
@@ -333,19 +372,14 @@ pub fn plan_for(windows: &Windows, limits: &Limits, address: VirtAddr) -> Result
     if let Some(window) = windows.find(VirtAddr::new(address)) {
         return Err(PlanError::Covered { address, window });
     }
-    let gpa = windows.iter().map(|window| round_up(window.gpa_end(), GIB)).fold(FIRST_GPA.as_u64(), u64::max);
-    let left = limits.gpa_end().saturating_sub(gpa);
-    // What the GiB of the address itself takes must be there; the rest may shrink.
-    if left < GIB {
-        let needed = (64 - (gpa + GIB - 1).leading_zeros()) as u8;
-        return Err(PlanError::TooFewPhysicalBits { needed, available: limits.physical_bits });
+    if windows.len() >= limits.windows {
+        return Err(PlanError::TooManyWindows { capacity: limits.windows });
     }
-    let own = round_down(address, GIB);
-    let room = ((left - GIB) / 2).min(LATER_ROOM);
-    let room = round_down(room, GIB);
-    let low_end = if address < GIB { round_down(address, PAGE_BYTES) } else { GIB };
-    let mut start = own.saturating_sub(room).max(low_end);
-    let mut end = (own + GIB + room).min(limits.task_size);
+    let left = limits.gpa_end().saturating_sub(round_up(windows.gpa_end(), GIB));
+    let is_wide = windows.len() < WIDE && left > GIB;
+    let (mut start, mut end) = if is_wide { wide(address, left) } else { short(windows, address, left) };
+    start = start.max(if address < GRANULE { round_down(address, PAGE_BYTES) } else { GRANULE });
+    end = end.min(limits.task_size);
     for window in windows.iter() {
         if window.range.end() <= address {
             start = start.max(window.range.end());
@@ -353,7 +387,57 @@ pub fn plan_for(windows: &Windows, limits: &Limits, address: VirtAddr) -> Result
             end = end.min(window.range.first());
         }
     }
-    Ok(Window { range: PageRange::known(start, end), gpa: PhysAddr::new(gpa + start % GIB) })
+    let unit = if end - start < GIB { GRANULE } else { GIB };
+    let gpa = round_up(windows.gpa_end(), unit) + start % unit;
+    if gpa + (end - start) > limits.gpa_end() {
+        let needed = 64 - (gpa + (end - start) - 1).leading_zeros();
+        return Err(PlanError::TooFewPhysicalBits { needed: needed as u8, available: limits.physical_bits });
+    }
+    Ok(Window { range: PageRange::known(start, end), gpa: PhysAddr::new(gpa) })
+}
+
+/// The GiB of `address`, and room around it if there is for others.
+fn wide(address: u64, left: u64) -> (u64, u64) {
+    let own = round_down(address, GIB);
+    let room = round_down(((left - GIB) / 2).min(LATER_ROOM), GIB);
+    // Nobody grows downwards into the first GiB.
+    let low_end = if own == 0 { round_down(address, GRANULE) } else { GIB };
+    (own.saturating_sub(room).max(low_end), own + GIB + room)
+}
+
+/// The 64 MiB of `address`, but twice as much as the window that it follows, upwards or downwards: so a program whose memory
+/// grows needs few.
+fn short(windows: &Windows, address: u64, left: u64) -> (u64, u64) {
+    let (start, end) = (round_down(address, GRANULE), round_down(address, GRANULE) + GRANULE);
+    let length = |neighbour: u64| {
+        let window = VirtAddr::try_new(neighbour).ok().and_then(|address| windows.find(address))?;
+        let wanted = (2 * window.bytes()).min(LATER_ROOM).min(left / 16);
+        Some(round_down(wanted, GRANULE).max(GRANULE))
+    };
+    if let Some(length) = start.checked_sub(1).and_then(length) {
+        (start, start + length)
+    } else if let Some(length) = length(end) {
+        (end.saturating_sub(length), end)
+    } else {
+        (start, end)
+    }
+}
+
+/// Adds windows for `range`.
+pub(super) fn cover(windows: &Windows, limits: &Limits, range: PageRange) -> Result<(), PlanError> {
+    let mut at = range.first();
+    while at < range.end() {
+        let window = match windows.find(VirtAddr::new_truncate(at)) {
+            Some(window) => window,
+            None => {
+                let window = plan_for(windows, limits, VirtAddr::new_truncate(at))?;
+                windows.append(window)?;
+                window
+            }
+        };
+        at = window.range.end();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -434,17 +518,83 @@ mod tests {
         planner.add(&mapping(GIB, 2 * GIB, MappingKind::Anonymous)).unwrap();
         let low = mapping(0x1000, 0x2000, MappingKind::Anonymous);
         assert!(matches!(planner.add(&low), Err(PlanError::Disordered { .. })));
-        let mut planner = Planner::new(Limits::new(52));
-        let mut scattered = (1..=65u64).map(|index| index * 100 * GIB);
-        let error = scattered
-            .find_map(|start| planner.add(&mapping(start, start + 4096, MappingKind::Anonymous)).err());
-        assert_eq!(error, Some(PlanError::TooManyWindows { capacity: 64 }));
+    }
+
+    #[test]
+    fn reservations_need_no_window() {
+        let mut planner = Planner::new(Limits::new(36));
+        let rights = PagePermissions::empty();
+        planner
+            .add(&Mapping { permissions: rights, ..mapping(GIB, 101 * GIB, MappingKind::Anonymous) })
+            .unwrap();
+        planner.add(&mapping(101 * GIB, 102 * GIB, MappingKind::Anonymous)).unwrap();
+        let windows = planner.finish().unwrap();
+        assert_eq!(windows.find(VirtAddr::new(GIB)), None);
+        assert!(windows.find(VirtAddr::new(101 * GIB)).is_some());
+    }
+
+    #[test]
+    fn scattered_memory_is_covered() {
+        let limits = Limits::new(40);
+        let mut planner = Planner::new(limits);
+        let large = (3000 * GIB, 3001 * GIB);
+        let scattered = |index: u64| (index * 100 * GIB, index * 100 * GIB + 65 * GRANULE / 64);
+        let all: Vec<_> = (1..30).map(scattered).chain([large]).chain((31..1000).map(scattered)).collect();
+        for &(start, end) in &all {
+            planner.add(&mapping(start, end, MappingKind::Anonymous)).unwrap();
+        }
+        assert!(planner.is_crowded());
+        let windows = planner.finish().unwrap();
+        let (start, end) = large;
+        assert!(windows.find(VirtAddr::new(start)).is_some_and(|window| window.range.end() >= end));
+        assert!(windows.len() <= REGIONS);
+        for &(start, end) in &all {
+            cover(&windows, &limits, PageRange::known(start, end)).unwrap();
+        }
+        for &(start, end) in &all {
+            assert!(windows.find(VirtAddr::new(start)).is_some());
+            assert!(windows.find(VirtAddr::new(end - 1)).is_some());
+        }
+        let few = Limits { windows: windows.len(), ..limits };
+        let error = plan_for(&windows, &few, VirtAddr::new(50 * GIB)).unwrap_err();
+        assert_eq!(error, PlanError::TooManyWindows { capacity: few.windows });
+    }
+
+    #[test]
+    fn memory_that_grows_needs_few_windows() {
+        let limits = Limits::new(46);
+        let windows = Windows::new().unwrap();
+        for index in 0..WIDE as u64 {
+            cover(
+                &windows,
+                &limits,
+                PageRange::known((100 + index) * 100 * GIB, (100 + index) * 100 * GIB + PAGE_BYTES),
+            )
+            .unwrap();
+        }
+        for start in (5000 * GIB..5200 * GIB).step_by(1 << 20) {
+            cover(&windows, &limits, PageRange::known(start, start + (1 << 20))).unwrap();
+        }
+        for start in (6000 << 10..6200 << 10).rev().map(|mib: u64| mib << 20) {
+            cover(&windows, &limits, PageRange::known(start, start + (1 << 20))).unwrap();
+        }
+        assert!(windows.len() < WIDE + 2 * 60, "{}", windows.len());
+        let mut last = GIB;
+        for address in (1..GIB >> 16).rev().map(|page| page << 16) {
+            cover(&windows, &limits, PageRange::known(address, address + PAGE_BYTES)).unwrap();
+            last = last.min(windows.find(VirtAddr::new(address)).unwrap().range.first());
+        }
+        assert_eq!(last, 0x1_0000);
+        for window in windows.iter() {
+            let unit = if window.bytes() < GIB { GRANULE } else { GIB };
+            assert_eq!(window.gpa.as_u64() % unit, window.range.first() % unit, "{window:?}");
+        }
     }
 
     #[test]
     fn later_windows_fill_gaps() {
         let limits = Limits::new(40);
-        let windows = Windows::new();
+        let windows = Windows::new().unwrap();
         windows.append(plan_for(&windows, &limits, VirtAddr::new(100 * GIB)).unwrap()).unwrap();
         windows.append(plan_for(&windows, &limits, VirtAddr::new(106 * GIB)).unwrap()).unwrap();
         windows.append(plan_for(&windows, &limits, VirtAddr::new(0x1_2345)).unwrap()).unwrap();
@@ -455,7 +605,7 @@ mod tests {
         assert_eq!(top.range.end(), TASK_SIZE);
         assert!(plan_for(&windows, &limits, VirtAddr::new(TASK_SIZE)).is_err());
         let small = Limits::new(32);
-        let error = plan_for(&Windows::new(), &small, VirtAddr::new(GIB)).unwrap_err();
+        let error = plan_for(&Windows::new().unwrap(), &small, VirtAddr::new(GIB)).unwrap_err();
         assert_eq!(error, PlanError::TooFewPhysicalBits { needed: 33, available: 32 });
     }
 

@@ -5,16 +5,24 @@
 //! virtual ones). A window packs a stretch of the one into the other; KVM knows it as one memory slot.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::page::{PAGE_BYTES, PageRange};
 use super::plan::PlanError;
+use super::reserved::{Reserved, Zeroed};
 use crate::lock::{Guard, SpinLock};
 
-/// 1 GiB: windows agree with their guest-physical addresses modulo this, so that 1 GiB pages fit.
+/// 1 GiB: windows that are as long agree with their guest-physical addresses modulo this, so that 1 GiB pages fit.
 pub(super) const GIB: u64 = 1 << 30;
+
+/// The shortest windows: they begin and end on multiples of this, but where another one or the null page is in the way, and agree
+/// with their guest-physical addresses modulo this.
+pub(super) const GRANULE: u64 = 64 << 20;
+
+/// There are so many below 2^47.
+const GRANULES: usize = ((1 << 47) / GRANULE) as usize;
 
 /// The guest-physical address of the first window. Below lie KVM's private pages (TSS, identity map, APIC).
 pub const FIRST_GPA: PhysAddr = PhysAddr::new(4 * GIB);
@@ -24,7 +32,7 @@ pub const FIRST_GPA: PhysAddr = PhysAddr::new(4 * GIB);
 pub struct Window {
     /// The pages.
     pub range: PageRange,
-    /// The guest-physical address of the first page, equal to its virtual address modulo 1 GiB.
+    /// The guest-physical address of the first page, equal to its virtual address modulo 64 MiB, or 1 GiB if the window is as long.
     pub gpa: PhysAddr,
 }
 
@@ -66,34 +74,55 @@ impl fmt::Debug for Window {
     }
 }
 
-/// A window that readers may see while it is written: they look only after `Windows::length` says so.
+/// A window that readers may see while it is written: they look only when they have its number.
 #[derive(Debug, Default)]
 struct Cell {
     start: AtomicU64,
     end: AtomicU64,
     gpa: AtomicU64,
+    /// The number of the window that was first in a granule that this one reaches into, too.
+    other: AtomicU16,
 }
+
+impl Cell {
+    fn window(&self) -> Window {
+        Window {
+            range: PageRange::known(self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed)),
+            gpa: PhysAddr::new(self.gpa.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Programs that scatter their memory, as JavaScript engines do, have thousands of windows.
+#[derive(Debug)]
+struct Store {
+    /// Windows by number, less one. Guest-physical addresses ascend.
+    cells: [Cell; Windows::CAPACITY],
+    /// For each granule of addresses the number of the last window that reaches into it, 0 for none. There is another one only
+    /// where one begins within a granule, as it does above the null page.
+    granules: [AtomicU16; GRANULES],
+}
+
+// SAFETY: integers.
+unsafe impl Zeroed for Store {}
 
 /// All windows of the process. They are added and never change or go; reading takes no lock.
 #[derive(Debug)]
 pub struct Windows {
-    cells: [Cell; Windows::CAPACITY],
+    store: Reserved<Store>,
     length: AtomicUsize,
     append: SpinLock<()>,
 }
 
 impl Windows {
-    /// How many windows there can be. KVM has at least 509 slots on x86.
-    pub const CAPACITY: usize = 64;
+    /// How many windows there can be: KVM's slots on x86 since Linux 5.12.
+    pub const CAPACITY: usize = 32764;
 
     /// No windows yet.
-    pub fn new() -> Windows {
-        Windows {
-            cells: [const { Cell { start: AtomicU64::new(0), end: AtomicU64::new(0), gpa: AtomicU64::new(0) } };
-                Windows::CAPACITY],
-            length: AtomicUsize::new(0),
-            append: SpinLock::new(()),
-        }
+    pub(super) fn new() -> Result<Windows, PlanError> {
+        let bytes = Reserved::<Store>::BYTES;
+        let store = Reserved::new().map_err(|errno| PlanError::OutOfMemory { bytes, errno })?;
+        Ok(Windows { store, length: AtomicUsize::new(0), append: SpinLock::new(()) })
     }
 
     /// The number of windows.
@@ -108,41 +137,75 @@ impl Windows {
 
     /// The windows in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = Window> + '_ {
-        self.cells[..self.len()].iter().map(|cell| Window {
-            range: PageRange::known(cell.start.load(Ordering::Relaxed), cell.end.load(Ordering::Relaxed)),
-            gpa: PhysAddr::new(cell.gpa.load(Ordering::Relaxed)),
+        self.store.cells[..self.len()].iter().map(Cell::window)
+    }
+
+    /// The windows that reach into the granule of `address`.
+    fn near(&self, address: u64) -> impl Iterator<Item = Window> + '_ {
+        let granule = self.store.granules.get((address / GRANULE) as usize);
+        let mut number = granule.map_or(0, |number| number.load(Ordering::Acquire));
+        core::iter::from_fn(move || {
+            let cell = &self.store.cells[(number as usize).checked_sub(1)?];
+            number = cell.other.load(Ordering::Relaxed);
+            Some(cell.window())
         })
     }
 
     /// The window that holds `address`.
+    #[inline]
     pub fn find(&self, address: VirtAddr) -> Option<Window> {
-        self.iter().find(|window| window.range.contains(address))
+        self.near(address.as_u64()).find(|window| window.range.contains(address))
+    }
+
+    /// Where the first window after `at` begins, which is in none; `end` if that is not before.
+    pub(super) fn next_after(&self, at: u64, end: u64) -> u64 {
+        let later = |window: &Window| window.range.first() > at;
+        let first = if (end - at) / GRANULE < self.len() as u64 {
+            let granules = (round_down(at, GRANULE)..end).step_by(GRANULE as usize);
+            let mut starts = granules
+                .filter_map(|at| self.near(at).filter(later).map(|window| window.range.first()).min());
+            starts.next()
+        } else {
+            self.iter().filter(later).map(|window| window.range.first()).min()
+        };
+        first.unwrap_or(end).min(end)
     }
 
     /// The guest-physical address of the process's memory at `address`; `None` outside every window.
     ///
     /// This is arithmetic: it does not ask what the page tables say about `address`.
     pub fn to_physical(&self, address: VirtAddr) -> Option<PhysAddr> {
-        self.iter().find_map(|window| window.to_physical(address))
+        self.find(address)?.to_physical(address)
     }
 
     /// The virtual address at which the process, and Linux, know the guest-physical `address`.
     pub fn to_virtual(&self, address: PhysAddr) -> Option<VirtAddr> {
-        self.iter().find_map(|window| window.to_virtual(address))
+        self.find_physical(address.as_u64())?.to_virtual(address)
+    }
+
+    /// The window that holds the guest-physical `address`.
+    fn find_physical(&self, address: u64) -> Option<Window> {
+        let cells = &self.store.cells[..self.len()];
+        let above = cells.partition_point(|cell| cell.gpa.load(Ordering::Relaxed) <= address);
+        let window = cells[above.checked_sub(1)?].window();
+        (address < window.gpa_end()).then_some(window)
+    }
+
+    /// The end of the guest-physical addresses that windows have.
+    pub(super) fn gpa_end(&self) -> u64 {
+        let last = self.len().checked_sub(1);
+        last.map_or(FIRST_GPA.as_u64(), |last| self.store.cells[last].window().gpa_end())
     }
 
     /// The first guest-physical address in `start..start + bytes` that is in no window, or `None` if all are.
     pub(super) fn first_physical_outside(&self, start: u64, bytes: u64) -> Option<u64> {
         let mut at = start;
         let end = start.saturating_add(bytes);
-        'covered: while at < end {
-            for window in self.iter() {
-                if window.gpa.as_u64() <= at && at < window.gpa_end() {
-                    at = window.gpa_end();
-                    continue 'covered;
-                }
-            }
-            return Some(at);
+        while at < end {
+            at = match self.find_physical(at) {
+                Some(window) => window.gpa_end(),
+                None => return Some(at),
+            };
         }
         None
     }
@@ -157,34 +220,40 @@ impl Windows {
         self.append.free_if(is_gone);
     }
 
-    /// Adds a window. It must not overlap another one, on either side.
+    /// Adds a window. It must not overlap another one, and its guest-physical addresses come after those of the others.
     pub(super) fn append(&self, window: Window) -> Result<(), PlanError> {
         self.append_held(&self.hold()?, window)
     }
 
     /// [`Self::append`] for who holds the windows.
     pub(super) fn append_held(&self, _held: &Guard<'_, ()>, window: Window) -> Result<(), PlanError> {
-        let clash = |other: &Window| {
-            let gpa = window.gpa.as_u64() < other.gpa_end() && other.gpa.as_u64() < window.gpa_end();
-            let (mine, other) = (window.range, other.range);
-            gpa || mine.first() < other.end() && other.first() < mine.end()
-        };
-        if let Some(other) = self.iter().find(clash) {
+        let (first, end) = (window.range.first(), window.range.end());
+        let length = self.length.load(Ordering::Relaxed);
+        let last = length.checked_sub(1).map(|last| self.store.cells[last].window());
+        let clash = |other: &Window| first < other.range.end() && other.range.first() < end;
+        let granules = first / GRANULE..=(end - 1) / GRANULE;
+        let others = granules.clone().flat_map(|granule| self.near(granule * GRANULE));
+        let before = last.filter(|last| window.gpa.as_u64() < last.gpa_end());
+        if let Some(other) = before.or_else(|| others.into_iter().find(clash)) {
             return Err(PlanError::Overlap { window, other });
         }
-        let length = self.length.load(Ordering::Relaxed);
-        let cell = self.cells.get(length).ok_or(PlanError::TooManyWindows { capacity: Windows::CAPACITY })?;
-        cell.start.store(window.range.first(), Ordering::Relaxed);
-        cell.end.store(window.range.end(), Ordering::Relaxed);
+        let cell =
+            self.store.cells.get(length).ok_or(PlanError::TooManyWindows { capacity: Windows::CAPACITY })?;
+        cell.start.store(first, Ordering::Relaxed);
+        cell.end.store(end, Ordering::Relaxed);
         cell.gpa.store(window.gpa.as_u64(), Ordering::Relaxed);
+        let number = length as u16 + 1;
+        for granule in granules {
+            let place = &self.store.granules[granule as usize];
+            let other = place.load(Ordering::Relaxed);
+            if other != 0 {
+                debug_assert_eq!(cell.other.load(Ordering::Relaxed), 0, "one end only is within a granule");
+                cell.other.store(other, Ordering::Relaxed);
+            }
+            place.store(number, Ordering::Release);
+        }
         self.length.store(length + 1, Ordering::Release);
         Ok(())
-    }
-}
-
-impl Default for Windows {
-    fn default() -> Windows {
-        Windows::new()
     }
 }
 
@@ -198,10 +267,12 @@ pub(super) const fn round_up(address: u64, alignment: u64) -> u64 {
     round_down(address + (alignment - 1), alignment)
 }
 
-const _: () = assert!(FIRST_GPA.as_u64().is_multiple_of(GIB) && GIB.is_multiple_of(PAGE_BYTES));
+const _: () = assert!(FIRST_GPA.as_u64().is_multiple_of(GIB) && GIB.is_multiple_of(GRANULE));
+const _: () = assert!(GRANULE.is_multiple_of(PAGE_BYTES) && Windows::CAPACITY < u16::MAX as usize);
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::TASK_SIZE;
     use super::*;
 
     fn window(start: u64, end: u64, gpa: u64) -> Window {
@@ -210,7 +281,7 @@ mod tests {
 
     #[test]
     fn translation_goes_both_ways() {
-        let windows = Windows::new();
+        let windows = Windows::new().unwrap();
         windows.append(window(0x40_0000, GIB, 4 * GIB + 0x40_0000)).unwrap();
         windows.append(window(100 * GIB, 102 * GIB, 5 * GIB)).unwrap();
         let address = VirtAddr::new(101 * GIB + 5);
@@ -225,18 +296,36 @@ mod tests {
     }
 
     #[test]
+    fn windows_share_the_granule_of_the_null_page() {
+        let windows = Windows::new().unwrap();
+        let starts = [0x40_0000, 0x5_0000, 0x4_f000, 0x1_0000];
+        for (index, pair) in [GIB].iter().chain(&starts).collect::<Vec<_>>().windows(2).enumerate() {
+            let (end, start) = (*pair[0], *pair[1]);
+            windows.append(window(start, end, (4 + index as u64) * GIB + start)).unwrap();
+        }
+        for (index, start) in starts.into_iter().enumerate() {
+            let found = |address| windows.to_physical(VirtAddr::new(address)).map(PhysAddr::as_u64);
+            assert_eq!(found(start), Some((4 + index as u64) * GIB + start));
+        }
+        assert_eq!(windows.find(VirtAddr::new(0xf000)), None);
+        assert_eq!(windows.find(VirtAddr::new(5 * GRANULE)).unwrap().range.first(), 0x40_0000);
+        assert_eq!(windows.next_after(0x8000, GIB), 0x1_0000);
+        assert_eq!(windows.next_after(0x8000, 0x9000), 0x9000);
+        assert_eq!(windows.next_after(2 * GIB, TASK_SIZE), TASK_SIZE);
+    }
+
+    #[test]
     fn overlap_and_exhaustion_are_typed() {
-        let windows = Windows::new();
+        let windows = Windows::new().unwrap();
         for index in 0..Windows::CAPACITY as u64 {
             windows.append(window(index * GIB, (index + 1) * GIB, (index + 4) * GIB)).unwrap();
         }
-        let other = window(2 * GIB, 3 * GIB, 500 * GIB);
-        assert!(matches!(windows.append(other), Err(PlanError::Overlap { .. })));
-        let fresh = window(200 * GIB, 201 * GIB, 500 * GIB);
-        assert_eq!(windows.append(fresh), Err(PlanError::TooManyWindows { capacity: 64 }));
-        assert!(matches!(
-            windows.append(window(300 * GIB, 301 * GIB, 4 * GIB)),
-            Err(PlanError::Overlap { .. })
-        ));
+        let far = (Windows::CAPACITY + 100) as u64 * GIB;
+        assert!(matches!(windows.append(window(2 * GIB, 3 * GIB, far)), Err(PlanError::Overlap { .. })));
+        let fresh = window(far, far + GIB, far);
+        assert_eq!(windows.append(fresh), Err(PlanError::TooManyWindows { capacity: Windows::CAPACITY }));
+        let below = windows.append(window(far, far + GIB, 4 * GIB));
+        assert!(matches!(below, Err(PlanError::Overlap { .. })));
+        assert_eq!(windows.next_after(far, TASK_SIZE), TASK_SIZE);
     }
 }

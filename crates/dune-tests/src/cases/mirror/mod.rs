@@ -3,6 +3,7 @@
 mod calls;
 mod ownership;
 mod rights;
+mod scattered;
 mod touch;
 
 use libc::SIGSEGV;
@@ -36,6 +37,9 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::files_are_mapped", calls::files),
     Case::new("mirror::stacks_grow", calls::stacks_grow),
     Case::new("mirror::protect_grows_down", calls::protect_grows_down),
+    Case::new("mirror::scattered_memory", scattered::after_entry),
+    Case::new("mirror::scattered_memory_before_entry", scattered::before_entry),
+    Case::new("mirror::scattered_memory_beyond_reach", scattered::beyond_reach),
     Case::new("mirror::edits_are_the_programs", ownership::ownership),
     Case::new("mirror::faults_do_not_undo_unmap", ownership::owned_hole)
         .ends(Ending::Signal(SIGSEGV, &["#PF"])),

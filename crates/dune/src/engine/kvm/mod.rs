@@ -17,7 +17,7 @@ use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_CAP_NR_MEMSLOTS, kvm_userspace_memory_region};
 
 use crate::engine::{CpuLimits, Machine};
 use crate::error::EngineError;
@@ -70,6 +70,10 @@ impl Machine for KvmMachine {
             fsgsbase: leaf(7, 0).is_some_and(|leaf| leaf.ebx & 1 != 0),
             pcid: leaf(1, 0).is_some_and(|leaf| leaf.ecx & 1 << 17 != 0),
         }
+    }
+
+    fn most_windows(&self) -> usize {
+        ioctl::CHECK_EXTENSION.with(&self.device, KVM_CAP_NR_MEMSLOTS.into()).unwrap_or(0) as usize
     }
 
     fn add_window(&self, window: &Window) -> Result<(), EngineError> {

@@ -22,6 +22,7 @@ use ledger::BLOCK_BYTES;
 pub(super) use ledger::Ledger;
 
 use super::page::{PageRange, PageSize};
+use super::reserved::reserve_aligned;
 use super::window::{GIB, round_up};
 use crate::lock::{Busy, Guard, SpinLock};
 use crate::sys::{self, Errno};
@@ -160,7 +161,9 @@ impl FrameAllocator {
         let alignment = if bytes >= GIB { GIB } else { BLOCK_BYTES };
         let errno = Errno::from_raw(linux_raw_sys::errno::ENOMEM);
         let state = Ledger::new((bytes / BLOCK_BYTES) as u32).ok_or(FrameError::Reserve { bytes, errno })?;
-        let start = reserve_aligned(bytes, alignment)?;
+        // Large pages make second-level walks shorter.
+        let start = reserve_aligned(bytes, alignment, linux::MADV_HUGEPAGE)
+            .map_err(|errno| FrameError::Reserve { bytes: bytes + alignment, errno })?;
         Ok(FrameAllocator {
             memory: start,
             bytes,
@@ -318,29 +321,6 @@ impl Drop for FrameAllocator {
         // outlive the allocator; 2. the range is this allocator's own mapping.
         let _ = unsafe { sys::raw(linux::__NR_munmap, [self.start(), self.bytes, 0, 0, 0, 0]) };
     }
-}
-
-/// Maps `bytes` bytes without reserving memory, on a multiple of `alignment`.
-fn reserve_aligned(bytes: u64, alignment: u64) -> Result<NonNull<u8>, FrameError> {
-    let total = bytes + alignment;
-    let protection = u64::from(linux::PROT_READ | linux::PROT_WRITE);
-    let flags = u64::from(linux::MAP_PRIVATE | linux::MAP_ANONYMOUS | linux::MAP_NORESERVE);
-    // SAFETY: 1. a new mapping where nothing was.
-    let start = unsafe { sys::call(linux::__NR_mmap, [0, total, protection, flags, u64::MAX, 0]) }
-        .map_err(|errno| FrameError::Reserve { bytes: total, errno })?;
-    let aligned = round_up(start, alignment);
-    for (start, end) in [(start, aligned), (aligned + bytes, start + total)] {
-        if start < end {
-            // SAFETY: 1. the margin belongs to the mapping just made; nobody knows of it.
-            let _ = unsafe { sys::raw(linux::__NR_munmap, [start, end - start, 0, 0, 0, 0]) };
-        }
-    }
-    // Large pages make second-level walks shorter.
-    // SAFETY: 1. advice on the allocator's own memory.
-    let _ =
-        unsafe { sys::raw(linux::__NR_madvise, [aligned, bytes, u64::from(linux::MADV_HUGEPAGE), 0, 0, 0]) };
-    let pointer = ptr::with_exposed_provenance_mut(aligned as usize);
-    Ok(NonNull::new(pointer).expect("mmap does not give out the null page"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,77 @@
+//! Large tables of which little is used.
+
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+use linux_raw_sys::general as linux;
+
+use crate::sys::{self, Errno};
+
+/// What has a meaning when all its bytes are zero.
+///
+/// # Safety
+///
+/// Zeros are a valid value.
+pub(super) unsafe trait Zeroed {}
+
+/// A `T` of zeros in a mapping of its own, which takes memory where it is written to. It begins and ends on multiples of 2 MiB, so that
+/// the page tables of Dune mode need few entries for it.
+#[derive(Debug)]
+pub(super) struct Reserved<T>(NonNull<T>);
+
+// SAFETY: it owns the T, and gives out shared references only.
+unsafe impl<T: Send> Send for Reserved<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Reserved<T> {}
+
+const ALIGNMENT: u64 = 2 << 20;
+
+impl<T> Reserved<T> {
+    /// Its length in bytes.
+    pub const BYTES: u64 = (size_of::<T>() as u64).next_multiple_of(ALIGNMENT);
+}
+
+impl<T: Zeroed> Reserved<T> {
+    pub fn new() -> Result<Reserved<T>, Errno> {
+        const { assert!(align_of::<T>() <= 4096 && !core::mem::needs_drop::<T>()) };
+        // Huge pages would make megabytes of it.
+        Ok(Reserved(reserve_aligned(Self::BYTES, ALIGNMENT, linux::MADV_NOHUGEPAGE)?.cast()))
+    }
+}
+
+/// Maps `bytes` bytes without reserving memory, on a multiple of `alignment`, with `advice` (madvise(2)) about huge pages.
+pub(super) fn reserve_aligned(bytes: u64, alignment: u64, advice: u32) -> Result<NonNull<u8>, Errno> {
+    let total = bytes + alignment;
+    let protection = u64::from(linux::PROT_READ | linux::PROT_WRITE);
+    let flags = u64::from(linux::MAP_PRIVATE | linux::MAP_ANONYMOUS | linux::MAP_NORESERVE);
+    // SAFETY: 1. a new mapping where nothing was.
+    let start = unsafe { sys::call(linux::__NR_mmap, [0, total, protection, flags, u64::MAX, 0]) }?;
+    let aligned = start.next_multiple_of(alignment);
+    for (start, end) in [(start, aligned), (aligned + bytes, start + total)] {
+        if start < end {
+            // SAFETY: 1. the margin belongs to the mapping just made; nobody knows of it.
+            let _ = unsafe { sys::raw(linux::__NR_munmap, [start, end - start, 0, 0, 0, 0]) };
+        }
+    }
+    // Kernels without huge pages refuse the advice, and do not need it.
+    // SAFETY: 1. advice on the caller's own memory.
+    let _ = unsafe { sys::raw(linux::__NR_madvise, [aligned, bytes, advice.into(), 0, 0, 0]) };
+    let pointer = core::ptr::with_exposed_provenance_mut(aligned as usize);
+    Ok(NonNull::new(pointer).expect("mmap does not give out the null page"))
+}
+
+impl<T> Deref for Reserved<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: 1. the mapping is this value's own, aligned to a page, and long enough; 2. zeros are a T.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> Drop for Reserved<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own.
+        let _ = unsafe { sys::raw(linux::__NR_munmap, [self.0.as_ptr() as u64, Self::BYTES, 0, 0, 0, 0]) };
+    }
+}
