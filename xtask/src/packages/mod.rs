@@ -96,6 +96,7 @@ const PROGRAMS: Set = Set {
         "libc6-dev",
         "lib$python3-testsuite",
         "netbase",
+        "nodejs",
         "openssl",
         "procps",
         "python3",

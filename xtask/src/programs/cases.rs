@@ -115,6 +115,14 @@ pub const CASES: &[Case] = &[
         dune_limit: 420,
     },
     Case {
+        name: "node",
+        script: "node.sh",
+        argument: "",
+        what: "Node.js: a heap of a million objects, workers, children, a server, WebAssembly that catches SIGSEGV, crypto, files",
+        native_limit: 120,
+        dune_limit: 400,
+    },
+    Case {
         name: "tokio",
         script: "rust.sh",
         argument: "tokio",
@@ -142,6 +150,7 @@ const fn python(name: &'static str, module: &'static str, native_limit: u32, dun
 pub const SCRIPTS: &[&str] = &[
     "busybox.sh",
     "gcc.sh",
+    "node.sh",
     "one.sh",
     "openssl-speed.sh",
     "openssl-tls.sh",

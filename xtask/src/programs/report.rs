@@ -30,8 +30,18 @@ tell whether something hangs, and nothing of speed.
 const EMPTY_NOTES: &str = "\n";
 
 /// The packages whose versions the page names.
-const NAMED: &[&str] =
-    &["bash", "busybox", "dash", "gcc-12", "libc6", "openssl", "python3", "redis-server", "sqlite3"];
+const NAMED: &[&str] = &[
+    "bash",
+    "busybox",
+    "dash",
+    "gcc-12",
+    "libc6",
+    "nodejs",
+    "openssl",
+    "python3",
+    "redis-server",
+    "sqlite3",
+];
 
 /// The page; the notes come from `old`.
 pub fn page(old: &str, store: &Store, conditions: &Conditions) -> String {
