@@ -26,6 +26,7 @@ pub(crate) mod request;
 pub(crate) mod segments;
 pub(crate) mod shootdown;
 pub(crate) mod signal;
+pub(crate) mod special_memory;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
 pub(crate) mod trap;

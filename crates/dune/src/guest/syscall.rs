@@ -14,6 +14,7 @@ use super::memory_calls;
 use super::registers::{Registers, VectorArea};
 use super::request::{forward, kind};
 use super::signal;
+use super::special_memory;
 use crate::Dune;
 use crate::cpu;
 use crate::engine::{SyscallRegisters, SysenterRegisters};
@@ -95,6 +96,7 @@ extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
 fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) -> u64 {
     let arguments = registers.arguments();
     memory_calls::handle(dune, number, &arguments)
+        .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
         .or_else(|| files::handle(crate::process(), number, &arguments))
         .or_else(|| exec::handle(crate::process().launcher(), number, &arguments))
         .unwrap_or_else(|| match number {

@@ -18,7 +18,7 @@ use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::registers::{Registers, VectorArea};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall;
-use crate::guest::{exec, files, memory_calls, signal, trap};
+use crate::guest::{exec, files, memory_calls, signal, special_memory, trap};
 use crate::memory::mirror::Mapping;
 use crate::{sys, user};
 
@@ -315,7 +315,7 @@ pub(crate) fn prepare(
 /// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
 fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
-    for numbers in [&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS] {
+    for numbers in [&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS, &special_memory::NUMBERS] {
         block.handle_in_ring0(numbers);
     }
     if process.memory.mapping() == Mapping::Precise {

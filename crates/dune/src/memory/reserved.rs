@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use linux_raw_sys::general as linux;
 
+use super::page::PageRange;
 use crate::sys::{self, Errno};
 
 /// What has a meaning when all its bytes are zero.
@@ -29,6 +30,12 @@ const ALIGNMENT: u64 = 2 << 20;
 impl<T> Reserved<T> {
     /// Its length in bytes.
     pub const BYTES: u64 = (size_of::<T>() as u64).next_multiple_of(ALIGNMENT);
+
+    /// The mapping.
+    pub fn range(&self) -> PageRange {
+        let start = self.0.as_ptr() as u64;
+        PageRange::known(start, start + Self::BYTES)
+    }
 }
 
 impl<T: Zeroed> Reserved<T> {

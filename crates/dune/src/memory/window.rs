@@ -125,6 +125,11 @@ impl Windows {
         Ok(Windows { store, length: AtomicUsize::new(0), append: SpinLock::new(()) })
     }
 
+    /// The memory of this list, most of which is reserved only.
+    pub(crate) fn list(&self) -> PageRange {
+        self.store.range()
+    }
+
     /// The number of windows.
     pub fn len(&self) -> usize {
         self.length.load(Ordering::Acquire)

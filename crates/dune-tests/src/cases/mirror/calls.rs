@@ -251,6 +251,38 @@ pub fn protect_grows_down() -> CaseResult {
     Ok(())
 }
 
+/// Memory that there can not be in Dune mode is refused as where Linux has none.
+pub fn memory_that_can_not_be() -> CaseResult {
+    dune::enter()?;
+    let call = |number: i64| probe::syscall(number as u64, [0; 6]);
+    assert_eq!(call(libc::SYS_pkey_alloc), -i64::from(libc::ENOSPC));
+    assert_eq!(call(libc::SYS_memfd_secret), -i64::from(libc::ENOSYS));
+    Ok(())
+}
+
+/// mlockall(2) fetches what the program has mapped, and not what is reserved for page tables.
+pub fn locked_memory_is_the_programs() -> CaseResult {
+    const PAGES: u64 = 64;
+    dune::enter()?;
+    let first = mmap(0, PAGES * PAGE, READ_WRITE, MAP_PRIVATE);
+    let before = probe::kib_of("VmRSS");
+    let lock = |flags: i32| probe::syscall(libc::SYS_mlockall as u64, [flags as u64, 0, 0, 0, 0, 0]);
+    assert_eq!(lock(libc::MCL_CURRENT), 0);
+    assert_eq!(probe::resident(first, PAGES), PAGES as usize);
+    let (grown, locked) = (probe::kib_of("VmRSS") - before, probe::kib_of("VmLck"));
+    assert!(grown < 64 << 10, "{grown} KiB have been fetched");
+    assert!(locked > 0);
+    // Only what was there.
+    let second = mmap(0, PAGES * PAGE, READ_WRITE, MAP_PRIVATE);
+    assert_eq!(probe::resident(second, PAGES), 0);
+    assert_eq!(lock(libc::MCL_CURRENT | libc::MCL_FUTURE), 0);
+    assert_eq!(probe::resident(second, PAGES), PAGES as usize);
+    let third = mmap(0, PAGES * PAGE, READ_WRITE, MAP_PRIVATE);
+    assert_eq!(probe::resident(third, PAGES), PAGES as usize);
+    assert_eq!(lock(0x80), -i64::from(libc::EINVAL));
+    Ok(())
+}
+
 pub fn gigabyte() -> CaseResult {
     let at = mmap(0, 1 << 30, READ_WRITE, MAP_PRIVATE | MAP_NORESERVE);
     for page in (0..1 << 30).step_by(16 << 20) {

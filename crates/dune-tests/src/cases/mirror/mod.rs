@@ -27,6 +27,8 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::mprotect_that_fails_half_way", rights::mprotect_half_way),
     Case::new("mirror::mprotect_that_fails_half_way_of_code", rights::mprotect_half_way_of_code),
     Case::new("mirror::execute_only_memory_runs", rights::execute_only),
+    Case::new("mirror::memory_that_can_not_be", calls::memory_that_can_not_be),
+    Case::new("mirror::locked_memory_is_the_programs", calls::locked_memory_is_the_programs),
     Case::new("mirror::write_only_memory_can_be_read", rights::write_only),
     Case::new("mirror::fixed_mapping_over_others", calls::fixed_mapping),
     Case::new("mirror::mremap_moves_grows_and_shrinks", calls::mremap),
