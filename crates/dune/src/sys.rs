@@ -13,8 +13,10 @@
 use core::arch::asm;
 use core::fmt;
 
+use linux_raw_sys::errno::EFAULT;
 use linux_raw_sys::general::{
-    __NR_getpid, __NR_gettid, __NR_nanosleep, __NR_prlimit64, __NR_tgkill, rlimit64, timespec,
+    __NR_getpid, __NR_gettid, __NR_nanosleep, __NR_prlimit64, __NR_rt_sigprocmask, __NR_tgkill, rlimit64,
+    timespec,
 };
 
 use crate::errno;
@@ -108,6 +110,15 @@ pub fn pause() {
     let pause = timespec { tv_sec: 0, tv_nsec: 1_000_000 };
     // SAFETY: the call reads `pause`.
     let _ = unsafe { raw(__NR_nanosleep, [(&raw const pause) as u64, 0, 0, 0, 0, 0]) };
+}
+
+/// Whether Linux can read at `address`. Where a stack is near, Linux grows it for that.
+pub fn can_be_read(address: u64) -> bool {
+    /// No meaning to rt_sigprocmask(2): the call ends with EINVAL after reading the new mask.
+    const NOTHING: u64 = u64::MAX;
+    // SAFETY: the call reads eight bytes at the address, or fails, and changes nothing.
+    let refused = unsafe { call(__NR_rt_sigprocmask, [NOTHING, address & !7, 0, 8, 0, 0]) };
+    refused.is_err_and(|errno| errno.raw() != EFAULT as i32)
 }
 
 /// The id of the process (getpid(2)).

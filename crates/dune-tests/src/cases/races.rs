@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dune::memory::{EditError, PagePermissions, PageRange};
-use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+use dune::{Config, Dune, Mapping, TrapFrame, TrapOutcome, Vector};
 use libc::{PROT_READ, PROT_WRITE};
 use x86_64::VirtAddr;
 
@@ -15,6 +15,8 @@ use crate::probe;
 
 pub const CASES: &[Case] = &[
     Case::new("races::map_far_away_at_once", map_far_away),
+    Case::new("races::touch_far_away_at_once", || touch_far_away(Mapping::Precise)),
+    Case::new("races::touch_far_away_at_once_with_full_windows", || touch_far_away(Mapping::Full)),
     Case::new("races::protection_reaches_the_others", || protection_reaches_the_others(false)),
     Case::new("races::protection_of_locked_memory_reaches_them", || protection_reaches_the_others(true)),
     Case::new("races::protection_by_a_thread_that_joined", protection_by_a_thread_that_joined),
@@ -68,6 +70,33 @@ fn map_far_away() -> CaseResult {
         threads.into_iter().try_for_each(|thread| thread.join())
     })
     .map_err(|_| "a thread panicked".into())
+}
+
+/// A thread in host mode maps memory outside of all windows, which two threads in Dune mode touch.
+fn touch_far_away(mapping: Mapping) -> CaseResult {
+    const ROUNDS: u64 = 8;
+    let (mapped, touched) = (Barrier::new(3), Barrier::new(3));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                probe::map(far_away(round, 0, 2), 2 * PAGE, READ_WRITE, libc::MAP_FIXED_NOREPLACE);
+                mapped.wait();
+                touched.wait();
+            }
+        });
+        Config::new().mapping(mapping).enter()?;
+        let touch = |page: u64| {
+            for round in 0..ROUNDS {
+                mapped.wait();
+                // SAFETY: the other thread has mapped it.
+                unsafe { ((far_away(round, 0, 2) + page * PAGE) as *mut u64).write_volatile(page) };
+                touched.wait();
+            }
+        };
+        let other = scope.spawn(move || touch(0));
+        touch(1);
+        other.join().map_err(|_| "a thread panicked".into())
+    })
 }
 
 static FAULTS: AtomicU64 = AtomicU64::new(0);

@@ -7,6 +7,7 @@ use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
 use super::descriptors::{Gdt, TaskStateSegment};
+use super::fault::Repeated;
 use super::request::{Request, kind};
 use super::signal::frame::SignalInfo;
 use super::signal::queue::Queue;
@@ -50,6 +51,8 @@ pub(crate) struct ThreadBlock {
     pub signals: Queue,
     /// The signal for the page fault that the host loop has just raised, should nobody want it.
     pub second_level_fault: Option<SignalInfo>,
+    /// The page fault that was last tried again.
+    pub retried: Repeated,
     /// The alternate signal stack.
     pub alternate_stack: AlternateStack,
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
@@ -87,6 +90,7 @@ impl ThreadBlock {
             is_lent: false,
             signals: Queue::new(),
             second_level_fault: None,
+            retried: Repeated::default(),
             alternate_stack: AlternateStack::NONE,
             handlers: [const { AtomicU64::new(0) }; 256],
             counters: ThreadCounters::new(),

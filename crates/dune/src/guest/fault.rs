@@ -11,31 +11,22 @@
 //! is what keeps a fault fast. A handler returns [`TrapOutcome::Unhandled`](super::TrapOutcome) for addresses that
 //! it knows nothing about, and the fault comes here. A *lean* handler cannot: a program with one takes all faults.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
-use linux_raw_sys::errno::EFAULT;
-use linux_raw_sys::general::__NR_rt_sigprocmask;
+use linux_raw_sys::errno::ENOMEM;
+use linux_raw_sys::general::__NR_mincore;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Error;
 
 use super::around;
+use super::block;
 use super::frame::TrapFrame;
 use super::grow;
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::plan::TASK_SIZE;
-use crate::memory::{Memory, PagePermissions, PageRange, maps};
+use crate::memory::{EditError, FrameError, PAGE_BYTES, PagePermissions, PageRange, maps};
 use crate::{Dune, sys};
 
 /// At most so much is installed by one fault, aligned: one level of tables on the largest pages.
 const AROUND: u64 = 1 << 30;
-
-/// The fault that was last tried again although the tables allowed it already, as [`name`] has it, and how often in
-/// a row.
-static RETRIED: AtomicU64 = AtomicU64::new(0);
-static RETRIES: AtomicU64 = AtomicU64::new(0);
-/// So many times in a row are no coincidence. A CPU that has cached a page with fewer rights raises such a fault once
-/// each time that rights were added, which a program may do in a loop.
-const MOST_RETRIES: u64 = 1 << 16;
 
 /// Settles the page fault of `frame`. False if it is a fault for Linux too.
 #[cold]
@@ -43,72 +34,115 @@ const MOST_RETRIES: u64 = 1 << 16;
 pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     let memory = dune.memory();
     let address = frame.fault_address();
-    if memory.mapping() == Mapping::Full {
-        return grow::to(dune, address);
+    let is_full = memory.mapping() == Mapping::Full;
+    if is_full && memory.windows().find(address).is_none() {
+        return is_mapped(frame.cr2) && grow::window(dune, address);
     }
     let error = frame.page_fault_error();
-    if memory.has_streams() && around::follow(memory, frame.cr2, error.contains(Error::CAUSED_BY_WRITE)) {
-        return true;
+    if !is_full {
+        if memory.has_streams() && around::follow(memory, frame.cr2, error.contains(Error::CAUSED_BY_WRITE)) {
+            return true;
+        }
+        memory.catch_up(|flush| flush.now(dune));
     }
-    memory.catch_up(|flush| flush.now(dune));
     if frame.cr2 >= TASK_SIZE || error.intersects(Error::MALFORMED_TABLE | Error::PROTECTION_KEY) {
         return false;
     }
-    let wanted = if error.contains(Error::INSTRUCTION_FETCH) {
-        PagePermissions::EXECUTE
-    } else if error.contains(Error::CAUSED_BY_WRITE) {
-        PagePermissions::WRITE
-    } else {
-        PagePermissions::ALL
-    };
-    // Busy: another thread edits the tables. The instruction is tried again until it is done.
-    let Ok(tables) = memory.active_tables() else { return may_retry(name(frame)) };
+    let wanted = wanted(error);
+    let Ok(tables) = memory.active_tables() else { return may_retry_busy(frame) };
     let known = tables.lookup(address).map_or(PagePermissions::empty(), |leaf| leaf.permissions);
     let owned = tables.is_owned(address);
     drop(tables);
     if known.intersects(wanted) {
         // The CPU had cached what was there before, which the fault has made it forget.
-        return may_retry(name(frame));
+        return may_retry(frame, 1);
     }
-    if owned {
+    if owned || is_full {
         return false;
     }
     let Some((range, permissions)) = mapping_at(frame.cr2) else { return false };
     if !permissions.intersects(wanted) || !grow::window(dune, address) {
         return false;
     }
-    install(dune, memory, around(range, frame.cr2), permissions)
+    let (start, end) = around(range, frame.cr2);
+    let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else { return false };
+    match memory.mirror(range, permissions, Ownership::Respect) {
+        Ok(flush) => {
+            flush.now(dune);
+            true
+        }
+        Err(EditError::Busy(_) | EditError::Frames(FrameError::Busy(_))) => may_retry_busy(frame),
+        Err(_) => false,
+    }
+}
+
+/// What the access of a fault with this error code takes: one of these.
+fn wanted(error: Error) -> PagePermissions {
+    if error.contains(Error::INSTRUCTION_FETCH) {
+        PagePermissions::EXECUTE
+    } else if error.contains(Error::CAUSED_BY_WRITE) {
+        PagePermissions::WRITE
+    } else {
+        PagePermissions::ALL
+    }
 }
 
 /// Whether Linux has a mapping at `address`.
 pub(super) fn is_mapped(address: u64) -> bool {
-    matches!(maps::find(address, |_| ()), Ok(Some(())))
+    let mut residency = 0u8;
+    let arguments = [address & !(PAGE_BYTES - 1), PAGE_BYTES, (&raw mut residency) as u64, 0, 0, 0];
+    // Needs no descriptor, of which the program may have used up all.
+    // SAFETY: the call writes a byte for the page to `residency`.
+    match unsafe { sys::call(__NR_mincore, arguments) } {
+        Ok(_) => true,
+        Err(errno) if errno.raw() == ENOMEM as i32 => false,
+        Err(_) => matches!(maps::find(address, |_| ()), Ok(Some(()))),
+    }
 }
 
-/// Whether the fault `name`, which the tables allow, may be tried again.
-fn may_retry(name: u64) -> bool {
-    if RETRIED.swap(name, Ordering::Relaxed) != name {
-        RETRIES.store(0, Ordering::Relaxed);
+/// The fault that a thread had last, and how often in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Repeated {
+    /// Tells faults apart: a word of the registers.
+    name: u64,
+    times: u32,
+}
+
+impl Repeated {
+    /// Counts the fault of `frame` so many `times`; how often it has been counted in a row.
+    pub(super) fn count(&mut self, frame: &TrapFrame, times: u32) -> u32 {
+        let name = name(frame);
+        if self.name != name {
+            *self = Repeated { name, times: 0 };
+        }
+        self.times = self.times.saturating_add(times);
+        self.times
     }
-    RETRIES.fetch_add(1, Ordering::Relaxed) < MOST_RETRIES
+}
+
+/// So many times in a row are no coincidence. A CPU that has cached a page with fewer rights raises such a fault once
+/// each time that rights were added, which a program may do in a loop; but then its registers change.
+const MOST_RETRIES: u32 = 1 << 16;
+
+/// Whether the fault of `frame`, which the tables allow, may be tried again. It counts `times` times.
+fn may_retry(frame: &TrapFrame, times: u32) -> bool {
+    // SAFETY: ring 0; the block is this thread's own.
+    let retried = unsafe { &mut (*block::current()).retried };
+    retried.count(frame, times) <= MOST_RETRIES
+}
+
+/// [`may_retry`] where somebody has held the tables for seconds, or the interrupted code of this thread holds them.
+fn may_retry_busy(frame: &TrapFrame) -> bool {
+    may_retry(frame, MOST_RETRIES / 8)
 }
 
 /// The bounds and rights of the mapping at `address`, which a stack below may grow to.
 fn mapping_at(address: u64) -> Option<((u64, u64), PagePermissions)> {
     let find = || maps::find(address, |mapping| ((mapping.start, mapping.end), mapping.permissions));
     match find() {
-        Ok(None) if linux_reads(address) => find().ok().flatten(),
+        Ok(None) if sys::can_be_read(address) => find().ok().flatten(),
         found => found.ok().flatten(),
     }
-}
-
-/// Whether Linux can read at `address`. Where a stack is near, Linux grows it for that.
-fn linux_reads(address: u64) -> bool {
-    /// No meaning to sigprocmask(2): the call ends with EINVAL after reading the new mask.
-    const NOTHING: u64 = u64::MAX;
-    // SAFETY: the call reads eight bytes at the address, or fails, and changes nothing.
-    let refused = unsafe { sys::call(__NR_rt_sigprocmask, [NOTHING, address & !7, 0, 8, 0, 0]) };
-    refused.is_err_and(|errno| errno.raw() != EFAULT as i32)
 }
 
 /// The part of `start..end` that is installed for a fault at `address`.
@@ -117,19 +151,19 @@ fn around((start, end): (u64, u64), address: u64) -> (u64, u64) {
     (start.max(low), end.min(low + AROUND))
 }
 
-/// Makes the pages of the range present with `permissions`, but for the program's own.
-fn install(dune: Dune, memory: &Memory, (start, end): (u64, u64), permissions: PagePermissions) -> bool {
-    let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else { return false };
-    match memory.mirror(range, permissions, Ownership::Respect) {
-        Ok(flush) => {
-            flush.now(dune);
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-/// A word that tells faults apart, never 0.
+/// A word that differs where the program has come further since.
 fn name(frame: &TrapFrame) -> u64 {
-    (frame.cr2.rotate_left(24) ^ frame.rip ^ frame.error_code << 56) | 1
+    let words = [
+        frame.cr2,
+        frame.rip,
+        frame.error_code,
+        frame.rsp,
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+    ];
+    words.into_iter().fold(0, |name, word| (name ^ word).rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
