@@ -10,6 +10,7 @@ mod examples;
 mod exceptions;
 mod faults;
 mod frames;
+mod huge;
 mod interrupted;
 mod interrupts;
 mod kills;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Case> {
         races::CASES,
         random::CASES,
         around::CASES,
+        huge::CASES,
         frames::CASES,
         tlb::CASES,
         user::CASES,

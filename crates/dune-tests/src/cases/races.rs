@@ -22,6 +22,8 @@ pub const CASES: &[Case] = &[
     Case::new("races::protection_by_a_thread_that_joined", protection_by_a_thread_that_joined),
     Case::new("races::collected_tables_are_not_used", collected_tables),
     Case::new("races::edits_wait_for_who_holds_the_tables", edits_wait),
+    Case::new("races::faults_that_are_over", faults_that_are_over),
+    Case::new("races::memory_that_can_be_read_again", readable_again),
     Case::new("races::moved_mappings_leave_others_alone", moved_mappings),
 ];
 
@@ -248,6 +250,76 @@ fn edits_wait() -> CaseResult {
         }
         Ok(())
     })?
+}
+
+/// A thread in host mode protects a page again and again; the handlers of two others, which write to it, give the rights
+/// back. Each finds now and then that the other one has been faster.
+fn faults_that_are_over() -> CaseResult {
+    extern "C" fn give_back(_: i32, info: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        FAULTS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: SIGSEGV has an address; the page stays mapped.
+        unsafe {
+            let page = info.si_addr().map_addr(|address| address & !(PAGE as usize - 1));
+            libc::mprotect(page, PAGE as usize, READ_WRITE);
+        }
+    }
+    const FEW: u64 = 300;
+    probe::set_action(libc::SIGSEGV, give_back, 0, &[]);
+    let page = probe::pages(1).as_u64();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while FAULTS.load(Ordering::SeqCst) < FEW && Instant::now() < deadline {
+                // SAFETY: the page stays mapped.
+                unsafe { libc::mprotect(page as *mut libc::c_void, PAGE as usize, PROT_READ) };
+                thread::yield_now();
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        dune::enter()?;
+        let write = || {
+            while !done.load(Ordering::SeqCst) {
+                // SAFETY: the page stays mapped; who may not write to it makes it writable.
+                unsafe { &*(page as *const AtomicU64) }.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let other = scope.spawn(write);
+        write();
+        assert!(FAULTS.load(Ordering::SeqCst) >= FEW);
+        other.join().map_err(|_| "a thread panicked".into())
+    })
+}
+
+/// A thread in host mode takes all rights from a page and gives them back. An access in between is SIGSEGV, if anything, and
+/// never SIGBUS, however late it is looked at.
+fn readable_again() -> CaseResult {
+    extern "C" fn retry(_: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        FAULTS.fetch_add(1, Ordering::SeqCst);
+    }
+    probe::set_action(libc::SIGSEGV, retry, 0, &[]);
+    let page = probe::pages(1).as_u64();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while FAULTS.load(Ordering::SeqCst) < 300 && Instant::now() < deadline {
+                for rights in [libc::PROT_NONE, READ_WRITE] {
+                    // SAFETY: the page stays mapped.
+                    unsafe { libc::mprotect(page as *mut libc::c_void, PAGE as usize, rights) };
+                    (0..200).for_each(|_| std::hint::spin_loop());
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        dune::enter()?;
+        while !done.load(Ordering::SeqCst) {
+            // SAFETY: the page stays mapped; who may not read it tries again.
+            unsafe { (page as *const u64).read_volatile() };
+        }
+        assert!(FAULTS.load(Ordering::SeqCst) > 0);
+        Ok(())
+    })
 }
 
 /// A mapping that one thread moves away leaves alone what another one maps and protects in its old place.

@@ -8,6 +8,7 @@ use core::sync::atomic::AtomicU64;
 
 use super::descriptors::{Gdt, TaskStateSegment};
 use super::fault::Repeated;
+use super::frame::TrapFrame;
 use super::request::{Request, kind};
 use super::signal::frame::SignalInfo;
 use super::signal::queue::Queue;
@@ -16,6 +17,22 @@ use crate::counters::ThreadCounters;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
 pub(crate) const SYSCALL_NUMBERS: usize = 512;
+
+/// A page fault that the host loop has raised, for an access that the page tables permit and Linux does not.
+#[derive(Debug)]
+pub(crate) struct SecondLevelFault {
+    /// The address of the instruction.
+    pub rip: u64,
+    /// The signal that Linux would have sent, should nobody want the fault.
+    pub info: SignalInfo,
+}
+
+impl SecondLevelFault {
+    /// Whether the trap of `frame`, a page fault, is this fault. Else a handler has had it meanwhile.
+    pub(super) fn is_of(&self, frame: &TrapFrame) -> bool {
+        (self.rip, self.info.fields[0]) == (frame.rip, frame.cr2)
+    }
+}
 
 /// State of one thread in Dune mode.
 #[derive(Debug)]
@@ -49,8 +66,8 @@ pub(crate) struct ThreadBlock {
     pub is_lent: bool,
     /// Signals that wait for ring 0.
     pub signals: Queue,
-    /// The signal for the page fault that the host loop has just raised, should nobody want it.
-    pub second_level_fault: Option<SignalInfo>,
+    /// The page fault that the host loop has just raised.
+    pub second_level_fault: Option<SecondLevelFault>,
     /// The page fault that was last tried again.
     pub retried: Repeated,
     /// The alternate signal stack.

@@ -87,6 +87,13 @@ fn wanted(error: Error) -> PagePermissions {
     }
 }
 
+/// Whether the tables allow the access, so that the fault may be one of the second level.
+pub(super) fn is_allowed(dune: Dune, frame: &TrapFrame) -> bool {
+    let Ok(tables) = dune.memory().active_tables() else { return true };
+    let leaf = tables.lookup(frame.fault_address());
+    leaf.is_some_and(|leaf| leaf.permissions.intersects(wanted(frame.page_fault_error())))
+}
+
 /// Whether Linux has a mapping at `address`.
 pub(super) fn is_mapped(address: u64) -> bool {
     let mut residency = 0u8;

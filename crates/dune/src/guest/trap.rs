@@ -148,7 +148,8 @@ fn unhandled(dune: Dune, frame: &mut TrapFrame, why: &str) {
     let is_page_fault = frame.vector() == Vector::PAGE_FAULT;
     // SAFETY: ring 0; the block is this thread's own.
     let second_level = unsafe { (*block::current()).second_level_fault.take() }
-        .filter(|info| is_page_fault && info.fields[0] == frame.cr2);
+        .filter(|fault| is_page_fault && fault.is_of(frame) && fault::is_allowed(dune, frame))
+        .map(|fault| fault.info);
     let handled = is_page_fault && second_level.is_none() && fault::resolve(dune, frame)
         || copy::recover(frame)
         || signal::from_trap(frame, area, second_level);

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use linux_raw_sys::general::RLIMIT_AS;
 
+use super::accesses;
 use super::huge;
 use super::main_stack;
 use super::mapped::Mapped;
@@ -79,6 +80,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         Leaked::new(Process::new(machine, memory, trap::gates(), config.threads, config.launcher.clone()));
     let mut thread = HostThread::new(process.get(), thread_memory)?;
     thread.continuation = Continuation::here();
+    accesses::prepare();
     if config.mapping == Mapping::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory.mirror_everything()?;

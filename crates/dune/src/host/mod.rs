@@ -3,6 +3,7 @@
 //! [`enter`](enter::enter) builds machine, address space and thread state and switches over ([`switch`]); from then
 //! on this side of the thread is the host loop ([`run_loop`]), which makes the program's system calls ([`forward`]).
 
+mod accesses;
 mod birth;
 mod cpu_number;
 pub(crate) mod enter;

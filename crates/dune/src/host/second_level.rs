@@ -1,20 +1,25 @@
 //! Second-level faults that Linux can not settle: memory that the page tables of Dune mode still have, and Linux not, or
-//! not for this kind of access. A file was truncated under its mapping; a thread in host mode has unmapped something.
+//! not for this kind of access. A file was truncated under its mapping; a disk is full; a thread in host mode has unmapped
+//! something.
 //!
 //! The engine tells that the instruction at RIP failed, not where (design.md §3.3). So the instruction is decoded, and
 //! each address that it accesses is tried by a call that fails where it faults. Dune mode then takes a #PF with that
 //! address, and the signal that Linux would have sent stands in the thread's block for it, should no handler of the
 //! program's want the fault.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use linux_raw_sys::errno::EFAULT;
 use linux_raw_sys::general::{
-    __NR_process_vm_readv, BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV, iovec,
+    __NR_madvise, __NR_process_vm_readv, BUS_ADRERR, MADV_POPULATE_WRITE, SEGV_ACCERR, SEGV_MAPERR, SIGBUS,
+    SIGSEGV, iovec,
 };
 
+use super::accesses::Accesses;
 use super::thread::HostThread;
 use crate::engine::{RegisterDump, Vcpu};
+use crate::guest::block::SecondLevelFault;
 use crate::guest::signal;
-use crate::memory::{PAGE_BYTES, PagePermissions, maps};
+use crate::memory::{MappingKind, PAGE_BYTES, PagePermissions, maps};
 use crate::sys;
 
 /// What is wrong with an address.
@@ -26,45 +31,76 @@ struct Fault {
     is_write: bool,
 }
 
-/// Has Dune mode take the fault; false if nothing is wrong with what the instruction accesses.
+/// The last fault of a thread with which nothing was wrong.
+#[derive(Debug, Default)]
+pub(super) struct Unexplained {
+    registers: RegisterDump,
+    /// How often it has been so in a row.
+    times: u32,
+}
+
+/// So often an access is tried again at once, then every millisecond.
+const AT_ONCE: u32 = 16;
+/// So often at most.
+const MOST: u32 = 1000;
+
+/// Has Dune mode take the fault, or try the access again: what was wrong may be over, since another thread has changed the
+/// mappings back, or Linux was short of memory. False if that has not helped for a second.
 #[cold]
 pub(super) fn pass_on(thread: &mut HostThread) -> bool {
     let Some(registers) = thread.vcpu.registers() else { return false };
-    let Some(fault) = find(&registers) else { return false };
+    // CR2 may be that of a page fault in a signal handler between two tries.
+    let registers = RegisterDump { cr2: 0, ..registers };
+    let times = if thread.unexplained.registers == registers { thread.unexplained.times } else { 0 };
+    let Some(fault) = find(&registers, times) else {
+        thread.unexplained = Unexplained { registers, times: times + 1 };
+        if times >= AT_ONCE {
+            sys::pause();
+        }
+        return times < MOST;
+    };
+    thread.unexplained = Unexplained::default();
     // Error code of #PF (Intel SDM vol. 3 §4.7): protection, write, ring 3.
     let user = if registers.cs & 3 == 3 { 4 } else { 0 };
     let error_code = if fault.is_write { 3 } else { 0 } | user;
-    thread.block.second_level_fault =
-        Some(signal::info_with_address(fault.signal, fault.code as i32, fault.address));
+    let info = signal::info_with_address(fault.signal, fault.code as i32, fault.address);
+    thread.block.second_level_fault = Some(SecondLevelFault { rip: registers.rip, info });
     thread.vcpu.inject_page_fault(fault.address, error_code)
 }
 
-fn find(registers: &RegisterDump) -> Option<Fault> {
+/// What is wrong with the access of the vCPU with these `registers`, with which nothing was wrong so many `times` before.
+///
+/// What is found may be older than what was found before it. So some things are said only of an access that has failed
+/// before: that a page can be read and not written to, and that there is nothing behind a mapping.
+fn find(registers: &RegisterDump, times: u32) -> Option<Fault> {
     /// The length of the longest instruction.
     const LONGEST: usize = 15;
     let mut code = [0u8; LONGEST];
     let length = readable(registers.rip, &mut code);
     if length == 0 {
-        return unreadable(registers.rip);
+        return unreadable(registers.rip, times);
     }
     let mut decoder = Decoder::with_ip(64, &code[..length], registers.rip, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
     decoder.decode_out(&mut instruction);
-    if instruction.code() == Code::INVALID {
-        // Cut by a page that can not be read.
-        return unreadable(registers.rip + length as u64);
+    if instruction.is_invalid() {
+        // Cut by a page that can not be read, or none that is known here.
+        let is_cut = decoder.last_error() == DecoderError::NoMoreBytes;
+        return if is_cut { unreadable(registers.rip + length as u64, times) } else { None };
     }
-    let accesses = Accesses { instruction: &instruction, registers };
-    accesses
-        .first(|address, bytes| {
-            // Where the access begins, and where it reaches another page.
-            let last = address.wrapping_add(bytes.max(1) - 1) & !(PAGE_BYTES - 1);
-            [address, last.max(address)]
-                .into_iter()
-                .find(|&page| readable(page, &mut [0]) == 0)
-                .and_then(unreadable)
-        })
-        .or_else(|| accesses.first(|address, _| not_writable(address)))
+    let accesses = Accesses::new(&instruction, registers);
+    let mut all_readable = true;
+    let found = accesses.first(|page, _| {
+        if readable(page, &mut [0]) > 0 {
+            return None;
+        }
+        all_readable = false;
+        unreadable(page, times)
+    });
+    if found.is_some() || !all_readable || times == 0 {
+        return found;
+    }
+    accesses.first(|page, may_be_write| if may_be_write { not_writable(page) } else { None })
 }
 
 /// Reads as much as possible of the memory at `address`, which may be anything; how many bytes that is.
@@ -84,99 +120,55 @@ fn read(address: u64, to: &mut [u8]) -> usize {
     let remote = iovec { iov_base: address as *mut _, iov_len: to.len() as _ };
     let (local, remote) = ((&raw const local) as u64, (&raw const remote) as u64);
     // SAFETY: process_vm_readv writes to `to` at most; an address without memory is an error, not a fault.
-    let read =
-        unsafe { sys::call(__NR_process_vm_readv, [sys::process_id().into(), local, 1, remote, 1, 0]) };
+    // The process's id is that of its first thread, which has no memory any more if it has ended before the others.
+    let read = unsafe { sys::call(__NR_process_vm_readv, [sys::thread_id().into(), local, 1, remote, 1, 0]) };
     read.map_or(0, |bytes| bytes as usize)
 }
 
-/// Why `address` can not be read: as Linux would tell.
-fn unreadable(address: u64) -> Option<Fault> {
-    let permissions = maps::find(address, |mapping| mapping.permissions).ok()?;
-    let (signal, code) = match permissions {
+/// Why `address`, which could not be read, can not be: as Linux would tell.
+fn unreadable(address: u64, times: u32) -> Option<Fault> {
+    let find = || {
+        maps::find(address, |mapping| (mapping.permissions, matches!(mapping.kind, MappingKind::File(_))))
+            .ok()
+    };
+    let mut found = find()?;
+    if found.is_none() {
+        // KVM does not have Linux grow a stack. To be read there by a system call it grows, also one that may not be read.
+        if sys::can_be_read(address) {
+            return None;
+        }
+        found = find()?;
+    }
+    let (signal, code) = match found {
         None => (SIGSEGV, SEGV_MAPERR),
-        Some(permissions) if permissions.is_empty() => (SIGSEGV, SEGV_ACCERR),
-        // There is a mapping, and nothing behind it: beyond the end of its file, for example.
-        Some(_) => (SIGBUS, BUS_ADRERR),
+        Some((permissions, _)) if permissions.is_empty() => (SIGSEGV, SEGV_ACCERR),
+        // There is a mapping, and nothing behind it: beyond the end of its file, mostly.
+        Some((_, true)) if times > 0 => (SIGBUS, BUS_ADRERR),
+        // Memory without a file has no end. It may have guards in it (MADV_GUARD_INSTALL, Linux 6.13).
+        Some((_, false)) if times >= AT_ONCE => (SIGSEGV, SEGV_MAPERR),
+        Some(_) => return None,
     };
     Some(Fault { address, signal, code, is_write: false })
 }
 
+/// Why `address`, which can be read, can not be written to. This may fetch a page for the write, which is about to be tried again.
 fn not_writable(address: u64) -> Option<Fault> {
     let permissions = maps::find(address, |mapping| mapping.permissions).ok()??;
-    (!permissions.contains(PagePermissions::WRITE)).then_some(Fault {
-        address,
-        signal: SIGSEGV,
-        code: SEGV_ACCERR,
-        is_write: true,
-    })
+    let (signal, code) = if !permissions.contains(PagePermissions::WRITE) {
+        (SIGSEGV, SEGV_ACCERR)
+    } else if is_refused_page(address) {
+        (SIGBUS, BUS_ADRERR)
+    } else {
+        return None;
+    };
+    Some(Fault { address, signal, code, is_write: true })
 }
 
-/// What an instruction accesses.
-struct Accesses<'a> {
-    instruction: &'a Instruction,
-    registers: &'a RegisterDump,
-}
-
-impl Accesses<'_> {
-    /// The first answer of `ask` about the address and size of an access.
-    fn first<T>(&self, mut ask: impl FnMut(u64, u64) -> Option<T>) -> Option<T> {
-        /// The most addresses of one operand: those of a gather (AVX-512, 16 elements).
-        const ELEMENTS: usize = 16;
-        let instruction = self.instruction;
-        let bytes = instruction.memory_size().size() as u64;
-        for operand in 0..instruction.op_count() {
-            if !is_memory(instruction.op_kind(operand)) {
-                continue;
-            }
-            let elements = if instruction.is_vsib() { ELEMENTS } else { 1 };
-            for element in 0..elements {
-                let address =
-                    instruction.virtual_address(operand, element, |register, _, _| self.value(register));
-                if let Some(answer) = address.and_then(|address| ask(address, bytes)) {
-                    return Some(answer);
-                }
-            }
-        }
-        // Calls, returns, pushes and pops.
-        let stack = self.registers.general[7];
-        if instruction.is_stack_instruction() {
-            return ask(stack.wrapping_sub(8), 8).or_else(|| ask(stack, 8));
-        }
-        None
-    }
-
-    /// The value of a register, or the base of a segment.
-    fn value(&self, register: Register) -> Option<u64> {
-        /// In the order of the instruction encoding (Intel SDM vol. 2 table 2-2), the numbers of `RegisterDump::general`.
-        const ENCODED: [usize; 8] = [0, 2, 3, 1, 7, 6, 4, 5];
-        match register {
-            Register::FS => Some(self.registers.bases[0]),
-            Register::GS => Some(self.registers.bases[1]),
-            Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
-            Register::RIP => Some(self.registers.rip),
-            _ if register.is_gpr() => {
-                let number = register.full_register().number();
-                let value = self.registers.general[ENCODED.get(number).copied().unwrap_or(number)];
-                Some(if register.is_gpr32() { value & 0xffff_ffff } else { value })
-            }
-            // Index registers of gathers: not known here.
-            _ => None,
-        }
-    }
-}
-
-fn is_memory(kind: OpKind) -> bool {
-    matches!(
-        kind,
-        OpKind::Memory
-            | OpKind::MemorySegSI
-            | OpKind::MemorySegESI
-            | OpKind::MemorySegRSI
-            | OpKind::MemorySegDI
-            | OpKind::MemorySegEDI
-            | OpKind::MemorySegRDI
-            | OpKind::MemoryESDI
-            | OpKind::MemoryESEDI
-            | OpKind::MemoryESRDI
-    )
+/// Whether Linux would raise SIGBUS for a write at `address`, where the mapping permits it: no block of the disk is free for a hole
+/// of a file, no huge page for a copy. MADV_POPULATE_WRITE fails with EFAULT then, since Linux 5.14 (madvise(2)).
+fn is_refused_page(address: u64) -> bool {
+    let arguments = [address & !(PAGE_BYTES - 1), PAGE_BYTES, MADV_POPULATE_WRITE.into(), 0, 0, 0];
+    // SAFETY: the call does to the page what the program's write does.
+    let result = unsafe { sys::call(__NR_madvise, arguments) };
+    result.is_err_and(|errno| errno.raw() == EFAULT as i32)
 }

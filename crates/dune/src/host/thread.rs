@@ -8,6 +8,7 @@ use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, PROT_NONE};
 use super::cpu_number;
 use super::mapped::Mapped;
 use super::process::Process;
+use super::second_level::Unexplained;
 use super::switch::Continuation;
 use crate::cpu;
 use crate::engine::kvm::KvmVcpu;
@@ -87,6 +88,8 @@ pub(crate) struct HostThread {
     pub(super) cpu_number: u32,
     /// One bit per external interrupt that waits for the vCPU.
     pub(super) pending_interrupts: [u64; 4],
+    /// The last second-level fault with which nothing was wrong.
+    pub(super) unexplained: Unexplained,
     pub(super) stack: LoopStack,
     /// The signal mask to start with, if that is not the one of the new Linux thread.
     pub(super) first_mask: Option<u64>,
@@ -149,6 +152,7 @@ impl HostThread {
                 refused: None,
                 cpu_number: cpu_number::UNKNOWN,
                 pending_interrupts: [0; 4],
+                unexplained: Unexplained::default(),
                 stack,
                 first_mask: None,
                 regions,

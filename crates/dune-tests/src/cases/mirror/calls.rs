@@ -11,6 +11,7 @@ use super::touch::{
     PAGE, PRESENT, READ_WRITE, WRITE, enter, execute, handler, load, mmap, mprotect, munmap, peek, poke,
     store,
 };
+use crate::both::forked;
 use crate::case::CaseResult;
 use crate::probe;
 
@@ -218,6 +219,28 @@ pub fn stacks_grow() -> CaseResult {
     assert_eq!(peek(stack - 19 * PAGE - 8), 19);
     assert_eq!(peek(stack - 19 * PAGE - 16), 0);
     assert!(dune.counters().traps(Vector::PAGE_FAULT) > 0);
+    Ok(())
+}
+
+/// Below its stack a child of a fork has not what MADV_DONTFORK has kept from it. The tables still have it, so the second level
+/// finds that there is nothing; but there the stack may grow.
+pub fn stacks_grow_in_children() -> CaseResult {
+    dune::enter()?;
+    let area = gap(2048);
+    let kept = mmap(area + 1999 * PAGE, PAGE, READ_WRITE, MAP_PRIVATE | MAP_FIXED);
+    let stack = mmap(kept + PAGE, PAGE, READ_WRITE, MAP_PRIVATE | MAP_FIXED | libc::MAP_GROWSDOWN);
+    poke(kept, 7);
+    poke(stack, 8);
+    // SAFETY: the page is this case's own.
+    assert_eq!(unsafe { libc::madvise(kept as *mut _, PAGE as usize, libc::MADV_DONTFORK) }, 0);
+    let status = forked(|| {
+        i32::from({
+            let before = (peek(kept), peek(stack));
+            poke(kept, 9);
+            (before, peek(kept)) == ((0, 8), 9)
+        })
+    });
+    assert_eq!((status, peek(kept)), (Ok(1 << 8), 7));
     Ok(())
 }
 

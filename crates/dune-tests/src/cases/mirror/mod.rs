@@ -38,6 +38,7 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::shared_memory_segments", calls::shared_memory),
     Case::new("mirror::files_are_mapped", calls::files),
     Case::new("mirror::stacks_grow", calls::stacks_grow),
+    Case::new("mirror::stacks_grow_in_children", calls::stacks_grow_in_children),
     Case::new("mirror::protect_grows_down", calls::protect_grows_down),
     Case::new("mirror::scattered_memory", scattered::after_entry),
     Case::new("mirror::scattered_memory_before_entry", scattered::before_entry),

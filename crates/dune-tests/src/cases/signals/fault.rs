@@ -138,6 +138,62 @@ pub(super) fn past_the_end_of_a_file() -> Log {
     log
 }
 
+/// Rights that somebody took away whom ring 0 does not see: a child in host mode that borrows the memory. An access that
+/// reaches into the next page faults there.
+pub(super) fn rights_taken_by_a_borrower() -> Log {
+    /// Three arguments of a system call, and its number.
+    type Call = [u64; 4];
+    extern "C" fn borrow(call: *mut c_void) -> i32 {
+        // SAFETY: the parent waits with the call on its stack.
+        let [number, first, second, third] = unsafe { *call.cast::<Call>() };
+        (probe::syscall(number, [first, second, third, 0, 0, 0]) != 0).into()
+    }
+    fn in_child(mut call: Call) -> i64 {
+        const STACK: u64 = 64 << 10;
+        let stack = probe::map(0, STACK, libc::PROT_READ | libc::PROT_WRITE, 0);
+        let (top, flags) =
+            ((stack + STACK) as *mut c_void, libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD);
+        let mut status = -1;
+        // SAFETY: the stack is the child's own; this thread waits until the child has ended.
+        unsafe {
+            let child = libc::clone(borrow, top, flags, (&raw mut call).cast());
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            libc::munmap(stack as *mut c_void, STACK as usize);
+        }
+        status.into()
+    }
+    set(libc::SIGSEGV, skipping, 0, &[]);
+    // The engine does not tell whether it was a write.
+    UNKNOWN.store(3, Ordering::Relaxed);
+    let pages = probe::map(0, 3 * 4096, libc::PROT_READ | libc::PROT_WRITE, 0);
+    let end = pages + 4096;
+    PAGE.store(end, Ordering::Relaxed);
+    let protect = |rights: i32| in_child([libc::SYS_mprotect as u64, end, 4096, rights as u64]);
+    let mut log = Log::new();
+    // SAFETY: each instruction faults, and its handler skips it. The pages are this function's own.
+    unsafe {
+        (pages as *mut u64).write_volatile(1);
+        (end as *mut u64).write_volatile(2);
+        log.push(("read only", protect(libc::PROT_READ)));
+        SKIP.store(2, Ordering::Relaxed);
+        asm!("mov [rdi], al", in("rdi") end + 5, options(nostack));
+        log.extend(noted("write"));
+        SKIP.store(3, Ordering::Relaxed);
+        asm!("mov [rdi], rax", in("rdi") end - 3, options(nostack));
+        log.extend(noted("write across the border"));
+        asm!("mov [rdi], rax", in("rdi") end + 4096 - 3, options(nostack));
+        log.extend(noted("write from there across the border"));
+        log.push(("value", (end as *const i64).read_volatile()));
+        log.push(("nothing", protect(libc::PROT_NONE)));
+        asm!("mov rax, [rdi]", in("rdi") end - 3, out("rax") _, options(nostack));
+        log.extend(noted("read across the border"));
+        log.push(("gone", in_child([libc::SYS_munmap as u64, end, 4096, 0])));
+        asm!("mov rax, [rdi]", in("rdi") end - 3, out("rax") _, options(nostack));
+        log.extend(noted("read of nothing across the border"));
+    }
+    log
+}
+
 pub(super) fn blocked_fault() -> CaseResult {
     extern "C" fn never(_: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
         std::process::abort();
