@@ -68,6 +68,12 @@ pub struct EngineError {
     pub errno: Errno,
 }
 
+impl From<EngineError> for Errno {
+    fn from(error: EngineError) -> Errno {
+        error.errno
+    }
+}
+
 /// Why a handler or an interrupt was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -16,6 +16,8 @@ compile_error!("Dune runs on x86-64 Linux: it is made of that CPU's privileged f
 
 pub mod counters;
 pub mod cpu;
+mod descriptor;
+mod descriptor_limit;
 pub mod doctor;
 mod engine;
 mod errno;

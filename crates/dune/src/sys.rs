@@ -139,10 +139,21 @@ pub fn send_signal(id: u32, signal: u32) -> Result<u64, Errno> {
     unsafe { call(__NR_tgkill, [process_id().into(), id.into(), signal.into(), 0, 0, 0]) }
 }
 
-/// The soft limit of `resource`, one of getrlimit(2)'s; `u64::MAX` for none.
-pub fn soft_limit(resource: u32) -> u64 {
-    let mut limit = rlimit64 { rlim_cur: u64::MAX, rlim_max: u64::MAX };
+/// Both limits of `resource`, one of getrlimit(2)'s; `u64::MAX` for none.
+pub fn limits(resource: u32) -> Result<rlimit64, Errno> {
+    let mut limits = rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes the structure.
-    let _ = unsafe { call(__NR_prlimit64, [0, resource.into(), 0, (&raw mut limit) as u64, 0, 0]) };
-    limit.rlim_cur
+    unsafe { call(__NR_prlimit64, [0, resource.into(), 0, (&raw mut limits) as u64, 0, 0]) }?;
+    Ok(limits)
+}
+
+/// The soft one of them; `u64::MAX` also if it can not be asked for.
+pub fn soft_limit(resource: u32) -> u64 {
+    limits(resource).map_or(u64::MAX, |limits| limits.rlim_cur)
+}
+
+/// Sets both limits of `resource`.
+pub fn set_limits(resource: u32, limits: &rlimit64) -> Result<u64, Errno> {
+    // SAFETY: the call reads the structure.
+    unsafe { call(__NR_prlimit64, [0, resource.into(), core::ptr::from_ref(limits) as u64, 0, 0, 0]) }
 }

@@ -14,6 +14,8 @@ pub const CASES: &[Case] = &[
     Case::new("shortage::of_data", || alike(|notes| address_space(notes, libc::RLIMIT_DATA))),
     Case::new("shortage::fork_without_address_space", || alike(fork_without_address_space)),
     Case::new("shortage::of_descriptors", || alike(of_descriptors)),
+    Case::new("shortage::fork_without_descriptors", || alike(fork_without_descriptors)),
+    Case::new("shortage::fork_with_lost_descriptors", fork_with_lost_descriptors),
 ];
 
 const MIB: u64 = 1 << 20;
@@ -188,4 +190,42 @@ fn of_descriptors(notes: &Notes) {
     // SAFETY: the call writes the limit.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) };
     notes.note("the limit is as it was", (now.rlim_cur, now.rlim_max));
+}
+
+/// Sets both limits of RLIMIT_NOFILE, which nothing can raise again, and takes all numbers that are left.
+fn take_all_descriptors(limit: u64) -> Vec<i32> {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: the call reads the limit; the descriptors are copies of one.
+    unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+        (0..).map(|_| libc::dup(2)).take_while(|&copy| copy >= 0).collect()
+    }
+}
+
+/// A child has the numbers that the library's descriptors had in its parent, and needs no others.
+fn fork_without_descriptors(notes: &Notes) {
+    let copies = take_all_descriptors(4096);
+    notes.note("all taken", copies.len() > 4000);
+    for _ in 0..2 {
+        notes.note("child", forked(|| forked(|| 4).map_or(1, |status| libc::WEXITSTATUS(status))));
+    }
+}
+
+/// If they stand above a hard limit that the program has lowered since, and nothing is free below, there is no child.
+fn fork_with_lost_descriptors() -> CaseResult {
+    dune::enter()?;
+    let copies = take_all_descriptors(32);
+    for _ in 0..3 {
+        // SAFETY: there is no child; if there is, it says so.
+        let child = unsafe { libc::fork() };
+        assert_eq!(child, -1, "the child lives, or has died of it");
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN));
+    }
+    // Its machine and its vCPU.
+    for &copy in &copies[..2] {
+        // SAFETY: our own descriptor.
+        unsafe { libc::close(copy) };
+    }
+    assert_eq!(forked(|| 5).map(|status| libc::WEXITSTATUS(status)), Ok(5));
+    Ok(())
 }

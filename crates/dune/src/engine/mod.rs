@@ -90,6 +90,10 @@ pub(crate) trait Machine: Sized {
     /// A vCPU with `id`, not yet loaded with a state. Does not allocate.
     fn create_vcpu(&self, id: u32) -> Result<Self::Vcpu, EngineError>;
 
+    /// Whether a child of a fork by the thread of `parent` will find what [`rebuild`](Self::rebuild) needs of the process's
+    /// descriptors.
+    fn can_be_rebuilt(&self, parent: &Self::Vcpu) -> bool;
+
     /// In the child of a fork: makes the machine anew for this process with `windows` and gives it one vCPU in the
     /// state of `parent`, the inherited one, which can do nothing afterwards and which the caller drops. The vCPU can run:
     /// what the engine needs for that, the host has granted. Does not allocate.

@@ -1,6 +1,6 @@
 //! System calls that close descriptors: the engine's stay open.
 //!
-//! They stand where programs do not look (`engine/kvm/descriptor.rs`), but some close everything there is, by
+//! They stand where programs do not look (`descriptor.rs`), but some close everything there is, by
 //! close_range(2) or by the list in `/proc/self/fd`. For them the engine's descriptors are not there.
 
 use linux_raw_sys::errno::{EBADF, EBUSY};

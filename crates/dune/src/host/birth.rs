@@ -4,6 +4,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
+use linux_raw_sys::errno::EAGAIN;
 use linux_raw_sys::general::{__NR_exit, __NR_rt_sigreturn, SIGABRT};
 
 use super::cpu_number;
@@ -49,6 +50,10 @@ fn bear_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
 }
 
 fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
+    // As if Linux could not have one more process, which is what the program gets.
+    if !thread.process.machine().can_be_rebuilt(&thread.vcpu) {
+        return u64::from(EAGAIN).wrapping_neg();
+    }
     // The child can not ask its parent's vCPU.
     let state = match thread.vcpu.snapshot() {
         Ok(state) => state,

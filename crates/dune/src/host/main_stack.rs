@@ -5,7 +5,7 @@
 
 use core::ops::ControlFlow;
 
-use linux_raw_sys::general::{__NR_getrlimit, __NR_rt_sigprocmask, RLIMIT_STACK, SIG_BLOCK, rlimit};
+use linux_raw_sys::general::{__NR_rt_sigprocmask, RLIMIT_STACK, SIG_BLOCK};
 
 use crate::memory::maps::{self, MappingKind};
 use crate::sys;
@@ -18,14 +18,8 @@ const MARGIN: u64 = 64 << 10;
 /// Grows the stack to RLIMIT_STACK, as far as there is room below it.
 pub(super) fn grow() {
     let Some((start, end)) = stack() else { return };
-    let mut limit = rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit writes to `limit`.
-    if unsafe { sys::call(__NR_getrlimit, [RLIMIT_STACK.into(), (&raw mut limit) as u64, 0, 0, 0, 0]) }
-        .is_err()
-    {
-        return;
-    }
-    let mut size = limit.rlim_cur.min(MOST).saturating_sub(MARGIN);
+    let Ok(limits) = sys::limits(RLIMIT_STACK) else { return };
+    let mut size = limits.rlim_cur.min(MOST).saturating_sub(MARGIN);
     while end - size.min(end) < start {
         if touch((end - size) & !0xfff) {
             return;

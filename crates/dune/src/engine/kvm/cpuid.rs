@@ -2,7 +2,8 @@
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::ioctl::{self, Descriptor};
+use super::ioctl;
+use crate::descriptor::Descriptor;
 use crate::error::EngineError;
 
 /// As many entries as KVM has ever had (KVM_MAX_CPUID_ENTRIES, Linux arch/x86/include/asm/kvm_host.h).

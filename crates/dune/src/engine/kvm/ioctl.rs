@@ -15,11 +15,12 @@ use kvm_bindings::{
     kvm_xcrs, kvm_xsave,
 };
 use linux_raw_sys::errno::EINTR;
-use linux_raw_sys::general::{__NR_close, __NR_ioctl, __NR_openat, AT_FDCWD, O_CLOEXEC, O_RDWR};
+use linux_raw_sys::general::{__NR_ioctl, AT_FDCWD, O_RDWR};
 
 use super::KvmMachine;
 use super::cpuid::CpuidList;
 use super::registers::MsrList;
+use crate::descriptor::Descriptor;
 use crate::engine::Machine;
 use crate::error::EngineError;
 use crate::sys::{self, Errno};
@@ -144,13 +145,15 @@ impl Call {
     pub(super) fn make(self, fd: &Descriptor, argument: u64) -> Result<Descriptor, EngineError> {
         /// Each try takes as long as a signal handler at least: no timer makes so many fail.
         const TRIES: u32 = 1000;
+        // SAFETY: the request has made the descriptor, for its caller.
+        let own = |fd| unsafe { Descriptor::new(fd as RawFd) };
         for _ in 1..TRIES {
             match self.with(fd, argument) {
                 Err(EngineError { errno, .. }) if errno == INTERRUPTED => (),
-                made => return made.map(|fd| Descriptor(fd as RawFd)),
+                made => return made.map(own),
             }
         }
-        self.with(fd, argument).map(|fd| Descriptor(fd as RawFd))
+        self.with(fd, argument).map(own)
     }
 
     /// # Safety
@@ -207,38 +210,8 @@ impl<T> Fill<T> {
     }
 }
 
-/// A descriptor of KVM's, closed when dropped. `OwnedFd` would do it through libc.
-#[derive(Debug)]
-pub(crate) struct Descriptor(RawFd);
-
-impl Descriptor {
-    /// Takes over `fd`.
-    ///
-    /// # Safety
-    ///
-    /// It is nobody else's.
-    pub(super) unsafe fn new(fd: RawFd) -> Descriptor {
-        Descriptor(fd)
-    }
-
-    /// Opens `/dev/kvm`, to be closed on exec.
-    pub(super) fn open_device() -> Result<Descriptor, EngineError> {
-        let (path, flags) = (KvmMachine::DEVICE, O_RDWR | O_CLOEXEC);
-        // SAFETY: the call reads the path.
-        unsafe { sys::call(__NR_openat, [AT_FDCWD as u64, path.as_ptr() as u64, flags.into(), 0, 0, 0]) }
-            .map(|fd| Descriptor(fd as RawFd))
-            .map_err(|errno| EngineError { operation: "open /dev/kvm", errno })
-    }
-
-    /// Its number.
-    pub(super) const fn number(&self) -> RawFd {
-        self.0
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: the descriptor is this value's own.
-        let _ = unsafe { sys::call(__NR_close, [self.0 as u64, 0, 0, 0, 0, 0]) };
-    }
+/// Opens `/dev/kvm`, to be closed on exec.
+pub(super) fn open_device() -> Result<Descriptor, EngineError> {
+    Descriptor::open(AT_FDCWD, KvmMachine::DEVICE, O_RDWR)
+        .map_err(|errno| EngineError { operation: "open /dev/kvm", errno })
 }

@@ -4,7 +4,6 @@
 //! are those of `kvm-bindings`.
 
 mod cpuid;
-mod descriptor;
 mod ioctl;
 pub(crate) mod probe;
 mod registers;
@@ -19,13 +18,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::{KVM_CAP_NR_MEMSLOTS, kvm_userspace_memory_region};
 
-use crate::engine::{CpuLimits, Machine};
+use crate::descriptor::{Descriptor, can_be_replaced, made_high};
+use crate::engine::{CpuLimits, Machine, Vcpu};
 use crate::error::EngineError;
 use crate::memory::Window;
 
 use cpuid::CpuidList;
-use descriptor::{RaisedLimit, duplicate_high};
-use ioctl::Descriptor;
 use snapshot::Snapshot;
 use statistics::Statistics;
 pub(crate) use vcpu::KvmVcpu;
@@ -45,7 +43,7 @@ pub(crate) struct KvmMachine {
 impl KvmMachine {
     /// Opens `/dev/kvm` and makes a machine for the calling process.
     pub(crate) fn open() -> Result<KvmMachine, EngineError> {
-        let device = duplicate_high(&Descriptor::open_device()?, &RaisedLimit::new())?;
+        let device = made_high(ioctl::open_device)?;
         let cpuid = CpuidList::supported(&device)?;
         let vm = new_vm(&device)?;
         Ok(KvmMachine { device, vm, cpuid, slots: AtomicU32::new(0), statistics: OnceLock::new() })
@@ -54,8 +52,7 @@ impl KvmMachine {
 
 /// A virtual machine of the calling process.
 fn new_vm(device: &Descriptor) -> Result<Descriptor, EngineError> {
-    let limit = RaisedLimit::new();
-    duplicate_high(&ioctl::CREATE_VM.make(device, 0)?, &limit)
+    made_high(|| ioctl::CREATE_VM.make(device, 0))
 }
 
 impl Machine for KvmMachine {
@@ -99,20 +96,25 @@ impl Machine for KvmMachine {
         [self.device.number(), self.vm.number()]
     }
 
+    fn can_be_rebuilt(&self, parent: &KvmVcpu) -> bool {
+        can_be_replaced([self.vm.number(), parent.descriptor()])
+    }
+
     fn rebuild(
         &mut self,
         windows: impl Iterator<Item = Window>,
         parent: &mut KvmVcpu,
         state: &Snapshot,
     ) -> Result<KvmVcpu, EngineError> {
-        // The old one pins the parent's memory until it is closed, which is here.
+        // The old machine pins the parent's memory until it is closed; and RLIMIT_AS and RLIMIT_NOFILE may leave no room
+        // for both.
+        parent.close();
+        self.vm.close();
         self.vm = new_vm(&self.device)?;
         self.slots = AtomicU32::new(0);
         for window in windows {
             self.add_window(&window)?;
         }
-        // RLIMIT_AS may leave no room for both.
-        parent.unmap();
         let mut vcpu = KvmVcpu::create(&self.device, &self.vm, 0, &self.cpuid)?;
         vcpu.succeed(parent, state)?;
         vcpu.wake_machine()?;

@@ -8,12 +8,18 @@ use std::path::Path;
 
 use kvm_bindings::*;
 
+use super::KvmMachine;
 use super::cpuid::CpuidList;
-use super::ioctl::{self, Descriptor};
+use super::ioctl;
+use crate::descriptor::Descriptor;
 use crate::doctor::{Capability, CpuFacts, DoctorError, EngineFacts, Paging};
+use crate::engine::Machine;
 
 /// The device that the engine opens.
-pub(crate) const DEVICE: &str = "/dev/kvm";
+const DEVICE: &str = match KvmMachine::DEVICE.to_str() {
+    Ok(path) => path,
+    Err(_) => panic!("not UTF-8"),
+};
 
 /// The only version of the KVM API there has been since Linux 2.6.22.
 const API_VERSION: i32 = KVM_API_VERSION as i32;
@@ -108,7 +114,7 @@ const WANTED: &[Wanted] = &[
 ///
 /// Whether the CPU can virtualize decides what to advise when the device is missing.
 pub(crate) fn open(cpu: &CpuFacts) -> Result<Descriptor, DoctorError> {
-    Descriptor::open_device().map_err(|error| match error.errno.raw() {
+    ioctl::open_device().map_err(|error| match error.errno.raw() {
         errno::ENOENT | errno::ENODEV | errno::ENXIO => {
             DoctorError::NoDevice { path: DEVICE, virtualization: cpu.virtualization }
         }

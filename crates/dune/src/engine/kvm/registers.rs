@@ -8,7 +8,8 @@ use kvm_bindings::{
 };
 use linux_raw_sys::errno::EINVAL;
 
-use super::ioctl::{self, Descriptor};
+use super::ioctl;
+use crate::descriptor::Descriptor;
 use crate::engine::{CpuState, RegisterDump, Segment};
 use crate::error::EngineError;
 use crate::sys::Errno;

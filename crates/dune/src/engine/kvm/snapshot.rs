@@ -4,8 +4,9 @@
 
 use kvm_bindings::{kvm_regs, kvm_sregs, kvm_xcrs, kvm_xsave};
 
-use super::ioctl::{self, Descriptor};
+use super::ioctl;
 use super::registers::{self, MsrList};
+use crate::descriptor::Descriptor;
 use crate::error::EngineError;
 
 /// Everything that Dune mode can tell of a vCPU between two exits.

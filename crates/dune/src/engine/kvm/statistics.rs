@@ -5,7 +5,8 @@
 
 use linux_raw_sys::general::__NR_pread64;
 
-use super::ioctl::{self, Descriptor};
+use super::ioctl;
+use crate::descriptor::Descriptor;
 use crate::sys;
 
 /// Size of `struct kvm_stats_desc` without the name.

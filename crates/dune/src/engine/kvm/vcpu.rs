@@ -10,11 +10,11 @@ use linux_raw_sys::errno::{EFAULT, EINTR};
 use linux_raw_sys::general::{__NR_ioctl, __NR_mmap, __NR_munmap, MAP_SHARED, PROT_READ, PROT_WRITE};
 
 use super::cpuid::CpuidList;
-use super::descriptor::{RaisedLimit, duplicate_high};
-use super::ioctl::{self, Descriptor};
+use super::ioctl;
 use super::registers;
 use super::snapshot::Snapshot;
 use super::statistics::Statistics;
+use crate::descriptor::{Descriptor, made_high};
 use crate::engine::{CpuState, Exit, RegisterDump, Vcpu};
 use crate::error::EngineError;
 use crate::sys;
@@ -39,8 +39,7 @@ impl KvmVcpu {
         id: u32,
         cpuid: &CpuidList,
     ) -> Result<KvmVcpu, EngineError> {
-        let limit = RaisedLimit::new();
-        let fd = duplicate_high(&ioctl::CREATE_VCPU.make(vm, id.into())?, &limit)?;
+        let fd = made_high(|| ioctl::CREATE_VCPU.make(vm, id.into()))?;
         // Unmodified: what the program chose at start-up by CPUID has to work (design.md §3.2).
         ioctl::SET_CPUID2.with(&fd, cpuid)?;
         let run = RunPage::map(device, &fd)?;
@@ -65,9 +64,10 @@ impl KvmVcpu {
         Ok(())
     }
 
-    /// Gives up the page that it shares with KVM, and with that all that needs it.
-    pub(super) fn unmap(&mut self) {
+    /// Gives up its descriptor and the page that it shares with KVM, and with them all that needs them.
+    pub(super) fn close(&mut self) {
         self.run.unmap();
+        self.fd.close();
     }
 
     /// Has KVM start what it starts at a machine's first run, a thread of its own, without running anything. Linux may

@@ -1,0 +1,107 @@
+//! Dune's own descriptors, and where they stand in the process's table: out of the program's way.
+//!
+//! Programs count on the lowest free numbers, close a few low descriptors without looking, or all up to their limit
+//! (peers.md P38). So what Dune keeps stands above the limit: it bounds the numbers that are handed out, not those in use
+//! (getrlimit(2)), and a process may raise it for a moment as far as its hard limit goes.
+
+use core::ffi::CStr;
+use std::os::fd::RawFd;
+
+use linux_raw_sys::errno::EMFILE;
+use linux_raw_sys::general::{__NR_close, __NR_fcntl, __NR_openat, F_DUPFD_CLOEXEC, O_CLOEXEC};
+
+use crate::descriptor_limit::{RaisedLimit, limits};
+use crate::sys::{self, Errno};
+
+/// A descriptor of Dune's, closed when dropped. `OwnedFd` would do it through libc.
+#[derive(Debug)]
+pub(crate) struct Descriptor(RawFd);
+
+impl Descriptor {
+    /// Takes over `fd`.
+    ///
+    /// # Safety
+    ///
+    /// It is nobody else's.
+    pub(crate) unsafe fn new(fd: RawFd) -> Descriptor {
+        Descriptor(fd)
+    }
+
+    /// Opens `path`, seen from the directory with the number `from`, to be closed on exec (openat(2)).
+    pub(crate) fn open(from: RawFd, path: &CStr, flags: u32) -> Result<Descriptor, Errno> {
+        let flags = flags | O_CLOEXEC;
+        // SAFETY: the call reads the path, which ends with a NUL.
+        unsafe { sys::call(__NR_openat, [from as u64, path.as_ptr() as u64, flags.into(), 0, 0, 0]) }
+            .map(|fd| Descriptor(fd as RawFd))
+    }
+
+    /// Its number; [`CLOSED`](Self::CLOSED) once closed.
+    pub(crate) const fn number(&self) -> RawFd {
+        self.0
+    }
+
+    /// What calls refuse with EBADF.
+    pub(crate) const CLOSED: RawFd = -1;
+
+    /// Gives the number back now. Nothing can be asked of it afterwards.
+    pub(crate) fn close(&mut self) {
+        let fd = core::mem::replace(&mut self.0, Self::CLOSED);
+        if fd != Self::CLOSED {
+            // SAFETY: the descriptor is this value's own.
+            let _ = unsafe { sys::call(__NR_close, [fd as u64, 0, 0, 0, 0, 0]) };
+        }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The descriptor that `make` makes, out of the program's way. The limit stands in its way only where the program has used
+/// its numbers up.
+pub(crate) fn made_high<E: Copy + Into<Errno>>(
+    make: impl Fn() -> Result<Descriptor, E>,
+) -> Result<Descriptor, E> {
+    let made = match make() {
+        Err(error) if error.into().raw() == EMFILE as i32 => {
+            let limit = RaisedLimit::new();
+            return Ok(move_high(make()?, &limit));
+        }
+        made => made?,
+    };
+    Ok(move_high(made, &RaisedLimit::new()))
+}
+
+/// `fd`, which is closed on exec, beyond the program's reach, or where it stands if there is no other number.
+fn move_high(fd: Descriptor, limit: &RaisedLimit) -> Descriptor {
+    /// Linux keeps a table as long as the highest number.
+    const HIGHEST: u64 = 1 << 16;
+    /// Programs that lower their limit may still look at the numbers that they have used before.
+    const LOWEST: u64 = 1000;
+    let top = limit.program().rlim_cur.clamp(LOWEST, HIGHEST);
+    // Above the limit; in its upper half where it can not be raised.
+    let candidates = [top, top / 2];
+    let candidates = &candidates[if limit.is_raised() { 0 } else { 1 }..];
+    candidates.iter().find_map(|&lowest| duplicate(fd.number(), lowest)).unwrap_or(fd)
+}
+
+/// Whether a child of a fork, once it has closed `these`, can have two of its own. Numbers beyond a hard limit that the
+/// program has lowered since are lost with them.
+pub(crate) fn can_be_replaced(these: [RawFd; 2]) -> bool {
+    let hard = limits().rlim_max;
+    let mut lost = these.into_iter().filter(|&fd| fd as u64 >= hard);
+    let Some(one) = lost.next() else { return true };
+    let _limit = RaisedLimit::new();
+    let first = duplicate(one, 0);
+    let second = lost.next().map(|another| duplicate(another, 0));
+    first.is_some() && second.is_none_or(|second| second.is_some())
+}
+
+/// A duplicate of `fd` at `lowest` or above, closed on exec, if a number is free.
+fn duplicate(fd: RawFd, lowest: u64) -> Option<Descriptor> {
+    let arguments = [fd as u64, F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0];
+    // SAFETY: F_DUPFD_CLOEXEC touches no memory and gives a descriptor that is nobody else's.
+    unsafe { sys::call(__NR_fcntl, arguments).map(|high| Descriptor::new(high as RawFd)) }.ok()
+}
