@@ -203,7 +203,7 @@ fn descriptors() {
         .filter(|entry| {
             let target = std::fs::read_link(entry.path()).unwrap_or_default();
             let target = target.to_string_lossy().into_owned();
-            !target.contains("kvm") && !target.starts_with("/proc/")
+            !target.contains("kvm") && !target.starts_with("/proc")
         })
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();

@@ -8,7 +8,7 @@ use core::ffi::CStr;
 use std::os::fd::RawFd;
 
 use linux_raw_sys::errno::EMFILE;
-use linux_raw_sys::general::{__NR_close, __NR_fcntl, __NR_openat, F_DUPFD_CLOEXEC, O_CLOEXEC};
+use linux_raw_sys::general::{__NR_close, __NR_fcntl, __NR_openat, __NR_read, F_DUPFD_CLOEXEC, O_CLOEXEC};
 
 use crate::descriptor_limit::{RaisedLimit, limits};
 use crate::sys::{self, Errno};
@@ -35,9 +35,27 @@ impl Descriptor {
             .map(|fd| Descriptor(fd as RawFd))
     }
 
+    /// How many bytes are in `to` now (read(2)).
+    pub(crate) fn read(&self, to: &mut [u8]) -> Result<usize, Errno> {
+        self.read_by(__NR_read, to)
+    }
+
+    fn read_by(&self, number: u32, to: &mut [u8]) -> Result<usize, Errno> {
+        let arguments = [self.0 as u64, to.as_mut_ptr() as u64, to.len() as u64, 0, 0, 0];
+        // SAFETY: the kernel writes at most `to.len()` bytes to what is borrowed mutably.
+        unsafe { sys::call(number, arguments) }.map(|read| read as usize)
+    }
+
     /// Its number; [`CLOSED`](Self::CLOSED) once closed.
     pub(crate) const fn number(&self) -> RawFd {
         self.0
+    }
+
+    /// Gives the descriptor up to whoever keeps the number.
+    pub(crate) fn leak(self) -> RawFd {
+        let fd = self.0;
+        core::mem::forget(self);
+        fd
     }
 
     /// What calls refuse with EBADF.

@@ -27,6 +27,7 @@ mod host;
 mod launcher;
 mod lock;
 pub mod memory;
+mod proc;
 mod report;
 mod symbol;
 mod sys;

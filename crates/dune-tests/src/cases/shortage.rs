@@ -1,5 +1,6 @@
 //! No memory, address space or descriptor left. Calls fail in Dune mode as in host mode, and whoever takes too much dies alike.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use crate::both::{self, Mode, Notes, alike, forked, outcome};
@@ -14,6 +15,7 @@ pub const CASES: &[Case] = &[
     Case::new("shortage::of_data", || alike(|notes| address_space(notes, libc::RLIMIT_DATA))),
     Case::new("shortage::fork_without_address_space", || alike(fork_without_address_space)),
     Case::new("shortage::of_descriptors", || alike(of_descriptors)),
+    Case::new("shortage::faults_without_descriptors", || alike(faults_without_descriptors)),
     Case::new("shortage::fork_without_descriptors", || alike(fork_without_descriptors)),
     Case::new("shortage::fork_with_lost_descriptors", fork_with_lost_descriptors),
 ];
@@ -199,6 +201,24 @@ fn take_all_descriptors(limit: u64) -> Vec<i32> {
     unsafe {
         assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
         (0..).map(|_| libc::dup(2)).take_while(|&copy| copy >= 0).collect()
+    }
+}
+
+/// What a fault is about is found out without a number that the program could have.
+fn faults_without_descriptors(notes: &Notes) {
+    static CODE: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn repair(_: i32, info: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        CODE.store(info.si_code, Ordering::Relaxed);
+        // SAFETY: SIGSEGV has an address, which is the page's.
+        unsafe { libc::mprotect(info.si_addr(), 4096, libc::PROT_READ | libc::PROT_WRITE) };
+    }
+    probe::set_action(libc::SIGSEGV, repair, 0, &[]);
+    // SAFETY: the page is this scenario's own, and its handler makes it writable.
+    unsafe {
+        let page = probe::map(0, 4096, libc::PROT_NONE, 0);
+        notes.note("all taken", take_all_descriptors(4096).len() > 4000);
+        (page as *mut u64).write_volatile(1);
+        notes.note("code", CODE.load(Ordering::Relaxed));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     Case::new("threads::panic_in_one_is_joined", panic_in_one_is_joined),
     Case::new("threads::failure_to_start_leaves_errno_alone", failure_to_start_leaves_errno_alone),
     Case::new("threads::stay_in_host_mode_if_wanted", stay_in_host_mode_if_wanted),
+    Case::new("threads::first_one_ends_first", first_one_ends_first).ends(crate::case::Ending::Status(5)),
     Case::new("threads::exit_ends_all", exit_ends_all).ends(crate::case::Ending::Status(5)),
 ];
 
@@ -279,6 +281,53 @@ fn panic_in_one_is_joined() -> CaseResult {
     assert_eq!(end.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
     assert!(thread::spawn(dune::cpu::in_dune_mode).join().unwrap_or(false));
     Ok(())
+}
+
+/// The first thread ends by itself, as by pthread_exit(3), and another goes on: then `/proc/self` and the process's id are a
+/// dead thread's.
+fn first_one_ends_first() -> CaseResult {
+    fn go_on() {
+        const PAGE: u64 = 4096;
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        // A stack that grows is found by a fault. Linux lets it grow where nothing is in the 256 pages below (stack_guard_gap).
+        let area = probe::map(0, 512 * PAGE, libc::PROT_NONE, libc::MAP_NORESERVE);
+        // SAFETY: the mappings are this function's own.
+        unsafe {
+            libc::munmap(area as *mut _, 512 * PAGE as usize);
+            let stack = probe::map(area + 500 * PAGE, PAGE, rights, libc::MAP_FIXED | libc::MAP_GROWSDOWN);
+            ((stack - PAGE) as *mut u64).write_volatile(7);
+            // What a call has half done is looked up.
+            assert_eq!(libc::mprotect(stack as *mut _, 9 * PAGE as usize, rights), -1);
+            assert_eq!((stack as *const u64).read_volatile(), 0);
+            // The end of a file is found by the host loop.
+            let file = libc::memfd_create(c"short".as_ptr(), 0);
+            libc::ftruncate(file, PAGE as i64);
+            let start =
+                libc::mmap(std::ptr::null_mut(), PAGE as usize, rights, libc::MAP_SHARED, file, 0) as u64;
+            (start as *mut u64).write_volatile(1);
+            libc::ftruncate(file, 0);
+            EXPECTED.store(start, Ordering::Relaxed);
+            probe::set_action(libc::SIGBUS, end, 0, &[]);
+            (start as *const u64).read_volatile();
+        }
+    }
+    static EXPECTED: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn end(_: i32, info: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        // SAFETY: SIGBUS has an address; ends the process.
+        unsafe { libc::_exit(if info.si_addr() as u64 == EXPECTED.load(Ordering::Relaxed) { 5 } else { 6 }) }
+    }
+    dune::enter()?;
+    thread::spawn(|| {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| stat.contains(") Z ")) {
+            assert!(Instant::now() < limit, "the first thread has not ended");
+            thread::yield_now();
+        }
+        go_on();
+        std::process::exit(7);
+    });
+    probe::syscall(libc::SYS_exit as u64, [0; 6]);
+    probe::fail("exit(2) has returned".to_owned())
 }
 
 fn exit_ends_all() -> CaseResult {

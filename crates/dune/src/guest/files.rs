@@ -1,7 +1,7 @@
-//! System calls that close descriptors: the engine's stay open.
+//! System calls that close descriptors: Dune's own stay open.
 //!
 //! They stand where programs do not look (`descriptor.rs`), but some close everything there is, by
-//! close_range(2) or by the list in `/proc/self/fd`. For them the engine's descriptors are not there.
+//! close_range(2) or by the list in `/proc/self/fd`. For them Dune's descriptors are not there.
 
 use linux_raw_sys::errno::{EBADF, EBUSY};
 use linux_raw_sys::general::{
@@ -18,30 +18,29 @@ pub(crate) const NUMBERS: [u32; 4] = [CLOSE, CLOSE_RANGE, DUP2, DUP3];
 /// Makes the call if it is one of this module's; the kernel's raw return value.
 pub(super) fn handle(process: &Process, number: u32, arguments: &[u64; 6]) -> Option<u64> {
     let [first, second, flags, ..] = *arguments;
-    let is_engines =
-        |descriptor: u64| process.engine_descriptor(descriptor as u32) == Some(descriptor as u32);
+    let is_ours = |descriptor: u64| process.held_descriptor(descriptor as u32) == Some(descriptor as u32);
     Some(match number {
-        CLOSE if is_engines(first) => error(EBADF),
+        CLOSE if is_ours(first) => error(EBADF),
         // As dup2(2) says of a descriptor that another thread is opening.
-        DUP2 | DUP3 if is_engines(second) => error(EBUSY),
+        DUP2 | DUP3 if is_ours(second) => error(EBUSY),
         CLOSE | DUP2 | DUP3 => forward(number, arguments),
         CLOSE_RANGE => close_range(process, (first as u32, second as u32), flags),
         _ => return None,
     })
 }
 
-/// close_range(2), in pieces between the engine's descriptors.
+/// close_range(2), in pieces between Dune's descriptors.
 fn close_range(process: &Process, (first, last): (u32, u32), flags: u64) -> u64 {
     // <linux/close_range.h>
     const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
     let close = |first: u32, last: u32| forward(CLOSE_RANGE, &[first.into(), last.into(), flags, 0, 0, 0]);
     if first > last || flags as u32 & CLOSE_RANGE_CLOEXEC != 0 {
-        // An error, or what the engine's descriptors are already.
+        // An error, or what Dune's descriptors are already.
         return close(first, last);
     }
     let mut next = first;
     loop {
-        match process.engine_descriptor(next).filter(|&descriptor| descriptor <= last) {
+        match process.held_descriptor(next).filter(|&descriptor| descriptor <= last) {
             None => return close(next, last),
             Some(descriptor) => {
                 if descriptor > next {

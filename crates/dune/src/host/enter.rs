@@ -18,7 +18,7 @@ use crate::error::EnterError;
 use crate::guest::trap;
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Memory, MemoryOptions, PagingFeatures, Windows};
-use crate::{Config, Dune, cpu, doctor, sys};
+use crate::{Config, Dune, cpu, doctor, proc, sys};
 
 /// Held while the process enters for the first time.
 static ENTRY: Mutex<()> = Mutex::new(());
@@ -81,6 +81,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let mut thread = HostThread::new(process.get(), thread_memory)?;
     thread.continuation = Continuation::here();
     accesses::prepare();
+    proc::keep();
     if config.mapping == Mapping::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory.mirror_everything()?;

@@ -15,7 +15,7 @@ use crate::guest::descriptors::Idt;
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Flush, Memory, PageRange};
 use crate::sys;
-use crate::{Launcher, Threads};
+use crate::{Launcher, Threads, proc};
 
 /// The process in Dune mode.
 #[derive(Debug)]
@@ -106,11 +106,11 @@ impl Process {
         })
     }
 
-    /// The lowest descriptor from `first` on that the engine holds.
-    pub(crate) fn engine_descriptor(&self, first: u32) -> Option<u32> {
+    /// The lowest descriptor from `first` on that Dune holds.
+    pub(crate) fn held_descriptor(&self, first: u32) -> Option<u32> {
         // SAFETY: threads on the list are never freed; their vCPUs change in the child of a fork only, when it is alone.
         let vcpus = self.threads().map(|thread| unsafe { (*thread).vcpu.descriptor() });
-        let all = vcpus.chain(self.machine().descriptors());
+        let all = vcpus.chain(self.machine().descriptors()).chain(proc::kept());
         all.map(|descriptor| descriptor as u32).filter(|&descriptor| descriptor >= first).min()
     }
 

@@ -1,4 +1,4 @@
-//! `/proc/self/maps`: what Linux has mapped where.
+//! `/proc/thread-self/maps`: what Linux has mapped where.
 //!
 //! Works on both sides and anywhere: raw system calls, a buffer on the stack, no allocation, no thread-local
 //! storage. The format is that of proc_pid_maps(5):
@@ -9,11 +9,13 @@
 
 use core::ops::ControlFlow;
 
-use linux_raw_sys::general as linux;
 use thiserror::Error;
 
 use super::page::PagePermissions;
-use crate::sys::{self, Errno};
+use crate::descriptor::Descriptor;
+use crate::descriptor_limit::RaisedLimit;
+use crate::proc;
+use crate::sys::Errno;
 
 /// What lies behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +38,7 @@ pub enum MappingKind<'a> {
     Other(&'a [u8]),
 }
 
-/// One line of `/proc/self/maps`.
+/// One line of `/proc/thread-self/maps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping<'a> {
     /// The first address.
@@ -62,7 +64,9 @@ impl Mapping<'_> {
 
 /// A line that does not have the format of proc_pid_maps(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("/proc/self/maps: byte {column} of a line is not the {expected} that proc_pid_maps(5) promises")]
+#[error(
+    "/proc/thread-self/maps: byte {column} of a line is not the {expected} that proc_pid_maps(5) promises"
+)]
 pub struct ParseError {
     /// The first byte that does not fit, counted from 0.
     pub column: usize,
@@ -74,19 +78,19 @@ pub struct ParseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MapsError {
     /// The file could not be opened.
-    #[error("cannot open /proc/self/maps: {errno}: mount proc on /proc")]
+    #[error("cannot open /proc/thread-self/maps: {errno}: mount proc on /proc")]
     Open {
         /// What Linux said.
         errno: Errno,
     },
     /// The file could not be read.
-    #[error("cannot read /proc/self/maps: {errno}")]
+    #[error("cannot read /proc/thread-self/maps: {errno}")]
     Read {
         /// What Linux said.
         errno: Errno,
     },
     /// A line is longer than Linux ever writes.
-    #[error("/proc/self/maps has a line of more than {limit} bytes")]
+    #[error("/proc/thread-self/maps has a line of more than {limit} bytes")]
     LineTooLong {
         /// The longest line that is understood, in bytes.
         limit: usize,
@@ -241,39 +245,30 @@ pub fn find<R>(address: u64, found: impl FnOnce(&Mapping<'_>) -> R) -> Result<Op
     Ok(answer)
 }
 
-/// The open file; closes itself.
-struct MapsFile {
-    descriptor: u64,
-}
+/// The open file.
+struct MapsFile(Descriptor);
 
 impl MapsFile {
     fn open() -> Result<MapsFile, MapsError> {
-        let path = c"/proc/self/maps";
-        let flags = linux::O_RDONLY | linux::O_CLOEXEC;
-        let arguments = [linux::AT_FDCWD as i64 as u64, path.as_ptr() as u64, u64::from(flags), 0, 0, 0];
-        // SAFETY: 1. openat only reads the path, which ends with a NUL.
-        let descriptor =
-            unsafe { sys::call(linux::__NR_openat, arguments) }.map_err(|errno| MapsError::Open { errno })?;
-        Ok(MapsFile { descriptor })
+        let opened = match proc::open_maps() {
+            // The program has used its numbers up.
+            Err(errno) if errno.raw() == linux_raw_sys::errno::EMFILE as i32 => {
+                let _limit = RaisedLimit::new();
+                proc::open_maps()
+            }
+            opened => opened,
+        };
+        opened.map(MapsFile).map_err(|errno| MapsError::Open { errno })
     }
 
     fn read(&self, buffer: &mut [u8]) -> Result<usize, MapsError> {
-        let arguments = [self.descriptor, buffer.as_mut_ptr() as u64, buffer.len() as u64, 0, 0, 0];
         loop {
-            // SAFETY: 1. the kernel writes at most `buffer.len()` bytes into the buffer, borrowed mutably.
-            match unsafe { sys::call(linux::__NR_read, arguments) } {
-                Ok(read) => return Ok(read as usize),
+            match self.0.read(buffer) {
+                Ok(read) => return Ok(read),
                 Err(errno) if errno.raw() == linux_raw_sys::errno::EINTR as i32 => (),
                 Err(errno) => return Err(MapsError::Read { errno }),
             }
         }
-    }
-}
-
-impl Drop for MapsFile {
-    fn drop(&mut self) {
-        // SAFETY: 1. the descriptor is this struct's own and not used again.
-        let _ = unsafe { sys::raw(linux::__NR_close, [self.descriptor, 0, 0, 0, 0, 0]) };
     }
 }
 

@@ -1,6 +1,6 @@
 //! The mirror: page tables that say what Linux's mappings say.
 //!
-//! [`Memory::synchronise`] makes a range of the process's own tables what `/proc/self/maps` says: each mapping is
+//! [`Memory::synchronise`] makes a range of the process's own tables what `/proc/thread-self/maps` says: each mapping is
 //! present with its rights, NX where it is not executable, on the largest pages that alignment allows; what is
 //! PROT_NONE or not mapped is not present, and needs no tables. The program's system calls keep it true
 //! (`guest/memory_calls.rs`) by [`Memory::reflect`], and what they could not know is found by faults
@@ -363,7 +363,7 @@ impl Memory {
         }
     }
 
-    /// Makes the tables of `range` what `/proc/self/maps` says; each edit's flush is given to `discharge`.
+    /// Makes the tables of `range` what `/proc/thread-self/maps` says; each edit's flush is given to `discharge`.
     #[cold]
     pub(crate) fn synchronise<'m>(
         &'m self,

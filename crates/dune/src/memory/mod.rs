@@ -13,7 +13,7 @@
 //!    frames come from the library's arena ([`FrameAllocator`]), which is itself in a window.
 //! 2. What they yield is a *guest-physical* address. A [`Window`] says by which offset it belongs to the
 //!    virtual address that Linux knows; the [`plan`] made before entry finds the windows from
-//!    `/proc/self/maps` ([`maps`]).
+//!    `/proc/thread-self/maps` ([`maps`]).
 //! 3. Each window is one slot of the VM: the second translation, from guest-physical addresses to the pages
 //!    that Linux gave the process, is kept by the kernel. So a program may edit its tables as it likes and
 //!    still reaches nothing but its own memory.

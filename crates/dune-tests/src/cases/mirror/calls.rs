@@ -12,7 +12,7 @@ use super::touch::{
     store,
 };
 use crate::both::forked;
-use crate::case::CaseResult;
+use crate::case::{CaseResult, Skip};
 use crate::probe;
 
 pub fn munmap_is_seen() -> CaseResult {
@@ -241,6 +241,37 @@ pub fn stacks_grow_in_children() -> CaseResult {
         })
     });
     assert_eq!((status, peek(kept)), (Ok(1 << 8), 7));
+    Ok(())
+}
+
+/// What no system call has told is found where there is no `/proc` (chroot(2)), also by children, and also after the program has
+/// closed all there is.
+pub fn lookups_without_proc() -> CaseResult {
+    dune::enter()?;
+    let area = gap(2048);
+    let flags = MAP_PRIVATE | MAP_FIXED | libc::MAP_GROWSDOWN;
+    let stack = mmap(area + 2000 * PAGE, PAGE, READ_WRITE, flags);
+    std::env::set_current_dir(std::env::temp_dir())?;
+    let empty = format!("dune-root-{}", std::process::id());
+    std::fs::create_dir(&empty)?;
+    let changed = std::os::unix::fs::chroot(&empty);
+    // The working directory is where it was.
+    std::fs::remove_dir(&empty)?;
+    match changed {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(Skip("chroot needs CAP_SYS_CHROOT".into()).into());
+        }
+        changed => changed?,
+    }
+    assert!(std::fs::metadata("/proc").is_err());
+    assert_eq!(probe::syscall(libc::SYS_close_range as u64, [3, u32::MAX.into(), 0, 0, 0, 0]), 0);
+    poke(stack - PAGE, 1);
+    let status = forked(|| {
+        poke(stack - 2 * PAGE, 2);
+        i32::from((peek(stack - PAGE), peek(stack - 2 * PAGE)) == (1, 2))
+    });
+    assert_eq!(status, Ok(1 << 8));
+    assert_eq!((peek(stack - PAGE), peek(stack - 3 * PAGE)), (1, 0));
     Ok(())
 }
 

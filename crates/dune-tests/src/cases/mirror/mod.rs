@@ -40,6 +40,7 @@ pub const CASES: &[Case] = &[
     Case::new("mirror::stacks_grow", calls::stacks_grow),
     Case::new("mirror::stacks_grow_in_children", calls::stacks_grow_in_children),
     Case::new("mirror::protect_grows_down", calls::protect_grows_down),
+    Case::new("mirror::lookups_without_proc", calls::lookups_without_proc),
     Case::new("mirror::scattered_memory", scattered::after_entry),
     Case::new("mirror::scattered_memory_before_entry", scattered::before_entry),
     Case::new("mirror::scattered_memory_beyond_reach", scattered::beyond_reach),

@@ -1,0 +1,50 @@
+//! `/proc`, for a process that has gone where there is none: chroot(2), pivot_root(2).
+//!
+//! Dune asks Linux what is mapped where, for as long as the process lives. So it keeps `/proc` open, out of the program's way
+//! (`descriptor.rs`); children of forks inherit it.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::RawFd;
+
+use linux_raw_sys::general::{AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
+
+use crate::descriptor::{Descriptor, made_high};
+use crate::sys::Errno;
+
+/// The number of `/proc`'s descriptor, if it is kept.
+static DIRECTORY: AtomicI32 = AtomicI32::new(Descriptor::CLOSED);
+
+/// Keeps `/proc` open from now on, if it is there: not where a parent has done so, unless the program has closed it since in
+/// host mode.
+pub(crate) fn keep() {
+    if open(KEPT_MAPS, O_RDONLY).is_ok() {
+        return;
+    }
+    let opened = made_high(|| Descriptor::open(AT_FDCWD, c"/proc", O_PATH | O_DIRECTORY));
+    DIRECTORY.store(opened.map_or(Descriptor::CLOSED, Descriptor::leak), Ordering::Relaxed);
+}
+
+/// The descriptor that is kept.
+pub(crate) fn kept() -> Option<RawFd> {
+    Some(DIRECTORY.load(Ordering::Relaxed)).filter(|&number| number != Descriptor::CLOSED)
+}
+
+/// Opens the file `name` below the directory that is kept.
+pub(crate) fn open(name: &CStr, flags: u32) -> Result<Descriptor, Errno> {
+    Descriptor::open(DIRECTORY.load(Ordering::Relaxed), name, flags)
+}
+
+/// Opens the list of what the process has mapped where, as the calling thread sees it. (`/proc/self/maps` is the first thread's,
+/// and empty once that has ended before the others.)
+pub(crate) fn open_maps() -> Result<Descriptor, Errno> {
+    open_or(KEPT_MAPS, c"/proc/thread-self/maps")
+}
+
+/// In the directory that is kept.
+const KEPT_MAPS: &CStr = c"thread-self/maps";
+
+/// Opens a file by its `name` below the directory that is kept, or by its `path` where it is not kept yet, or host mode has closed it.
+fn open_or(name: &CStr, path: &CStr) -> Result<Descriptor, Errno> {
+    open(name, O_RDONLY).or_else(|_| Descriptor::open(AT_FDCWD, path, O_RDONLY))
+}
