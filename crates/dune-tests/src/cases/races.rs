@@ -1,7 +1,7 @@
 //! What several threads do to memory at the same moment.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use dune::{Config, Dune, Mapping, TrapFrame, TrapOutcome, Vector};
 use libc::{PROT_READ, PROT_WRITE};
 use x86_64::VirtAddr;
 
+use crate::both::forked;
 use crate::case::{Case, CaseResult};
 use crate::probe;
 
@@ -25,6 +26,7 @@ pub const CASES: &[Case] = &[
     Case::new("races::faults_that_are_over", faults_that_are_over),
     Case::new("races::memory_that_can_be_read_again", readable_again),
     Case::new("races::moved_mappings_leave_others_alone", moved_mappings),
+    Case::new("races::forks_while_threads_are_made", forks_while_threads_are_made),
 ];
 
 const PAGE: u64 = 4096;
@@ -344,4 +346,44 @@ fn moved_mappings() -> CaseResult {
         }
         Ok(())
     })?
+}
+
+/// Children have the limit of descriptors that their parent has, and one vCPU, whatever other threads are about.
+fn forks_while_threads_are_made() -> CaseResult {
+    const FORKS: usize = 30;
+    const THREADS: usize = 80;
+    let limit = || {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the call writes to `limit`.
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+        limit.rlim_cur
+    };
+    // SAFETY: the call reads the limits.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur: 512, rlim_max: 4096 }) };
+    dune::enter()?;
+    let vcpus = || {
+        let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        names.filter(|name| name.to_string_lossy().contains("kvm-vcpu")).count()
+    };
+    let (has_ended, end) = (Mutex::new(false), Condvar::new());
+    let statuses: Vec<_> = thread::scope(|scope| {
+        let wait = || {
+            let _unused = end.wait_while(has_ended.lock().unwrap(), |has_ended| !*has_ended).unwrap();
+        };
+        let make = move || {
+            // They stay, so that each has a vCPU of its own.
+            for _ in 0..THREADS {
+                scope.spawn(wait);
+            }
+        };
+        scope.spawn(make);
+        let child = || i32::from(limit() != 512) | i32::from(vcpus() != 1) << 1;
+        let statuses = (0..FORKS).map(|_| forked(child)).collect();
+        *has_ended.lock().unwrap() = true;
+        end.notify_all();
+        statuses
+    });
+    assert!(statuses.iter().all(|&status| status == Ok(0)), "{statuses:x?}");
+    Ok(())
 }

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
-    __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_VFORK, CLONE_VM, SIGCHLD, clone_args,
+    __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_THREAD, CLONE_VFORK, CLONE_VM, SIGCHLD,
+    clone_args,
 };
 
 use super::copy;
@@ -94,6 +95,9 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
         Err(errno) => return error(errno),
     };
     let shares_memory = request.flags & u64::from(CLONE_VM) != 0;
+    if request.flags & u64::from(CLONE_THREAD) == 0 {
+        crate::process().wait_for_births();
+    }
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
         return match crate::process().threads_start_in() {
             Threads::HostMode if request.stack != 0 => {
@@ -115,7 +119,9 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     if request.stack != 0 {
         frame.rsp = request.stack;
     }
-    let held = crate::process().memory().hold();
+    let process = crate::process();
+    // What the child is to find whole. Each is taken before what its holders take.
+    let held = (signal::action::hold(), process.hold_births(), process.memory().hold());
     let result = bear(&request, Child::Fork);
     drop(held);
     if result != 0 {

@@ -31,6 +31,7 @@ pub(super) fn handle(launcher: Option<&Launcher>, number: u32, arguments: &[u64;
         EXECVEAT => (second, third, fourth, first as i32 == AT_FDCWD && fifth == 0),
         _ => return None,
     };
+    crate::process().wait_for_births();
     if plain && let Some(launcher) = launcher {
         // Returns if the launcher can not be executed: Linux may still take the program itself.
         let _ = follow(launcher, path, argv, envp);

@@ -24,7 +24,11 @@ pub(super) fn handle(process: &Process, number: u32, arguments: &[u64; 6]) -> Op
         // As dup2(2) says of a descriptor that another thread is opening.
         DUP2 | DUP3 if is_ours(second) => error(EBUSY),
         CLOSE | DUP2 | DUP3 => forward(number, arguments),
-        CLOSE_RANGE => close_range(process, (first as u32, second as u32), flags),
+        CLOSE_RANGE => {
+            // No thread is just being made, whose descriptor is on no list yet.
+            let _births = process.hold_births();
+            close_range(process, (first as u32, second as u32), flags)
+        }
         _ => return None,
     })
 }

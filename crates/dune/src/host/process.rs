@@ -12,6 +12,8 @@ use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
 use crate::error::EnterError;
 use crate::guest::descriptors::Idt;
+use crate::guest::signal::action;
+use crate::lock::{Guard, SpinLock};
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Flush, Memory, PageRange};
 use crate::sys;
@@ -31,6 +33,9 @@ pub(crate) struct Process {
     /// How many of them are in Dune mode.
     active: AtomicU32,
     next_vcpu: AtomicU32,
+    /// Held while a thread is made: one at a time, and none while another thread forks, whose child would have its vCPU,
+    /// that nobody knows of, and limits that are raised for a moment.
+    births: SpinLock<()>,
     /// Whose it is (getpid(2)).
     id: AtomicU32,
 }
@@ -56,6 +61,7 @@ impl Process {
             threads: AtomicPtr::new(null_mut()),
             active: AtomicU32::new(0),
             next_vcpu: AtomicU32::new(0),
+            births: SpinLock::new(()),
             id: AtomicU32::new(sys::process_id()),
         }
     }
@@ -127,7 +133,10 @@ impl Process {
         self.next_vcpu.store(1, Ordering::Relaxed);
         // SAFETY: as before.
         let block = unsafe { (*survivor).block.as_ptr() } as u64;
-        self.memory.free_if(|holder| holder != block);
+        let is_gone = |holder| holder != block;
+        action::free_if(is_gone);
+        self.births.free_if(is_gone);
+        self.memory.free_if(is_gone);
         self.id.store(sys::process_id(), Ordering::Relaxed);
     }
 
@@ -139,6 +148,7 @@ impl Process {
     /// Closes the engine's descriptors, which a fork in host mode has copied. The calling thread is the only one.
     pub(super) fn abandon(&self) {
         self.close_vcpus(null_mut());
+        action::free_if(|_| true);
         // SAFETY: nobody uses the machine in this process, which is about to get another.
         unsafe { core::ptr::drop_in_place(self.machine.get()) };
         crate::forget_process();
@@ -184,9 +194,22 @@ impl Process {
         kept.map_err(|error| EnterError::Memory(error.into()))
     }
 
+    /// Keeps other threads from making threads; `None` if one of them has been about it for seconds.
+    pub(crate) fn hold_births(&self) -> Option<Guard<'_, ()>> {
+        self.births.lock().ok()
+    }
+
+    /// Waits until no thread is just being made with a limit raised for a moment, which another program or a child that shares
+    /// memory would keep.
+    pub(crate) fn wait_for_births(&self) {
+        drop(self.hold_births());
+    }
+
     /// Frees the locks that the thread of `block` held, which shared this memory as a process of its own and was killed.
     pub(crate) fn free_locks_from(&self, block: u64) {
-        self.memory.free_if(|holder| holder == block);
+        let is_gone = |holder| holder == block;
+        self.births.free_if(is_gone);
+        self.memory.free_if(is_gone);
     }
 
     /// Counts a thread that is about to be in Dune mode.

@@ -164,7 +164,9 @@ impl HostThread {
 
     /// A thread beside others, in either mode.
     pub(super) fn enlisted(process: &'static Process) -> Result<*mut HostThread, EnterError> {
-        let thread = HostThread::new(process, ThreadMemory::new()?)?;
+        let thread_memory = ThreadMemory::new()?;
+        let _births = process.hold_births();
+        let thread = HostThread::new(process, thread_memory)?;
         thread.pin()?;
         let thread = thread.leak();
         process.enlist(thread);

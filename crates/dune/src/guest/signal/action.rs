@@ -16,6 +16,7 @@ use crate::guest::request::forward;
 use crate::guest::syscall::error;
 use crate::guest::{block, copy};
 use crate::host::signal;
+use crate::lock::{Guard, SpinLock};
 
 /// `UAPI_SA_FLAGS`.
 const KNOWN_FLAGS: u64 = (SA_NOCLDSTOP
@@ -72,6 +73,19 @@ pub(crate) fn set(signal: u32, action: &Action) {
     slot.handler.store(action.handler, Ordering::Release);
 }
 
+/// Held while this table and Linux's are changed: another thread must not bring them apart.
+static CHANGES: SpinLock<()> = SpinLock::new(());
+
+/// Keeps other threads from changing actions; `None` if one of them has been about it for seconds.
+pub(crate) fn hold() -> Option<Guard<'static, ()>> {
+    CHANGES.lock().ok()
+}
+
+/// In the child of a fork: frees what a thread of its parent has held, which `is_gone`.
+pub(crate) fn free_if(is_gone: impl Fn(u64) -> bool) {
+    CHANGES.free_if(is_gone);
+}
+
 /// rt_sigaction(2).
 pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
     let [number, new, old, set_size, ..] = *arguments;
@@ -82,6 +96,7 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
     // A child that shares its parent's memory has a table of its own with Linux, and not here.
     // SAFETY: ring 0; the block is this thread's own.
     let is_lent = unsafe { (*block::current()).is_lent };
+    let _changes = if is_lent { None } else { hold() };
     let before = if is_lent {
         let mut known = Action::default();
         forward(__NR_rt_sigaction, &[number, 0, (&raw mut known) as u64, 8, 0, 0]);
