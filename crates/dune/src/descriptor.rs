@@ -8,7 +8,9 @@ use core::ffi::CStr;
 use std::os::fd::RawFd;
 
 use linux_raw_sys::errno::EMFILE;
-use linux_raw_sys::general::{__NR_close, __NR_fcntl, __NR_openat, __NR_read, F_DUPFD_CLOEXEC, O_CLOEXEC};
+use linux_raw_sys::general::{
+    __NR_close, __NR_fcntl, __NR_getdents64, __NR_openat, __NR_read, F_DUPFD_CLOEXEC, O_CLOEXEC,
+};
 
 use crate::descriptor_limit::{RaisedLimit, limits};
 use crate::sys::{self, Errno};
@@ -38,6 +40,11 @@ impl Descriptor {
     /// How many bytes are in `to` now (read(2)).
     pub(crate) fn read(&self, to: &mut [u8]) -> Result<usize, Errno> {
         self.read_by(__NR_read, to)
+    }
+
+    /// As [`read`](Self::read), the entries of a directory (getdents(2)).
+    pub(crate) fn read_entries(&self, to: &mut [u8]) -> Result<usize, Errno> {
+        self.read_by(__NR_getdents64, to)
     }
 
     fn read_by(&self, number: u32, to: &mut [u8]) -> Result<usize, Errno> {

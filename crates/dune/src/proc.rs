@@ -7,10 +7,10 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
 use std::os::fd::RawFd;
 
-use linux_raw_sys::general::{AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
+use linux_raw_sys::general::{__NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
 
 use crate::descriptor::{Descriptor, made_high};
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 /// The number of `/proc`'s descriptor, if it is kept.
 static DIRECTORY: AtomicI32 = AtomicI32::new(Descriptor::CLOSED);
@@ -33,6 +33,24 @@ pub(crate) fn kept() -> Option<RawFd> {
 /// Opens the file `name` below the directory that is kept.
 pub(crate) fn open(name: &CStr, flags: u32) -> Result<Descriptor, Errno> {
     Descriptor::open(DIRECTORY.load(Ordering::Relaxed), name, flags)
+}
+
+/// The calling thread's id as the directory that is kept knows it, which may be that of another PID namespace.
+pub(crate) fn own_task() -> Option<u32> {
+    // PID/task/TID
+    let mut target = [0u8; 64];
+    let (directory, name) = (DIRECTORY.load(Ordering::Relaxed), c"thread-self");
+    let arguments =
+        [directory as u64, name.as_ptr() as u64, target.as_mut_ptr() as u64, target.len() as u64, 0, 0];
+    // SAFETY: the call writes to `target` at most.
+    let length = unsafe { sys::call(__NR_readlinkat, arguments) }.ok()? as usize;
+    let last = target[..length].rsplit(|&byte| byte == b'/').next()?;
+    number(last)
+}
+
+/// The number that these decimal digits are.
+pub(crate) fn number(digits: &[u8]) -> Option<u32> {
+    core::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Opens the list of what the process has mapped where, as the calling thread sees it. (`/proc/self/maps` is the first thread's,

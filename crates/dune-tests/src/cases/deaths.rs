@@ -4,11 +4,13 @@ use std::arch::asm;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use crate::both::{self, Notes};
+use crate::both::{self, Notes, alike, forked};
 use crate::case::{Case, CaseResult};
 use crate::probe;
 
 pub const CASES: &[Case] = &[
+    Case::new("deaths::of_the_only_thread", || alike(of_the_only_thread)),
+    Case::new("deaths::of_the_last_thread", || alike(of_the_last_thread)),
     Case::new("deaths::stack_overflow", || {
         dies(libc::SIGSEGV, "", |_| {
             default_signals();
@@ -175,4 +177,48 @@ fn smashed_stack(_: &Notes) {
     default_signals();
     // SAFETY: ends the process.
     unsafe { asm!("mov qword ptr [rsp], 0x41414141", "ret", options(noreturn)) };
+}
+
+/// exit(2) ends a thread, and a process with its last one.
+fn exit_thread(status: u64) -> i32 {
+    probe::syscall(libc::SYS_exit as u64, [status, 0, 0, 0, 0, 0]) as i32
+}
+
+fn of_the_only_thread(notes: &Notes) {
+    notes.note("status", within_limit(|| exit_thread(7)));
+    notes.note("of a child's child", within_limit(|| forked(|| exit_thread(8)).unwrap_or(9) >> 8));
+}
+
+/// As programs end whose main function calls pthread_exit(3).
+fn of_the_last_thread(notes: &Notes) {
+    notes.note(
+        "status",
+        within_limit(|| {
+            for number in 0..3 {
+                std::thread::spawn(move || {
+                    let has_ended =
+                        || std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| stat.contains(") Z "));
+                    // One before the first thread, and the last one after it.
+                    while number > 0 && !has_ended() {
+                        std::thread::sleep(std::time::Duration::from_millis(30 * number));
+                    }
+                    exit_thread(3)
+                });
+            }
+            exit_thread(4)
+        }),
+    );
+}
+
+/// The wait status of a child that runs `body`, `None` if it does not end.
+fn within_limit(body: impl FnOnce() -> i32) -> Option<i32> {
+    // SAFETY: the child runs `body` and exits.
+    match unsafe { libc::fork() } {
+        0 => {
+            let status = body();
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(status) }
+        }
+        child => both::wait(child, std::time::Duration::from_secs(10)),
+    }
 }

@@ -5,12 +5,13 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::errno::EAGAIN;
-use linux_raw_sys::general::{__NR_exit, __NR_rt_sigreturn, SIGABRT};
+use linux_raw_sys::general::{__NR_exit, __NR_exit_group, __NR_rt_sigreturn, SIGABRT};
 
 use super::cpu_number;
 use super::newborn::Newborn;
 use super::run_loop::host_loop;
 use super::signal;
+use super::tasks;
 use super::thread::HostThread;
 use crate::engine::{Machine, Vcpu};
 use crate::error::EngineError;
@@ -102,16 +103,19 @@ pub(super) fn end(thread: &mut HostThread, status: u64) -> u64 {
         signal::set_mask(mask);
         return RESTART;
     }
+    let mut call = __NR_exit;
     if !thread.block.is_lent {
-        // Else the parent does so.
-        thread.process.depart();
+        // Else the parent does so. Whoever is the last to depart has to know of the others.
         thread.user.store(sys::thread_id(), Ordering::Release);
+        if thread.process.depart() && tasks::nobody_else(thread.process) {
+            call = __NR_exit_group;
+        }
     }
     // SAFETY: 1. no signal can come any more that would need this stack; 2. the next thread takes stack and block over
     // only when Linux does not know this one any more.
     unsafe {
         loop {
-            let _ = sys::raw(__NR_exit, [status, 0, 0, 0, 0, 0]);
+            let _ = sys::raw(call, [status, 0, 0, 0, 0, 0]);
         }
     }
 }

@@ -19,4 +19,5 @@ mod run_loop;
 mod second_level;
 pub(crate) mod signal;
 mod switch;
+mod tasks;
 pub(crate) mod thread;

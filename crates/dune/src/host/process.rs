@@ -221,11 +221,19 @@ impl Process {
         }
     }
 
-    /// Counts a thread out.
-    pub(super) fn depart(&self) {
-        if self.active.fetch_sub(1, Ordering::SeqCst) > 1 {
+    /// Counts a thread out. Whether it was the last.
+    pub(super) fn depart(&self) -> bool {
+        let is_last = self.active.fetch_sub(1, Ordering::SeqCst) == 1;
+        if !is_last {
             self.memory.remove_sharer();
         }
+        is_last
+    }
+
+    /// Whether the thread `id` has been in Dune mode and is about to end.
+    pub(super) fn is_ending(&self, id: u32) -> bool {
+        // SAFETY: threads on the list are never freed.
+        self.threads().any(|thread| unsafe { (*thread).user.load(Ordering::Acquire) } == id)
     }
 
     /// What is executed in place of programs, if they are to stay in Dune mode.
