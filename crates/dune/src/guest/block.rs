@@ -70,6 +70,8 @@ pub(crate) struct ThreadBlock {
     pub second_level_fault: Option<SecondLevelFault>,
     /// The page fault that was last tried again.
     pub retried: Repeated,
+    /// The fault that was last put off for a signal.
+    pub put_off: Repeated,
     /// The alternate signal stack.
     pub alternate_stack: AlternateStack,
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
@@ -108,6 +110,7 @@ impl ThreadBlock {
             signals: Queue::new(),
             second_level_fault: None,
             retried: Repeated::default(),
+            put_off: Repeated::default(),
             alternate_stack: AlternateStack::NONE,
             handlers: [const { AtomicU64::new(0) }; 256],
             counters: ThreadCounters::new(),

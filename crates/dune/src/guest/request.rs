@@ -78,7 +78,14 @@ pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) ->
 pub(super) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: ring 0 in Dune mode, where the guest module is called; the program asked for the call, and what it does to
     // memory is the program's doing.
-    unsafe { forward_raw(number.into(), arguments) }
+    unsafe { forward_raw(number.into(), arguments, kind::SYSCALL_FIRST) }
+}
+
+/// As [`forward`], unless a signal waits or comes before the call: then the call is not made, and the result is
+/// [`RESTART`](super::signal::RESTART).
+pub(super) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64 {
+    // SAFETY: as for `forward`.
+    unsafe { forward_raw(number.into(), arguments, kind::SYSCALL) }
 }
 
 /// Fills the thread's request and waits for the answer, with interrupts off: a handler's system call would use the
@@ -88,7 +95,7 @@ pub(super) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
 ///
 /// The caller runs at ring 0 in Dune mode, and the call does not touch memory that Rust relies on.
 #[unsafe(naked)]
-unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64 {
+unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6], kind: u64) -> u64 {
     // ABI: System V. Keeps all callee-saved registers and the flags; the host loop changes memory only.
     naked_asm!(
         "pushfq",
@@ -106,7 +113,7 @@ unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64
         "mov gs:[{ARGUMENTS} + 32], rax",
         "mov rax, [rsi + 40]",
         "mov gs:[{ARGUMENTS} + 40], rax",
-        "mov qword ptr gs:[{KIND}], {KIND_SYSCALL}",
+        "mov gs:[{KIND}], rdx",
         "hlt",
         "mov rax, gs:[{RESULT}]",
         "popfq",
@@ -114,7 +121,6 @@ unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6]) -> u64
         NUMBER = const REQUEST_NUMBER,
         ARGUMENTS = const REQUEST_ARGUMENTS,
         KIND = const REQUEST_KIND,
-        KIND_SYSCALL = const kind::SYSCALL_FIRST,
         RESULT = const REQUEST_RESULT,
     )
 }

@@ -36,7 +36,13 @@ dune_syscall_entry:
     lea rsp, [rsp - 128]
     push r11
     popfq
+    .globl dune_syscall_flags_loaded
+    .hidden dune_syscall_flags_loaded
+dune_syscall_flags_loaded:
     lea rsp, [rsp + 128]
+    .globl dune_syscall_return
+    .hidden dune_syscall_return
+dune_syscall_return:
     jmp rcx
     .size dune_syscall_entry, . - dune_syscall_entry
 

@@ -13,7 +13,7 @@ use super::files;
 use super::memory_calls;
 use super::registers::{Registers, VectorArea};
 use super::request::{forward, kind};
-use super::signal;
+use super::signal::{self, RED_ZONE};
 use super::special_memory;
 use crate::Dune;
 use crate::cpu;
@@ -46,6 +46,9 @@ unsafe extern "C" {
     static dune_syscall_from_ring3: u8;
     static dune_sysenter_entry: u8;
     static dune_syscall_resume: u8;
+    // Places in the stub for calls of ring 0, after its look for signals.
+    static dune_syscall_flags_loaded: u8;
+    static dune_syscall_return: u8;
 }
 
 /// Flags that SYSCALL clears, as Linux does: CF PF AF ZF SF TF IF DF OF IOPL NT RF AC ID.
@@ -111,6 +114,18 @@ extern "C" fn signal_came(registers: &mut Registers, area: VectorArea) {
     // SAFETY: ring 0; the request is this thread's, and nothing else has been asked since.
     let number = unsafe { (*block::current()).request.number };
     signal::at_syscall_end(registers, area, number);
+}
+
+/// Does for `registers` the last instructions of the entry stub if they are to come: interrupts are on there, and what the
+/// program sees must be its own code.
+pub(super) fn finish(registers: &mut Registers) {
+    let flags_loaded = &raw const dune_syscall_flags_loaded as u64;
+    if registers.rip == flags_loaded {
+        registers.rsp += RED_ZONE;
+    }
+    if registers.rip == flags_loaded || registers.rip == &raw const dune_syscall_return as u64 {
+        registers.rip = registers.rcx;
+    }
 }
 
 pub(super) const fn error(errno: u32) -> u64 {

@@ -143,7 +143,10 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext)
             // SAFETY: the thread is this one, between two instructions of its host loop, and these fields are for
             // signals: the queue, and the vCPU's flag.
             let (block, vcpu) = unsafe { (&*(*thread).block.as_ptr(), &(*thread).vcpu) };
-            let handler_mask = mask_in_force(context, &block.request) | added;
+            // The first signal that interrupts a call ends what mask the call had; the next finds that of its handler.
+            let is_first = !block.signals.is_pending();
+            let mask = if is_first { mask_in_force(context, &block.request) } else { context.mask };
+            let handler_mask = mask | added;
             let taken = Taken { info: *info, action, mask: context.mask, handler_mask };
             let more_may_come = block.signals.push(&taken);
             context.mask = if more_may_come { handler_mask } else { u64::MAX };

@@ -226,3 +226,28 @@ pub(super) fn vector_state() -> Log {
     log.push(("mxcsr", mxcsr_after.into()));
     log
 }
+
+/// The code that a handler interrupted has in RAX what Dune uses for a call that is to be made again; another signal comes
+/// when the handler returns.
+pub(super) fn any_result() -> Log {
+    extern "C" fn second(signal: i32, _: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        note(signal.into());
+        note(context.uc_mcontext.gregs[libc::REG_RAX as usize]);
+    }
+    extern "C" fn first(signal: i32, _: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        note(signal.into());
+        raise(libc::SIGUSR2);
+        context.uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
+    }
+    set(libc::SIGUSR2, second, 0, &[]);
+    set(libc::SIGILL, first, 0, &[libc::SIGUSR2]);
+    let mut log = Log::new();
+    for value in [-512i64, -4, 15] {
+        let after: i64;
+        // SAFETY: the handler skips the instruction.
+        unsafe { asm!("ud2", inlateout("rax") value => after) };
+        log.push(("left", after));
+        log.extend(noted("handlers"));
+    }
+    log
+}

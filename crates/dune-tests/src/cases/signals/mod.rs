@@ -3,9 +3,11 @@
 
 mod fault;
 mod handler;
+mod mixed;
 mod scenario;
 mod stack;
 mod storm;
+mod traced;
 mod wait;
 
 use scenario::same;
@@ -30,8 +32,15 @@ pub const CASES: &[Case] = &[
     Case::new("signals::go_to_one_thread", || same(wait::to_one_thread)),
     Case::new("signals::a_storm_disturbs_nothing", storm::storm),
     Case::new("signals::a_storm_while_forking", storm::storm_while_forking),
+    Case::new("signals::leave_the_masks_of_each_other_alone", mixed::masks),
+    Case::new("signals::come_with_a_fault", mixed::faults),
+    Case::new("signals::queued_ones_come_once", mixed::queued),
+    Case::new("signals::two_in_one_sigsuspend", || same(mixed::two_in_sigsuspend)),
+    Case::new("signals::interrupted_code_has_any_result", || same(handler::any_result)),
+    Case::new("signals::come_while_a_fault_is_made_one", traced::fault_meanwhile),
     Case::new("signals::reach_a_spinning_thread", storm::spinning),
     Case::new("signals::reach_ring_3", storm::ring3),
+    Case::new("signals::show_the_programs_own_code", mixed::own_code),
     Case::new("signals::wait_for_trap_handlers", storm::wait_for_trap_handlers),
     Case::new("signals::enter_in_a_handler", || storm::enter_in_a_handler(0)),
     Case::new("signals::enter_in_a_handler_on_its_own_stack", || storm::enter_in_a_handler(libc::SA_ONSTACK)),

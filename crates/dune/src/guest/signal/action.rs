@@ -73,6 +73,23 @@ pub(crate) fn set(signal: u32, action: &Action) {
     slot.handler.store(action.handler, Ordering::Release);
 }
 
+/// The calling thread's action for `signal`. A child that shares its parent's memory has a table of its own with Linux, and
+/// not here.
+pub(super) fn of_caller(signal: u32) -> Action {
+    // SAFETY: ring 0; the block is this thread's own.
+    if !unsafe { (*block::current()).is_lent } {
+        return get(signal);
+    }
+    known_to_linux(signal)
+}
+
+/// The program's action for `signal` as Linux has it.
+fn known_to_linux(signal: u32) -> Action {
+    let mut known = Action::default();
+    forward(__NR_rt_sigaction, &[signal.into(), 0, (&raw mut known) as u64, 8, 0, 0]);
+    signal::as_the_programs(signal, &known)
+}
+
 /// Held while this table and Linux's are changed: another thread must not bring them apart.
 static CHANGES: SpinLock<()> = SpinLock::new(());
 
@@ -93,17 +110,10 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
     if set_size != 8 || signal == 0 || signal > SIGNALS {
         return error(EINVAL);
     }
-    // A child that shares its parent's memory has a table of its own with Linux, and not here.
     // SAFETY: ring 0; the block is this thread's own.
     let is_lent = unsafe { (*block::current()).is_lent };
     let _changes = if is_lent { None } else { hold() };
-    let before = if is_lent {
-        let mut known = Action::default();
-        forward(__NR_rt_sigaction, &[number, 0, (&raw mut known) as u64, 8, 0, 0]);
-        signal::as_the_programs(signal, &known)
-    } else {
-        get(signal)
-    };
+    let before = of_caller(signal);
     let set = |action: &Action| {
         if !is_lent {
             set(signal, action);

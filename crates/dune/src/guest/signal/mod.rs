@@ -15,14 +15,15 @@ mod vector_state;
 
 use linux_raw_sys::general::{
     __NR_rt_sigaction as RT_SIGACTION, __NR_rt_sigprocmask, __NR_rt_sigreturn as RT_SIGRETURN,
-    __NR_sigaltstack as SIGALTSTACK, SA_NODEFER, SA_ONSTACK, SIG_BLOCK, SIG_SETMASK, SIGSEGV, SS_DISABLE,
+    __NR_sigaltstack as SIGALTSTACK, SA_ONSTACK, SIG_BLOCK, SIG_SETMASK, SIGSEGV, SS_DISABLE,
 };
 
 use super::block::{self, ThreadBlock};
 use super::copy::{self, BadAddress};
 use super::frame::TrapFrame;
 use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
-use super::request::{forward, hypercall, kind};
+use super::request::{forward, forward_unless_signalled, hypercall, kind};
+use super::syscall;
 use super::vector::Vector;
 use crate::report;
 use frame::{SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext};
@@ -35,8 +36,11 @@ pub(crate) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
 /// the program. Linux's own number for that, which never leaves Linux (ERESTARTSYS of include/linux/errno.h).
 pub(crate) const RESTART: u64 = (-512i64) as u64;
 
+/// The length of SYSCALL.
+const SYSCALL_BYTES: u64 = 2;
+
 /// Below the stack pointer the ABI lets functions keep data (System V ABI §3.2.2).
-const RED_ZONE: u64 = 128;
+pub(super) const RED_ZONE: u64 = 128;
 
 /// Makes the call if it is one of this module's. The result is in `registers`.
 pub(super) fn handle(number: u32, registers: &mut Registers, area: VectorArea) -> bool {
@@ -62,9 +66,8 @@ pub(super) fn is_pending() -> bool {
 /// At the end of a system call: builds frames for what is pending, and sees to it that a call that was interrupted
 /// before it had an effect is made.
 pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number: u64) {
-    // The length of SYSCALL.
-    const SYSCALL_BYTES: u64 = 2;
-    let restart = registers.rax == RESTART;
+    // rt_sigreturn leaves the interrupted code's RAX, which may be any number.
+    let restart = number != u64::from(RT_SIGRETURN) && registers.rax == RESTART;
     if registers.rflags & INTERRUPT_FLAG == 0 {
         // The program is not to be disturbed. The interrupt comes when it allows interrupts again.
         if restart {
@@ -85,6 +88,7 @@ pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number
 pub(super) fn at_interrupt(frame: &mut TrapFrame, area: VectorArea) {
     if frame.rflags & INTERRUPT_FLAG != 0 {
         let mut registers = Registers::of_trap(frame);
+        syscall::finish(&mut registers);
         deliver(&mut registers, area);
         registers.store_to(frame);
     }
@@ -116,32 +120,75 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
     let (info, details) = exception::describe(frame, area);
     let info = second_level.unwrap_or(info);
     let signal = info.signal as u32;
-    let action = action::get(signal);
+    let action = action::of_caller(signal);
     // Code with interrupts off is Dune's or a trap handler's, where no signal handler may come.
     if frame.rflags & INTERRUPT_FLAG == 0 || !action.has_handler() {
         return false;
     }
-    let own = 1u64 << (signal - 1);
-    let blocked = action.mask | if action.flags & u64::from(SA_NODEFER) == 0 { own } else { 0 };
-    let before = set_mask(SIG_BLOCK, blocked);
-    if before & own != 0 {
+    let mut registers = Registers::of_trap(frame);
+    let blocked = action.blocked(signal);
+    let before = match block_unless_signalled(blocked) {
+        Some(before) => before,
+        None if may_be_put_off(frame) => {
+            // The signal that waits has come before the fault, which comes again when its handler has returned.
+            deliver(&mut registers, area);
+            registers.store_to(frame);
+            return true;
+        }
+        // The other way round: the signal interrupts the handler of this one.
+        None => {
+            let now = set_mask(SIG_BLOCK, blocked);
+            // SAFETY: ring 0; the block is this thread's own.
+            unsafe { (*block::current()).signals.block(blocked) }.unwrap_or(now)
+        }
+    };
+    if before & bit(signal) != 0 {
         // As for Linux, a program that blocks the signal of its own fault can not go on.
         return false;
     }
-    if action.flags & u64::from(linux_raw_sys::general::SA_RESETHAND) != 0 {
+    if action.is_for_once() {
         reset(signal);
     }
-    let mut registers = Registers::of_trap(frame);
     let taken = Taken { info, action, mask: before, handler_mask: before | blocked };
     push_frame(&mut registers, area, &taken, details);
     registers.store_to(frame);
+    if is_pending() {
+        // One that came with the change of the mask, or before it. IRETQ does not look for it as the end of a call does.
+        // SAFETY: ring 0; the request takes a vector.
+        unsafe { hypercall(kind::INTERRUPT, Vector::SIGNAL.number().into(), 0) };
+    }
     true
+}
+
+/// Whether the exception of `frame` will come again, since its instruction is executed again (Intel SDM vol. 3 §6.5,
+/// *Faults*); but under a stream of signals it must get its turn.
+fn may_be_put_off(frame: &TrapFrame) -> bool {
+    const MOST: u32 = 4;
+    let is_fault = ![Vector::DEBUG, Vector::BREAKPOINT, Vector::OVERFLOW].contains(&frame.vector());
+    // SAFETY: ring 0; the block is this thread's own.
+    is_fault && unsafe { &mut (*block::current()).put_off }.count(frame, 1) <= MOST
+}
+
+/// Blocks `signals`; the mask before, or `None` if a signal waits, which has changed the mask already.
+fn block_unless_signalled(signals: u64) -> Option<u64> {
+    let (mask, mut before) = (signals, 0u64);
+    let arguments = [SIG_BLOCK.into(), (&raw const mask) as u64, (&raw mut before) as u64, 8, 0, 0];
+    (forward_unless_signalled(__NR_rt_sigprocmask, &arguments) != RESTART).then_some(before)
+}
+
+/// Sets the mask unless a signal waits, which has changed it already; whether it did.
+fn set_mask_unless_signalled(mask: u64) -> bool {
+    let arguments = [SIG_SETMASK.into(), (&raw const mask) as u64, 0, 8, 0, 0];
+    forward_unless_signalled(__NR_rt_sigprocmask, &arguments) != RESTART
 }
 
 /// Sets the action of `signal` to the default, as SA_RESETHAND wants it.
 fn reset(signal: u32) {
-    let default = Action { handler: queue::DEFAULT, ..action::get(signal) };
-    action::set(signal, &default);
+    let default = Action { handler: queue::DEFAULT, ..action::of_caller(signal) };
+    // SAFETY: ring 0; the block is this thread's own.
+    if !unsafe { (*block::current()).is_lent } {
+        action::set(signal, &default);
+    }
     forward(RT_SIGACTION, &[signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);
 }
 
@@ -158,6 +205,11 @@ fn push_frame(registers: &mut Registers, area: VectorArea, taken: &Taken, trap: 
         // No room on the stack: Linux ends the program, too, whatever handler it has.
         report::die(SIGSEGV);
     }
+}
+
+/// The bit of `signal` in a mask.
+fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
 }
 
 fn write_frame(
@@ -255,6 +307,14 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
     if context.registers.rip >= crate::memory::plan::TASK_SIZE {
         bad("an instruction pointer beyond the address space,", context.registers.rip);
     }
+    // A signal that waits is one that interrupts the handler: when its own has returned, this call is made again. Its frame
+    // must have the mask of the handler, and the mask that this call sets must not be lost.
+    let may_wait = registers.rflags & INTERRUPT_FLAG != 0;
+    if may_wait && !set_mask_unless_signalled(context.mask) {
+        registers.rax = RT_SIGRETURN.into();
+        registers.rip -= SYSCALL_BYTES;
+        return;
+    }
     // SAFETY: ring 0; the block is this thread's own.
     let block = unsafe { &mut *block::current() };
     if vector_state::read(area, context.registers.vector_state, block).is_err() {
@@ -263,7 +323,9 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
     // As Linux does: the handler's stack pointer counts, and a stack that can not be set is no error.
     let _ = block.alternate_stack.set(&context.stack, registers.rsp);
     context.registers.load(registers);
-    set_mask(SIG_SETMASK, context.mask);
+    if !may_wait {
+        set_mask(SIG_SETMASK, context.mask);
+    }
 }
 
 /// A [`SignalInfo`] with an address, as for faults.

@@ -7,6 +7,8 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use linux_raw_sys::general::{SA_NODEFER, SA_RESETHAND};
+
 use super::frame::SignalInfo;
 
 /// What Linux was told to do with a signal (`struct kernel_sigaction`).
@@ -32,6 +34,17 @@ impl Action {
     /// Whether there is a function to call.
     pub(crate) fn has_handler(&self) -> bool {
         self.handler > IGNORE
+    }
+
+    /// The signals that come to be blocked while the handler runs for `signal`.
+    pub(crate) fn blocked(&self, signal: u32) -> u64 {
+        let own = if self.flags & u64::from(SA_NODEFER) == 0 { 1 << (signal - 1) } else { 0 };
+        self.mask | own
+    }
+
+    /// Whether the action becomes the default when the handler is called.
+    pub(crate) fn is_for_once(&self) -> bool {
+        self.flags & u64::from(SA_RESETHAND) != 0
     }
 }
 
@@ -103,6 +116,21 @@ impl Queue {
         let taken = unsafe { (*self.entries[(head % CAPACITY) as usize].get()).assume_init() };
         self.head.store(head + 1, Ordering::Release);
         Some(taken)
+    }
+
+    /// Ring 0: has the handlers of all that wait run with `signals` blocked, which stay so when they have returned. The mask
+    /// before the oldest.
+    pub(super) fn block(&self, signals: u64) -> Option<u64> {
+        let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Acquire));
+        let mut before = None;
+        for index in head..tail {
+            // SAFETY: the host side has written the entry, and does not touch it before `head` moves.
+            let taken = unsafe { (*self.entries[(index % CAPACITY) as usize].get()).assume_init_mut() };
+            before = before.or(Some(taken.mask));
+            taken.mask |= signals;
+            taken.handler_mask |= signals;
+        }
+        before
     }
 
     /// Ring 0: whether signals were blocked since the queue was full. They are not any more, says the caller.
