@@ -251,3 +251,74 @@ pub(super) fn any_result() -> Log {
     }
     log
 }
+
+/// Vector state that is as after a reset when the signal comes can be edited like any other.
+pub(super) fn initial_vector_state() -> Log {
+    extern "C" fn handler(_: i32, _: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        // SAFETY: the frame has vector state.
+        let state = unsafe { &mut *context.uc_mcontext.fpregs };
+        note(state.cwd.into());
+        state.cwd = 0x27f;
+        // x87 and SSE in the header (Intel SDM vol. 1 §13.4.2), which follows where there is XSAVE.
+        note(if has_xsave() {
+            // SAFETY: the frame has an XSAVE area then.
+            (unsafe { (&raw const *state).cast::<u64>().add(64).read() } & 3) as i64
+        } else {
+            3
+        });
+    }
+    fn has_xsave() -> bool {
+        std::arch::is_x86_feature_detected!("xsave")
+    }
+    #[repr(align(64))]
+    struct Area([u64; 72]);
+    set(libc::SIGUSR1, handler, 0, &[]);
+    let (process, thread) = (probe::getpid(), probe::syscall(libc::SYS_gettid as u64, [0; 6]));
+    let mut control = 0u16;
+    // FNINIT leaves the registers as they are; XRSTOR with an empty header clears them.
+    let empty = Area([0; 72]);
+    // SAFETY: the x87 state is brought back to what the ABI promises.
+    unsafe {
+        if has_xsave() {
+            asm!("xrstor [{}]", in(reg) &empty.0, in("eax") 1, in("edx") 0);
+        }
+        asm!(
+            "fninit",
+            "syscall",
+            "fnstcw [{control}]",
+            "fninit",
+            control = in(reg) &mut control,
+            inlateout("rax") libc::SYS_tgkill => _,
+            in("rdi") process, in("rsi") thread, in("rdx") libc::SIGUSR1,
+            out("rcx") _, out("r11") _,
+        );
+    }
+    let mut log = noted("found");
+    log.push(("edited", control.into()));
+    log
+}
+
+/// Of two signals that come at once each handler starts with the state that the ABI promises.
+pub(super) fn vector_state_of_two() -> Log {
+    extern "C" fn handler(signal: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        let mut control = 0u16;
+        // SAFETY: stores to the variable.
+        unsafe { asm!("fnstcw [{}]", in(reg) &mut control) };
+        note(signal.into());
+        note(control.into());
+    }
+    let two = [libc::SIGUSR1, libc::SIGUSR2];
+    two.into_iter().for_each(|signal| set(signal, handler, 0, &[]));
+    block(libc::SIG_BLOCK, &two);
+    two.into_iter().for_each(raise);
+    let (changed, mut after) = (0x27fu16, 0u16);
+    // SAFETY: the x87 state is brought back to what the ABI promises.
+    unsafe {
+        asm!("fldcw [{}]", in(reg) &changed);
+        block(libc::SIG_UNBLOCK, &two);
+        asm!("fnstcw [{}]", "fninit", in(reg) &mut after);
+    }
+    let mut log = noted("in the handlers");
+    log.push(("afterwards", after.into()));
+    log
+}

@@ -2,6 +2,7 @@
 //! mode.
 
 mod fault;
+mod filtered;
 mod handler;
 mod mixed;
 mod scenario;
@@ -38,6 +39,11 @@ pub const CASES: &[Case] = &[
     Case::new("signals::two_in_one_sigsuspend", || same(mixed::two_in_sigsuspend)),
     Case::new("signals::interrupted_code_has_any_result", || same(handler::any_result)),
     Case::new("signals::come_while_a_fault_is_made_one", traced::fault_meanwhile),
+    Case::new("signals::initial_vector_state_can_be_edited", || same(handler::initial_vector_state)),
+    Case::new("signals::two_at_once_start_with_clean_vector_state", || same(handler::vector_state_of_two)),
+    Case::new("signals::no_room_for_the_frame_is_a_fault", || same(stack::no_room)),
+    Case::new("signals::full_alternate_stack", || same(stack::full_alternate_stack)),
+    Case::new("signals::call_trapped_by_a_filter", filtered::trapped_call_in_both),
     Case::new("signals::reach_a_spinning_thread", storm::spinning),
     Case::new("signals::reach_ring_3", storm::ring3),
     Case::new("signals::show_the_programs_own_code", mixed::own_code),

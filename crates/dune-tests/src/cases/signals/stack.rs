@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use super::scenario::{Log, alarm, mask, note, noted, raise, set};
+use super::scenario::{Bits, Log, alarm, block, mask, note, noted, raise, set};
+use crate::both;
 use crate::probe;
 
 static STACK: AtomicU64 = AtomicU64::new(0);
@@ -189,5 +190,137 @@ pub(super) fn jump_out() -> Log {
         log.push(("stack", get_stack().0));
         log.extend(noted("handlers"));
     }
+    log
+}
+
+/// Frames on an alternate stack that is full do not go below it.
+pub(super) fn full_alternate_stack() -> Log {
+    static OWN_ID: AtomicU64 = AtomicU64::new(0);
+    static LEFT: AtomicU64 = AtomicU64::new(1000);
+    /// Sends itself the signal again, and uses no stack.
+    #[unsafe(naked)]
+    extern "C" fn handler(_: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        // ABI: System V, but for the way out when there is no end: exit status 3.
+        naked_asm!(
+            "dec qword ptr [rip + {left}]",
+            "jz 2f",
+            "mov rdi, [rip + {own_id}]",
+            "mov rsi, rdi",
+            "mov edx, {SIGUSR1}",
+            "mov eax, {TGKILL}",
+            "syscall",
+            "ret",
+            "2:",
+            "mov edi, 3",
+            "mov eax, {EXIT_GROUP}",
+            "syscall",
+            own_id = sym OWN_ID,
+            left = sym LEFT,
+            SIGUSR1 = const libc::SIGUSR1,
+            TGKILL = const libc::SYS_tgkill,
+            EXIT_GROUP = const libc::SYS_exit_group,
+        )
+    }
+    const BELOW: usize = 64 << 10;
+    const BYTES: usize = 8 << 10;
+    const GUARD: usize = 4096;
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: fresh memory. A stack that grows through all of it is to end there.
+    let start = unsafe {
+        let start = libc::mmap(null_mut(), GUARD + BELOW + BYTES, rights, flags, -1, 0);
+        libc::mprotect(start, GUARD, libc::PROT_NONE);
+        start.cast::<u8>().add(GUARD)
+    };
+    let mut log = Log::new();
+    for on_stack in [libc::SA_ONSTACK, 0] {
+        // SAFETY: the memory is this function's.
+        unsafe { start.write_bytes(0x5a, BELOW) };
+        let status = both::forked(|| {
+            OWN_ID.store(probe::getpid() as u64, Ordering::Relaxed);
+            set_stack(start as u64 + BELOW as u64, 0, BYTES);
+            set(libc::SIGUSR1, handler, libc::SA_NODEFER | on_stack, &[]);
+            // SAFETY: the stack pointer is on the alternate stack, or will be; the process does not come back.
+            unsafe {
+                asm!(
+                    "mov rsp, {top}", "xor edx, edx", "xor edi, edi", "xor esi, esi", "call {handler}", "ud2",
+                    top = in(reg) if on_stack == 0 { start as u64 + (BELOW + BYTES) as u64 } else { probe::pages(4).as_u64() + 0x4000 },
+                    handler = sym handler,
+                    options(noreturn)
+                )
+            }
+        });
+        log.push(("signal", status.map_or(-1, |status| libc::WTERMSIG(status).into())));
+        // SAFETY: as above; the child has ended.
+        let below = unsafe { std::slice::from_raw_parts(start, BELOW) };
+        log.push(("bytes written below", below.iter().filter(|&&byte| byte != 0x5a).count() as i64));
+    }
+    log
+}
+
+/// A frame that has no room is SIGSEGV for the program's handler, if that can run.
+pub(super) fn no_room() -> Log {
+    extern "C" fn handler(signal: i32, info: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        let registers = &mut context.uc_mcontext.gregs;
+        note(signal.into());
+        note(info.si_code.into());
+        // SAFETY: SIGSEGV has an address.
+        note(unsafe { info.si_addr() } as i64);
+        note(mask());
+        note(context.uc_sigmask.to_bits() as i64);
+        note(registers[libc::REG_RSP as usize]);
+        note(registers[libc::REG_RAX as usize]);
+        note(registers[libc::REG_TRAPNO as usize]);
+        // SAFETY: code can be read.
+        if unsafe { (registers[libc::REG_RIP as usize] as *const u16).read_unaligned() } == UD2 {
+            registers[libc::REG_RIP as usize] += 2;
+        }
+    }
+    extern "C" fn never(_: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        note(-1);
+    }
+    const UD2: u16 = 0x0b0f;
+    /// Sends `signal` to this thread where its stack pointer is nowhere; the result.
+    fn raise_without_stack(signal: i32) -> i64 {
+        let result;
+        // SAFETY: the handler runs on a stack of its own, and the stack pointer is brought back.
+        unsafe {
+            asm!(
+                "mov r12, rsp", "mov esp, 0x1000", "syscall", "mov rsp, r12",
+                inlateout("rax") libc::SYS_tgkill => result,
+                in("rdi") libc::getpid(), in("rsi") libc::gettid(), in("rdx") signal,
+                out("rcx") _, out("r11") _, out("r12") _,
+            );
+        }
+        result
+    }
+    let start = probe::pages(STACK_BYTES / 4096).as_u64();
+    set_stack(start, 0, STACK_BYTES);
+    set(libc::SIGSEGV, handler, libc::SA_ONSTACK, &[libc::SIGHUP]);
+    set(libc::SIGUSR1, never, 0, &[libc::SIGUSR2]);
+    set(libc::SIGILL, never, 0, &[]);
+    let mut log = vec![("tgkill", raise_without_stack(libc::SIGUSR1))];
+    log.extend(noted("after a call"));
+    // SAFETY: as above; the handler skips the instruction.
+    unsafe {
+        asm!("mov r12, rsp", "mov esp, 0x1000", "ud2", "mov rsp, r12", inout("rax") 7u64 => _, out("r12") _);
+    }
+    log.extend(noted("after a fault"));
+    log.push(("mask", mask()));
+    let ending =
+        |body: fn() -> i64| both::forked(|| body() as i32).map_or(-1, |status| libc::WTERMSIG(status).into());
+    log.push((
+        "blocked",
+        ending(|| {
+            block(libc::SIG_BLOCK, &[libc::SIGSEGV]);
+            raise_without_stack(libc::SIGUSR1)
+        }),
+    ));
+    log.push((
+        "not its own",
+        ending(|| {
+            set(libc::SIGSEGV, never, 0, &[]);
+            raise_without_stack(libc::SIGSEGV)
+        }),
+    ));
     log
 }

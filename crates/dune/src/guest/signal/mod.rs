@@ -15,7 +15,8 @@ mod vector_state;
 
 use linux_raw_sys::general::{
     __NR_rt_sigaction as RT_SIGACTION, __NR_rt_sigprocmask, __NR_rt_sigreturn as RT_SIGRETURN,
-    __NR_sigaltstack as SIGALTSTACK, SA_ONSTACK, SIG_BLOCK, SIG_SETMASK, SIGSEGV, SS_DISABLE,
+    __NR_sigaltstack as SIGALTSTACK, SA_ONSTACK, SI_KERNEL, SIG_BLOCK, SIG_SETMASK, SIGSEGV, SIGSYS,
+    SS_DISABLE,
 };
 
 use super::block::{self, ThreadBlock};
@@ -38,6 +39,9 @@ pub(crate) const RESTART: u64 = (-512i64) as u64;
 
 /// The length of SYSCALL.
 const SYSCALL_BYTES: u64 = 2;
+
+/// A filter has had a system call trapped (<asm-generic/siginfo.h>).
+const SYS_SECCOMP: i32 = 1;
 
 /// Below the stack pointer the ABI lets functions keep data (System V ABI §3.2.2).
 pub(super) const RED_ZONE: u64 = 128;
@@ -100,8 +104,7 @@ fn deliver(registers: &mut Registers, area: VectorArea) {
     let queue = unsafe { &(*block::current()).signals };
     let mut mask = None;
     while let Some(taken) = queue.pop() {
-        mask = Some(taken.handler_mask);
-        push_frame(registers, area, &taken, TrapDetails::default());
+        mask = Some(push_frame(registers, area, &taken, TrapDetails::default()));
     }
     if let Some(mask) = mask
         && queue.end_throttling()
@@ -199,12 +202,37 @@ fn set_mask(how: u32, mask: u64) -> u64 {
     before
 }
 
-/// Puts a frame for `taken` on the program's stack, or its alternate one, and points `registers` to the handler.
-fn push_frame(registers: &mut Registers, area: VectorArea, taken: &Taken, trap: TrapDetails) {
-    if write_frame(registers, area, taken, trap).is_err() {
-        // No room on the stack: Linux ends the program, too, whatever handler it has.
-        report::die(SIGSEGV);
+/// Puts a frame for `taken` on the program's stack, or its alternate one, and points `registers` to the handler. The mask
+/// that this runs with.
+fn push_frame(registers: &mut Registers, area: VectorArea, taken: &Taken, trap: TrapDetails) -> u64 {
+    if write_frame(registers, area, taken, trap).is_ok() {
+        return taken.handler_mask;
     }
+    let instead = no_room_for(taken).filter(|instead| write_frame(registers, area, instead, trap).is_ok());
+    instead.unwrap_or_else(|| report::die(SIGSEGV)).handler_mask
+}
+
+/// The signal that comes in place of one whose frame can not be written, if the program can handle it (`force_sigsegv` of
+/// Linux's kernel/signal.c).
+fn no_room_for(taken: &Taken) -> Option<Taken> {
+    let action = action::of_caller(SIGSEGV);
+    if taken.info.signal == SIGSEGV as i32 || !action.has_handler() || taken.mask & bit(SIGSEGV) != 0 {
+        return None;
+    }
+    let blocked = action.blocked(SIGSEGV);
+    let handler_mask = taken.mask | blocked;
+    // SAFETY: ring 0; the block is this thread's own.
+    let queue = unsafe { &(*block::current()).signals };
+    if queue.block(blocked).is_some() || !set_mask_unless_signalled(handler_mask) {
+        // Signals that wait have changed the mask already, and interrupt the handler.
+        set_mask(SIG_BLOCK, blocked);
+        queue.block(blocked);
+    }
+    if action.is_for_once() {
+        reset(SIGSEGV);
+    }
+    let info = info_with_address(SIGSEGV, SI_KERNEL as i32, 0);
+    Some(Taken { info, action, mask: taken.mask, handler_mask })
 }
 
 /// The bit of `signal` in a mask.
@@ -229,8 +257,14 @@ fn write_frame(
     let top = alternate.unwrap_or(registers.rsp.wrapping_sub(RED_ZONE));
     let place = Place::below(top, block);
     let address = place.frame;
-    if alternate.is_some() && block.alternate_stack.overflows(address) {
+    let is_on_it = alternate.is_some() || block.alternate_stack.is_used_at(registers.rsp);
+    if is_on_it && block.alternate_stack.overflows(address) {
         return Err(BadAddress);
+    }
+    let mut info = *info;
+    if (info.signal, info.code) == (SIGSYS as i32, SYS_SECCOMP) {
+        // The call was made for the program from another place (`si_call_addr`).
+        info.fields[0] = registers.rip;
     }
     let context = UserContext {
         flags: vector_state::context_flags(block),
@@ -239,7 +273,7 @@ fn write_frame(
         registers: SignalContext::new(registers, trap, *mask, place.vector_state),
         mask: *mask,
     };
-    place.write(&SignalFrame { return_address: action.restorer, context, info: *info }, area, block)?;
+    place.write(&SignalFrame { return_address: action.restorer, context, info }, area, block)?;
     vector_state::initialise(area, block);
     /// DF, which the ABI wants clear, TF and RF.
     const CLEARED: u64 = 1 << 10 | 1 << 8 | 1 << 16;

@@ -46,9 +46,9 @@ impl AlternateStack {
         (self.bytes != 0 && !self.is_used_at(rsp)).then_some(self.start + self.bytes)
     }
 
-    /// Whether a frame at `frame` of a signal that started here would lie below.
+    /// Whether a frame at `frame` of a signal that came here, or starts here, would lie below.
     pub(super) fn overflows(&self, frame: u64) -> bool {
-        frame < self.start
+        frame <= self.start
     }
 
     /// The description for a signal frame; the stack is given up where the program wants that.
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(stack.top_for(0x12000), None);
         // The stack pointer of an empty stack is its end, and no stack of another mapping's.
         assert!(stack.is_used_at(0x14000) && !stack.is_used_at(0x10000));
-        assert!(stack.overflows(0xffff));
+        assert!(stack.overflows(0xffff) && stack.overflows(0x10000) && !stack.overflows(0x10001));
     }
 
     #[test]

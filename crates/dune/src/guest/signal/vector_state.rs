@@ -9,6 +9,8 @@ use crate::guest::registers::VectorArea;
 
 /// The part that FXSAVE knows.
 const LEGACY_BYTES: u64 = 512;
+/// x87 and SSE, which it consists of (Intel SDM vol. 1 §13.1).
+const LEGACY_COMPONENTS: u64 = 3;
 /// Behind it stands the XSAVE header (Intel SDM vol. 1 §13.4.2).
 const HEADER: usize = 512;
 const CONTROL_WORD: usize = 0;
@@ -67,10 +69,15 @@ pub(super) fn write(area: VectorArea, address: u64, block: &ThreadBlock) -> Resu
         padding: [0; 7],
     };
     let area = area.as_mut_ptr();
-    // SAFETY: 1. the area is `vector_area_size` bytes long, and the mark lies in it; 2. the target is the program's
+    // SAFETY: 1. the area is `vector_area_size` bytes long, and mark and header lie in it; 2. the target is the program's
     // stack below what it uses.
     unsafe {
         area.add(SOFTWARE_BYTES).cast::<SoftwareBytes>().write_unaligned(mark);
+        if xsave {
+            // Handlers edit these without a look at the header (`save_xstate_epilog`).
+            let header = area.add(HEADER).cast::<u64>();
+            header.write(header.read() | LEGACY_COMPONENTS & block.vector_mask);
+        }
         copy::bytes_to_program(address, area as u64, bytes)?;
         if xsave {
             copy::to_program(address + bytes, &u64::from(MAGIC2))?;
@@ -86,10 +93,10 @@ pub(super) fn initialise(area: VectorArea, block: &ThreadBlock) {
     unsafe {
         if block.has_xsave != 0 {
             area.add(HEADER).cast::<u64>().write(0);
-        } else {
-            area.write_bytes(0, LEGACY_BYTES as usize);
-            area.add(CONTROL_WORD).cast::<u16>().write(DEFAULT_CONTROL_WORD);
         }
+        // With XSAVE, too: the area may become the frame of another signal, where all of this part counts.
+        area.write_bytes(0, LEGACY_BYTES as usize);
+        area.add(CONTROL_WORD).cast::<u16>().write(DEFAULT_CONTROL_WORD);
         area.add(MXCSR).cast::<u32>().write(DEFAULT_MXCSR);
     }
 }
@@ -120,7 +127,7 @@ pub(super) fn read(area: VectorArea, address: u64, block: &ThreadBlock) -> Resul
             header.write(header.read() & block.vector_mask & mark.components);
         } else {
             // A frame without the mark has the legacy part only: x87 and SSE.
-            header.write(3 & block.vector_mask);
+            header.write(LEGACY_COMPONENTS & block.vector_mask);
         }
         // What is reserved in the header has to be zero.
         header.add(1).write_bytes(0, 7);
