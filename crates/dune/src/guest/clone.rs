@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
-    __NR_clone, __NR_clone3, __NR_fork, CLONE_SETTLS, CLONE_THREAD, CLONE_VFORK, CLONE_VM, SIGCHLD,
-    clone_args,
+    __NR_clone, __NR_clone3, __NR_fork, CLONE_CLEAR_SIGHAND, CLONE_SETTLS, CLONE_THREAD, CLONE_VFORK,
+    CLONE_VM, SIGCHLD, clone_args,
 };
 
 use super::copy;
@@ -123,6 +123,9 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     // What the child is to find whole. Each is taken before what its holders take.
     let held = (signal::action::hold(), process.hold_births(), process.memory().hold());
     let result = bear(&request, Child::Fork);
+    if result == 0 && request.flags & CLONE_CLEAR_SIGHAND != 0 {
+        signal::action::clear_handlers();
+    }
     drop(held);
     if result != 0 {
         frame.rsp = parent_rsp;

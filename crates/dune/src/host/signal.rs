@@ -8,17 +8,18 @@
 //! The mask that Linux keeps for the thread is the program's at any time: when `handler` returns, Linux loads it from
 //! the frame, where `handler` has put the one that is to be in force while the program's own handler runs.
 
-use core::arch::naked_asm;
+use core::arch::global_asm;
 
 use linux_raw_sys::general::{
     __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_io_pgetevents as IO_PGETEVENTS,
-    __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction, __NR_rt_sigprocmask,
-    __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack, SA_EXPOSE_TAGBITS,
-    SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_RESTORER, SA_SIGINFO,
-    SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
+    __NR_io_uring_enter as IO_URING_ENTER, __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction,
+    __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack,
+    SA_EXPOSE_TAGBITS, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_RESTORER,
+    SA_SIGINFO, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
 };
 
 use super::forward;
+use super::process::Process;
 use super::thread::HostThread;
 use crate::engine::Vcpu;
 use crate::guest::request::Request;
@@ -66,11 +67,10 @@ pub(super) fn adopt(thread: &mut HostThread) {
         thread.block.alternate_stack = AlternateStack::adopt(&stack);
     }
     for signal in 1..=SIGNALS {
-        let mut action = Action::default();
-        // SAFETY: the call writes `action`.
-        let known =
-            unsafe { sys::call(__NR_rt_sigaction, [signal.into(), 0, (&raw mut action) as u64, 8, 0, 0]) };
-        if known.is_ok() && action.handler != handler as *const () as u64 {
+        let _changes = action::hold();
+        if let Some(action) = known_to_linux(signal)
+            && !is_ours(&action)
+        {
             action::set(signal, &action);
             if action.has_handler() {
                 tell_linux(signal, &as_told_to_linux(&action));
@@ -97,14 +97,27 @@ pub(crate) fn as_told_to_linux(action: &Action) -> Action {
     Action {
         handler: handler as *const () as u64,
         flags: action.flags & u64::from(KEPT) | u64::from(SA_SIGINFO | SA_RESTORER),
-        restorer: restorer as *const () as u64,
+        restorer: &raw const dune_restorer as u64,
         mask: u64::MAX,
     }
 }
 
 /// What the program wants done with `signal` if Linux says `known`.
 pub(crate) fn as_the_programs(signal: u32, known: &Action) -> Action {
-    if known.handler == handler as *const () as u64 { action::get(signal) } else { *known }
+    if is_ours(known) { action::get(signal) } else { *known }
+}
+
+/// Whether Linux has [`handler`] in place of the program's.
+fn is_ours(known: &Action) -> bool {
+    known.handler == handler as *const () as u64
+}
+
+/// The action for `signal` as Linux has it.
+fn known_to_linux(signal: u32) -> Option<Action> {
+    let mut known = Action::default();
+    // SAFETY: the call writes `known`.
+    unsafe { sys::call(__NR_rt_sigaction, [signal.into(), 0, (&raw mut known) as u64, 8, 0, 0]) }.ok()?;
+    Some(known)
 }
 
 fn tell_linux(signal: u32, action: &Action) {
@@ -113,29 +126,48 @@ fn tell_linux(signal: u32, action: &Action) {
     let _ = unsafe { sys::raw(__NR_rt_sigaction, [signal.into(), address, 0, 8, 0, 0]) };
 }
 
-/// Where [`handler`] returns to.
-#[unsafe(naked)]
-unsafe extern "C" fn restorer() {
-    // ABI: the stack pointer is at the rest of the kernel's frame.
-    naked_asm!("mov eax, {NUMBER}", "syscall", "ud2", NUMBER = const __NR_rt_sigreturn)
+unsafe extern "C" {
+    /// Where [`handler`] returns to.
+    /// ABI: the stack pointer is at the rest of the kernel's frame.
+    static dune_restorer: u8;
 }
+
+// Unwinders and debuggers know the end of a signal frame by these bytes (`mov rax, 15` and SYSCALL, as in glibc), if the
+// one before, where a call would be, is no other function's (libgcc's `x86_64_fallback_frame_state`).
+global_asm!(
+    "    .section .text.dune_restorer, \"ax\", @progbits",
+    "    .balign 16",
+    "    nop",
+    "    .globl dune_restorer",
+    "    .hidden dune_restorer",
+    "    .type dune_restorer, @function",
+    "dune_restorer:",
+    "    .byte 0x48, 0xc7, 0xc0",
+    "    .long {NUMBER}",
+    "    syscall",
+    "    ud2",
+    "    .size dune_restorer, . - dune_restorer",
+    "    .text",
+    NUMBER = const __NR_rt_sigreturn,
+);
 
 /// The handler that Linux knows. It runs with all signals blocked.
 extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext) {
     let action = action::get(signal);
-    let own = if action.flags & u64::from(SA_NODEFER) == 0 { 1u64 << (signal - 1) } else { 0 };
-    if action.has_handler() && action.flags & u64::from(SA_RESETHAND) != 0 {
+    if action.has_handler() && action.is_for_once() {
         // Linux has done so already.
-        action::set(signal, &Action { handler: DEFAULT, ..action });
+        action::reset(signal, &action);
     }
-    let added = action.mask | own;
+    let added = action.blocked(signal);
     let rsp = context.registers.rsp;
+    // A child of a fork in host mode has no process of ours until it enters.
+    let mut threads = crate::current_process().into_iter().flat_map(Process::threads);
     // SAFETY: threads on the list are never freed.
-    let in_dune_mode = crate::process().threads().find(|&thread| unsafe { (*thread).stack.is_used_at(rsp) });
+    let in_dune_mode = threads.find(|&thread| unsafe { (*thread).stack.is_used_at(rsp) });
     match in_dune_mode {
         _ if !action.has_handler() => without_handler(signal, &action),
         None => call_in_host_mode(signal, info, context, &action, context.mask | added),
-        Some(_) if is_own_fault(signal, info) => report::fatal(format_args!(
+        Some(_) if is_own_fault(signal, info, context.registers.rip) => report::fatal(format_args!(
             "signal {signal} (code {}, address {:#x}) in the host loop at {:#x}",
             info.code, info.fields[0], context.registers.rip
         )),
@@ -159,6 +191,9 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext)
 /// The mask that was in force when the signal came to a thread that had made `request`: of a call that waits with a mask
 /// of its own if it was interrupted, else the one that the frame has. (Linux knows, but has added all signals to it.)
 fn mask_in_force(context: &UserContext, request: &Request) -> u64 {
+    // IORING_ENTER_EXT_ARG, IORING_ENTER_EXT_ARG_REG (<linux/io_uring.h>).
+    const EXT_ARG: u64 = 1 << 3;
+    const EXT_ARG_REG: u64 = 1 << 6;
     let [first, _, _, fourth, fifth, sixth] = request.arguments;
     if !forward::was_interrupted(&context.registers) {
         return context.mask;
@@ -167,6 +202,11 @@ fn mask_in_force(context: &UserContext, request: &Request) -> u64 {
         RT_SIGSUSPEND => first,
         PPOLL => fourth,
         EPOLL_PWAIT | EPOLL_PWAIT2 => fifth,
+        IO_URING_ENTER if fourth & EXT_ARG == 0 => fifth,
+        // SAFETY: Linux has read this structure, which starts with a pointer to a mask, a moment ago.
+        IO_URING_ENTER if fourth & EXT_ARG_REG == 0 && fifth != 0 => unsafe {
+            (fifth as *const u64).read_unaligned()
+        },
         // SAFETY: Linux has read this pointer to a pointer to a mask a moment ago.
         PSELECT6 | IO_PGETEVENTS if sixth != 0 => unsafe { (sixth as *const u64).read_unaligned() },
         _ => 0,
@@ -175,24 +215,41 @@ fn mask_in_force(context: &UserContext, request: &Request) -> u64 {
     if mask == 0 { context.mask } else { unsafe { (mask as *const u64).read_unaligned() } }
 }
 
-/// Whether the host loop itself has caused the signal, and would again.
-fn is_own_fault(signal: u32, info: &SignalInfo) -> bool {
+/// Whether the host loop itself has caused the signal at `rip`, and would again.
+fn is_own_fault(signal: u32, info: &SignalInfo, rip: u64) -> bool {
     /// A broken page that nobody has touched yet (`BUS_MCEERR_AO`).
     const ACTION_OPTIONAL: i32 = 5;
     match signal {
-        SIGSEGV | SIGILL | SIGFPE => info.code > 0,
-        SIGBUS => info.code > 0 && info.code != ACTION_OPTIONAL,
+        SIGSEGV | SIGILL | SIGFPE => info.code > 0 && !is_at_call(rip),
+        SIGBUS => info.code > 0 && info.code != ACTION_OPTIONAL && !is_at_call(rip),
         _ => false,
     }
 }
 
-/// The program has taken its handler away while the signal was on its way.
+/// Whether Linux was making a system call for the code at `rip`. Signals that come from there are no faults of that code:
+/// those that the process has sent to itself, and what KVM_RUN says of a broken page that Dune mode has touched.
+fn is_at_call(rip: u64) -> bool {
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    // Behind the instruction, or at it, when Linux is about to make the call again.
+    [rip.wrapping_sub(2), rip].into_iter().any(|place| {
+        // SAFETY: Linux has just read what is there, and any bytes make these.
+        sys::can_be_read(place) && unsafe { (place as *const [u8; 2]).read() } == SYSCALL
+    })
+}
+
+/// The program has taken its handler away while the signal was on its way; who does so tells Linux himself.
 fn without_handler(signal: u32, action: &Action) {
-    tell_linux(signal, action);
-    if action.handler == DEFAULT {
-        // Linux does the rest when the signal is not blocked any more.
-        let _ = sys::send_signal(sys::thread_id(), signal);
+    if action.handler != DEFAULT {
+        return;
     }
+    tell_linux(signal, action);
+    let now = action::get(signal);
+    if now.has_handler() {
+        // Another thread has set one meanwhile.
+        tell_linux(signal, &as_told_to_linux(&now));
+    }
+    // Linux does the rest when the signal is not blocked any more.
+    let _ = sys::send_signal(sys::thread_id(), signal);
 }
 
 /// Calls the program's handler as Linux would have.

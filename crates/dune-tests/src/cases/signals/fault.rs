@@ -232,3 +232,79 @@ pub(super) fn no_stack() -> CaseResult {
         );
     }
 }
+
+/// Signals that say to be faults, from the process itself, which may send them (rt_sigqueueinfo(2)).
+pub(super) fn sent_faults() -> Log {
+    extern "C" fn handler(signal: i32, info: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        note(signal.into());
+        note(info.si_code.into());
+        // SAFETY: these signals have an address.
+        note(unsafe { info.si_addr() } as i64);
+    }
+    let mut log = Log::new();
+    // The last is that of a page which the hardware has lost, as KVM sends it.
+    let codes =
+        [(libc::SIGSEGV, 1), (libc::SIGILL, 2), (libc::SIGFPE, 1), (libc::SIGBUS, 2), (libc::SIGBUS, 4)];
+    for (signal, code) in codes {
+        set(signal, handler, 0, &[]);
+        let mut info = [0u64; 16];
+        (info[0], info[1], info[2]) = (signal as u64, code, 0x1234);
+        let (process, thread) =
+            (probe::getpid() as u64, probe::syscall(libc::SYS_gettid as u64, [0; 6]) as u64);
+        let arguments = [process, thread, signal as u64, info.as_ptr() as u64, 0, 0];
+        log.push(("sent", probe::syscall(libc::SYS_rt_tgsigqueueinfo as u64, arguments)));
+        log.extend(noted("handler"));
+    }
+    log
+}
+
+/// A child without its parent's handlers (clone3(2), CLONE_CLEAR_SIGHAND) dies of its faults.
+pub(super) fn cleared_handlers() -> Log {
+    const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+    extern "C" fn handler(_: i32, _: &mut libc::siginfo_t, _: &mut libc::ucontext_t) {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(9) }
+    }
+    fn handler_of(signal: i32) -> u64 {
+        let mut action = [0u64; 4];
+        let arguments = [signal as u64, 0, action.as_mut_ptr() as u64, 8, 0, 0];
+        assert_eq!(probe::syscall(libc::SYS_rt_sigaction as u64, arguments), 0);
+        action[0]
+    }
+    set(libc::SIGSEGV, handler, 0, &[]);
+    set(libc::SIGUSR1, handler, 0, &[]);
+    // SAFETY: no handler is called.
+    unsafe { libc::signal(libc::SIGUSR2, libc::SIG_IGN) };
+    let mut log = Log::new();
+    for body in [
+        || handler_of(libc::SIGSEGV),
+        || handler_of(libc::SIGUSR1),
+        || handler_of(libc::SIGUSR2),
+        || {
+            // SAFETY: ends the child.
+            unsafe { asm!("mov byte ptr [{}], 0", in(reg) 8u64) };
+            4
+        },
+        || {
+            set(libc::SIGUSR1, handler, 0, &[]);
+            raise(libc::SIGUSR1);
+            5
+        },
+    ] {
+        let mut arguments = [0u64; 8];
+        (arguments[0], arguments[4]) = (CLONE_CLEAR_SIGHAND, libc::SIGCHLD as u64);
+        let child = probe::syscall(libc::SYS_clone3 as u64, [arguments.as_ptr() as u64, 64, 0, 0, 0, 0]);
+        if child == 0 {
+            let status = body().min(8);
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(status as i32) }
+        }
+        let mut status = -1;
+        // SAFETY: waits for our own child.
+        assert_eq!(i64::from(unsafe { libc::waitpid(child as i32, &mut status, 0) }), child);
+        // Whether there is a core file is somebody else's business.
+        log.push(("ended", (status & !0x80).into()));
+    }
+    log.push(("its parent's", (handler_of(libc::SIGSEGV) == handler as *const () as u64).into()));
+    log
+}

@@ -3,8 +3,11 @@
 use std::arch::asm;
 use std::ffi::c_void;
 use std::ptr::null_mut;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::scenario::{Bits, Log, block, mask, note, noted, notes, raise, set};
+use crate::case::CaseResult;
 use crate::probe;
 
 pub(super) fn what_a_handler_sees() -> Log {
@@ -321,4 +324,34 @@ pub(super) fn vector_state_of_two() -> Log {
     let mut log = noted("in the handlers");
     log.push(("afterwards", after.into()));
     log
+}
+
+/// Unwinders find their way through the frame of a signal in host mode, too, where Dune's handler is in between.
+pub(super) fn unwind_in_host_mode() -> CaseResult {
+    static RETURNS_TO: AtomicU64 = AtomicU64::new(0);
+    static FRAMES: Mutex<String> = Mutex::new(String::new());
+    extern "C" fn handler(_: i32, _: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        // The return address stands below the context.
+        // SAFETY: the frame is Linux's.
+        RETURNS_TO.store(unsafe { (&raw const *context).cast::<u64>().sub(1).read() }, Ordering::Relaxed);
+        if let Ok(mut frames) = FRAMES.lock() {
+            *frames = std::backtrace::Backtrace::force_capture().to_string();
+        }
+    }
+    #[inline(never)]
+    fn interrupted_here() {
+        raise(libc::SIGUSR1);
+        std::hint::black_box(());
+    }
+    dune::enter()?;
+    set(libc::SIGUSR1, handler, 0, &[]);
+    // SAFETY: nothing of Dune mode is in use.
+    unsafe { dune::leave()? };
+    interrupted_here();
+    // SAFETY: code can be read.
+    let code = unsafe { (RETURNS_TO.load(Ordering::Relaxed) as *const [u8; 9]).read() };
+    assert_eq!(code, [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05]);
+    let frames = FRAMES.lock().map_err(|_| "poisoned")?;
+    assert!(frames.contains("interrupted_here"), "{frames}");
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::scenario::{Log, block, mask, note, noted, raise, set};
+use super::scenario::{Log, alarm, block, mask, note, noted, raise, set};
 use crate::case::CaseResult;
 use crate::probe;
 
@@ -167,6 +167,46 @@ pub(super) fn two_in_sigsuspend() -> Log {
         log.extend(noted("in ppoll"));
     }
     log.push(("mask", mask()));
+    log
+}
+
+/// The same with io_uring_enter(2), which takes its mask in two ways.
+pub(super) fn two_in_io_uring() -> Log {
+    const GETEVENTS: u64 = 1;
+    const EXT_ARG: u64 = 1 << 3;
+    extern "C" fn handler(signal: i32, _: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        note(signal.into());
+        note(mask());
+        // SAFETY: the mask's first word has all signals that there are.
+        note(unsafe { (&raw const context.uc_sigmask).cast::<i64>().read() });
+    }
+    set(libc::SIGUSR1, handler, 0, &[libc::SIGHUP]);
+    set(libc::SIGALRM, handler, 0, &[libc::SIGWINCH]);
+    block(libc::SIG_BLOCK, &[libc::SIGUSR1, libc::SIGALRM, libc::SIGCHLD]);
+    // `struct io_uring_params` has 120 bytes.
+    let mut parameters = [0u64; 15];
+    let arguments = [1, parameters.as_mut_ptr() as u64, 0, 0, 0, 0];
+    let ring = probe::syscall(libc::SYS_io_uring_setup as u64, arguments);
+    assert!(ring >= 0, "io_uring_setup: {ring}");
+    let quit = 1u64 << (libc::SIGQUIT - 1);
+    // `struct io_uring_getevents_arg`: mask, its size, time.
+    let extended = [(&raw const quit) as u64, 8, 0];
+    let mut log = Log::new();
+    for (flags, argument, bytes) in
+        [(0, (&raw const quit) as u64, 8), (EXT_ARG, extended.as_ptr() as u64, 24), (0, 0, 8)]
+    {
+        if argument == 0 {
+            block(libc::SIG_UNBLOCK, &[libc::SIGUSR1, libc::SIGALRM]);
+            alarm(20, 0);
+        } else {
+            raise(libc::SIGUSR1);
+            raise(libc::SIGALRM);
+        }
+        let arguments = [ring as u64, 0, 1, GETEVENTS | flags, argument, bytes];
+        log.push(("io_uring_enter", probe::syscall(libc::SYS_io_uring_enter as u64, arguments)));
+        log.extend(noted("in io_uring_enter"));
+        log.push(("mask", mask()));
+    }
     log
 }
 

@@ -90,6 +90,19 @@ fn known_to_linux(signal: u32) -> Action {
     signal::as_the_programs(signal, &known)
 }
 
+/// In a child that Linux has taken all handlers from (CLONE_CLEAR_SIGHAND of clone3(2)); what is ignored stays so.
+pub(crate) fn clear_handlers() {
+    for signal in (1..=SIGNALS).filter(|&signal| get(signal).has_handler()) {
+        set(signal, &Action::default());
+    }
+}
+
+/// Sets `seen` to the default action, unless another thread has set another handler since.
+pub(crate) fn reset(signal: u32, seen: &Action) {
+    let slot = &ACTIONS[signal as usize - 1];
+    let _ = slot.handler.compare_exchange(seen.handler, DEFAULT, Ordering::AcqRel, Ordering::Relaxed);
+}
+
 /// Held while this table and Linux's are changed: another thread must not bring them apart.
 static CHANGES: SpinLock<()> = SpinLock::new(());
 
