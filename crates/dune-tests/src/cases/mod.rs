@@ -2,6 +2,7 @@
 
 mod around;
 mod attacks;
+mod borrowers;
 mod children;
 mod counters;
 mod deaths;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
     [
         entry::CASES,
         children::CASES,
+        borrowers::CASES,
         threads::CASES,
         refusals::CASES,
         syscalls::CASES,

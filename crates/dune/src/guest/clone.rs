@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
-    __NR_clone, __NR_clone3, __NR_fork, CLONE_CLEAR_SIGHAND, CLONE_SETTLS, CLONE_THREAD, CLONE_VFORK,
-    CLONE_VM, SIGCHLD, clone_args,
+    __NR_clone, __NR_clone3, __NR_fork, CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_SETTLS, CLONE_THREAD,
+    CLONE_VFORK, CLONE_VM, SIGCHLD, clone_args,
 };
 
+use super::block;
 use super::copy;
 use super::registers::{Registers, VectorArea};
 use super::request::{hypercall, kind};
@@ -108,12 +109,19 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
         };
     }
     if shares_memory {
-        return if crate::process().launcher().is_some() {
+        // SAFETY: ring 0; the block is this thread's own.
+        let is_lent = unsafe { (*block::current()).is_lent };
+        // A child of vfork has descriptors of its own: a vCPU that it makes would be lost with it.
+        return if crate::process().launcher().is_some() && !is_lent {
             // What it execs is ring 0's business.
             start_thread(frame, vector_area, request, &mut copy)
         } else {
             start_in_host_mode(frame, vector_area, request, &mut copy)
         };
+    }
+    if request.flags & u64::from(CLONE_FILES) != 0 {
+        // It could not close its parent's machine without closing it for its parent.
+        return start_in_host_mode(frame, vector_area, request, &mut copy);
     }
     let parent_rsp = frame.rsp;
     if request.stack != 0 {
@@ -224,8 +232,9 @@ fn start_thread(
     result
 }
 
-/// Starts a child that stays outside of Dune mode. Its registers wait on its own stack, where nobody is in their way:
-/// its parent goes on at once, or this very stack is its parent's, who waits.
+/// Starts a child that stays outside of Dune mode. Its registers wait on this stack, which is the child's own copy, or its
+/// parent's, who waits: what lies below the program's stack pointer may be anybody's. Only where the parent goes on at once they
+/// wait on the child's own stack.
 fn start_in_host_mode(
     frame: &Registers,
     vector_area: VectorArea,
@@ -234,7 +243,10 @@ fn start_in_host_mode(
 ) -> u64 {
     let rsp = if request.stack == 0 { frame.rsp } else { request.stack };
     let registers = Registers { rax: 0, rsp, ..*frame };
-    let Ok(start) = signal::write_start(&registers, vector_area) else { return error(EFAULT) };
+    let mut room = signal::StartRoom::new();
+    let goes_on = request.flags & u64::from(CLONE_VM | CLONE_VFORK) == u64::from(CLONE_VM);
+    let top = if goes_on { rsp } else { room.top() };
+    let Ok(start) = signal::write_start(&registers, vector_area, top) else { return error(EFAULT) };
     if request.stack != 0 {
         // clone3 takes any size that is not 0; what it adds up to counts.
         request.set_stack(copy, start - PAGE_BYTES, PAGE_BYTES);

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::errno::ESRCH;
-use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, PROT_NONE};
+use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, __NR_tkill, PROT_NONE};
 
 use super::cpu_number;
 use super::mapped::Mapped;
@@ -65,9 +65,12 @@ pub(super) const FREE: u32 = 0;
 /// A value of [`HostThread::user`]: a thread uses it. Not a thread id, which is below 2^22 (proc(5), `pid_max`).
 pub(super) const TAKEN: u32 = u32::MAX;
 
-/// Whether the thread `id` of this process has left Linux, so that it executes nothing any more.
+/// Whether the task `id`, a thread of this process or one that shares its memory, has left Linux, so that it executes nothing any
+/// more. Any task with that number counts.
 fn is_gone(id: u32) -> bool {
-    sys::send_signal(id, 0).is_err_and(|errno| errno.raw() == ESRCH as i32)
+    // SAFETY: signal 0 is none.
+    let asked = unsafe { sys::call(__NR_tkill, [id.into(), 0, 0, 0, 0, 0]) };
+    asked.is_err_and(|errno| errno.raw() == ESRCH as i32)
 }
 
 /// A thread in Dune mode, as its host loop sees it. Lives as long as the process: when the thread ends, the next one
@@ -199,7 +202,7 @@ impl HostThread {
         fit_to_cpu(&mut thread.block, process);
         thread.continuation = Continuation::default();
         (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
-        thread.cpu_number = cpu_number::UNKNOWN;
+        (thread.cpu_number, thread.first_mask) = (cpu_number::UNKNOWN, None);
         Some(free)
     }
 

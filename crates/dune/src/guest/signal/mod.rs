@@ -13,6 +13,8 @@ pub(crate) mod queue;
 pub(crate) mod stack;
 mod vector_state;
 
+use core::mem::MaybeUninit;
+
 use linux_raw_sys::general::{
     __NR_rt_sigaction as RT_SIGACTION, __NR_rt_sigprocmask, __NR_rt_sigreturn as RT_SIGRETURN,
     __NR_sigaltstack as SIGALTSTACK, SA_ONSTACK, SI_KERNEL, SIG_BLOCK, SIG_SETMASK, SIGSEGV, SIGSYS,
@@ -309,12 +311,28 @@ impl Place {
     }
 }
 
-/// Writes a frame below the stack pointer of `registers`, by which Linux starts them in host mode (rt_sigreturn(2)). The
-/// mask is left to the host loop. Where it is.
-pub(super) fn write_start(registers: &Registers, area: VectorArea) -> Result<u64, BadAddress> {
+/// Room for the frame of [`write_start`]: signal frame and vector state, of AMX too, and what the first steps take.
+pub(super) struct StartRoom(MaybeUninit<[u8; StartRoom::BYTES]>);
+
+impl StartRoom {
+    const BYTES: usize = 32 << 10;
+
+    pub(super) fn new() -> StartRoom {
+        StartRoom(MaybeUninit::uninit())
+    }
+
+    /// The address behind it.
+    pub(super) fn top(&mut self) -> u64 {
+        self.0.as_mut_ptr() as u64 + Self::BYTES as u64
+    }
+}
+
+/// Writes a frame below `top`, by which Linux starts `registers` in host mode (rt_sigreturn(2)). The mask is left to the host
+/// loop. Where it is.
+pub(super) fn write_start(registers: &Registers, area: VectorArea, top: u64) -> Result<u64, BadAddress> {
     // SAFETY: ring 0; the block is this thread's own.
     let block = unsafe { &*block::current() };
-    let place = Place::below(registers.rsp.wrapping_sub(RED_ZONE), block);
+    let place = Place::below(top, block);
     let context = UserContext {
         flags: vector_state::context_flags(block),
         link: 0,
