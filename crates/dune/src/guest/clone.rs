@@ -254,10 +254,10 @@ fn start_in_host_mode(
     bear(&request, Child::InHostMode(start as *mut SignalFrame))
 }
 
-/// exit(2): ends this thread, not the process. Returns if a signal comes first.
-pub(super) fn exit(status: u64) -> u64 {
-    // SAFETY: ring 0; the request takes a number.
-    unsafe { hypercall(kind::EXIT, status, 0) }
+/// exit(2): ends this thread, not the process. Returns with `RESTART` if a signal comes first and the caller `may_restart`.
+pub(super) fn exit(status: u64, may_restart: bool) -> u64 {
+    // SAFETY: ring 0; the request takes two numbers.
+    unsafe { hypercall(kind::EXIT, status, may_restart.into()) }
 }
 
 /// Says once per process why a thread could not be started.

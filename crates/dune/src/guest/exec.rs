@@ -14,7 +14,8 @@ use linux_raw_sys::general::{
 };
 
 use super::copy::{self, BadAddress};
-use super::request::forward;
+use super::request::{forward, forward_unless_signalled};
+use super::signal::RESTART;
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::{Launcher, sys};
@@ -22,8 +23,14 @@ use crate::{Launcher, sys};
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 2] = [EXECVE, EXECVEAT];
 
-/// Makes the call if it is one of this module's; returns if it has failed.
-pub(super) fn handle(launcher: Option<&Launcher>, number: u32, arguments: &[u64; 6]) -> Option<u64> {
+/// Makes the call if it is one of this module's; returns if it has failed, or, where the calling code `may_restart` it, with
+/// [`RESTART`] if a signal came first: that is the program's, not the next one's, which would not know its handler.
+pub(super) fn handle(
+    launcher: Option<&Launcher>,
+    number: u32,
+    arguments: &[u64; 6],
+    may_restart: bool,
+) -> Option<u64> {
     let [first, second, third, fourth, fifth, _] = *arguments;
     let (path, argv, envp, plain) = match number {
         EXECVE => (first, second, third, true),
@@ -31,13 +38,20 @@ pub(super) fn handle(launcher: Option<&Launcher>, number: u32, arguments: &[u64;
         EXECVEAT => (second, third, fourth, first as i32 == AT_FDCWD && fifth == 0),
         _ => return None,
     };
+    let execute: Execute = if may_restart { forward_unless_signalled } else { forward };
     crate::process().wait_for_births();
-    if plain && let Some(launcher) = launcher {
-        // Returns if the launcher can not be executed: Linux may still take the program itself.
-        let _ = follow(launcher, path, argv, envp);
+    if plain
+        && let Some(launcher) = launcher
+        && let Ok(restart) = follow(launcher, execute, path, argv, envp)
+    {
+        return Some(restart);
     }
-    Some(forward(number, arguments))
+    // The launcher could not be executed: Linux may still take the program itself.
+    Some(execute(number, arguments))
 }
+
+/// How the call is made.
+type Execute = fn(u32, &[u64; 6]) -> u64;
 
 /// Room for a path (PATH_MAX).
 const PATH_BYTES: usize = 4096;
@@ -53,7 +67,8 @@ impl From<BadAddress> for NotFollowed {
     }
 }
 
-fn follow(launcher: &Launcher, path: u64, argv: u64, envp: u64) -> Result<(), NotFollowed> {
+/// Has the launcher execute the program; returns with [`RESTART`] if a signal came first.
+fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -> Result<u64, NotFollowed> {
     // A process may have changed its user since it entered.
     let (device, mode) = (KvmMachine::DEVICE.as_ptr() as u64, R_OK | W_OK);
     if forward(FACCESSAT2, &[AT_FDCWD as u64, device, mode.into(), AT_EACCESS.into(), 0, 0]) != 0 {
@@ -67,7 +82,7 @@ fn follow(launcher: &Launcher, path: u64, argv: u64, envp: u64) -> Result<(), No
     let words = launcher.words().len() + count.max(1) + 3;
     let mut on_stack = [0u64; ON_STACK];
     if words <= ON_STACK {
-        return execute(launcher, path, (argv, count), envp, &mut on_stack[..words]);
+        return execute(launcher, call, path, (argv, count), envp, &mut on_stack[..words]);
     }
     let bytes = (words * 8) as u64;
     let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
@@ -76,7 +91,7 @@ fn follow(launcher: &Launcher, path: u64, argv: u64, envp: u64) -> Result<(), No
         let address = sys::call(MMAP, [0, bytes, protection.into(), flags.into(), u64::MAX, 0])
             .map_err(|_| NotFollowed)?;
         let words = core::slice::from_raw_parts_mut(address as *mut u64, words);
-        let result = execute(launcher, path, (argv, count), envp, words);
+        let result = execute(launcher, call, path, (argv, count), envp, words);
         let _ = sys::raw(MUNMAP, [address, bytes, 0, 0, 0, 0]);
         result
     }
@@ -85,11 +100,12 @@ fn follow(launcher: &Launcher, path: u64, argv: u64, envp: u64) -> Result<(), No
 /// Executes the launcher with `words` as its arguments; returns if that fails.
 fn execute(
     launcher: &Launcher,
+    call: Execute,
     path: u64,
     (argv, count): (u64, usize),
     envp: u64,
     words: &mut [u64],
-) -> Result<(), NotFollowed> {
+) -> Result<u64, NotFollowed> {
     let own = launcher.words();
     let (leading, others) = words.split_at_mut(own.len());
     for (to, word) in leading.iter_mut().zip(own) {
@@ -104,8 +120,10 @@ fn execute(
         rest[1 + index] = word(argv, index)?;
     }
     rest[count.max(1) + 1] = 0;
-    forward(EXECVE, &[launcher.path().as_ptr() as u64, words.as_ptr() as u64, envp, 0, 0, 0]);
-    Err(NotFollowed)
+    match call(EXECVE, &[launcher.path().as_ptr() as u64, words.as_ptr() as u64, envp, 0, 0, 0]) {
+        RESTART => Ok(RESTART),
+        _ => Err(NotFollowed),
+    }
 }
 
 /// Entry `index` of the program's array of pointers.

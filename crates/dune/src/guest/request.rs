@@ -25,7 +25,7 @@ pub(crate) mod kind {
     pub(crate) const BIRTH: u64 = 6;
     /// Go on in host mode with the FS base `arguments[0]` and the stack pointer `arguments[1]`.
     pub(crate) const LEAVE: u64 = 9;
-    /// End the thread with the exit status `arguments[0]`.
+    /// End the thread with the exit status `arguments[0]`; if `arguments[1]` is not 0, unless a signal waits.
     pub(crate) const EXIT: u64 = 7;
     /// Read the engine's count of second-level faults.
     pub(crate) const SECOND_LEVEL_FAULTS: u64 = 5;

@@ -1,6 +1,6 @@
 //! System calls of ring 0: the entry stub and the few calls that Linux can not make for a thread in Dune mode.
 
-use linux_raw_sys::errno::{EINVAL, EOPNOTSUPP};
+use linux_raw_sys::errno::{EAGAIN, EINVAL, EOPNOTSUPP};
 use linux_raw_sys::general::{
     __NR_arch_prctl as ARCH_PRCTL, __NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fork, __NR_vfork,
 };
@@ -11,7 +11,7 @@ use super::entry::entry_asm;
 use super::exec;
 use super::files;
 use super::memory_calls;
-use super::registers::{Registers, VectorArea};
+use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use super::request::{forward, kind};
 use super::signal::{self, RED_ZONE};
 use super::special_memory;
@@ -98,14 +98,19 @@ extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
 /// The result of call `number`.
 fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) -> u64 {
     let arguments = registers.arguments();
+    let may_restart = registers.rflags & INTERRUPT_FLAG != 0;
     memory_calls::handle(dune, number, &arguments)
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
         .or_else(|| files::handle(crate::process(), number, &arguments))
-        .or_else(|| exec::handle(crate::process().launcher(), number, &arguments))
+        .or_else(|| exec::handle(crate::process().launcher(), number, &arguments, may_restart))
         .unwrap_or_else(|| match number {
             ARCH_PRCTL => arch_prctl(registers.rdi, registers.rsi),
-            EXIT => clone::exit(registers.rdi),
-            _ => clone::system_call(registers, area),
+            EXIT => clone::exit(registers.rdi, may_restart),
+            _ => match clone::system_call(registers, area) {
+                // A signal waits until interrupts are on, and no child may see it.
+                signal::RESTART if !may_restart => error(EAGAIN),
+                result => result,
+            },
         })
 }
 

@@ -96,10 +96,11 @@ fn revive(
     Ok(())
 }
 
-/// Ends the calling thread, whose place the next thread of the process may take. Returns if a signal was taken before.
-pub(super) fn end(thread: &mut HostThread, status: u64) -> u64 {
+/// Ends the calling thread, whose place the next thread of the process may take. Returns if a signal was taken before and the
+/// call `may_restart`.
+pub(super) fn end(thread: &mut HostThread, status: u64, may_restart: bool) -> u64 {
     let mask = signal::block_all();
-    if thread.block.signals.is_pending() {
+    if may_restart && thread.block.signals.is_pending() {
         signal::set_mask(mask);
         return RESTART;
     }

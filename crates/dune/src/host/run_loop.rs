@@ -97,7 +97,7 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
             birth::bear(thread, unsafe { &*(first as *const Birth) })
         }
-        kind::EXIT => birth::end(thread, first),
+        kind::EXIT => birth::end(thread, first, second != 0),
         kind::LEAVE => leave::to_host(thread, first, second),
         kind::SECOND_LEVEL_FAULTS => {
             thread.block.counters.other_requests -= 1;
