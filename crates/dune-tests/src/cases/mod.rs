@@ -10,6 +10,7 @@ mod entry;
 mod examples;
 mod exceptions;
 mod faults;
+mod filters;
 mod frames;
 mod huge;
 mod interrupted;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Case> {
     [
         entry::CASES,
         children::CASES,
+        filters::CASES,
         borrowers::CASES,
         threads::CASES,
         refusals::CASES,

@@ -16,6 +16,7 @@ mod entry;
 pub(crate) mod exec;
 mod fault;
 pub(crate) mod files;
+pub(crate) mod filter;
 pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;

@@ -25,6 +25,8 @@ pub(crate) mod kind {
     pub(crate) const BIRTH: u64 = 6;
     /// Go on in host mode with the FS base `arguments[0]` and the stack pointer `arguments[1]`.
     pub(crate) const LEAVE: u64 = 9;
+    /// Go on in host mode with the FS base `arguments[0]`, as the signal frame at `arguments[1]` says.
+    pub(crate) const LEAVE_FOR_GOOD: u64 = 10;
     /// End the thread with the exit status `arguments[0]`; if `arguments[1]` is not 0, unless a signal waits.
     pub(crate) const EXIT: u64 = 7;
     /// Read the engine's count of second-level faults.

@@ -10,6 +10,7 @@ use super::clone;
 use super::entry::entry_asm;
 use super::exec;
 use super::files;
+use super::filter;
 use super::memory_calls;
 use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use super::request::{forward, kind};
@@ -103,6 +104,7 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
         .or_else(|| files::handle(crate::process(), number, &arguments))
         .or_else(|| exec::handle(crate::process().launcher(), number, &arguments, may_restart))
+        .or_else(|| filter::handle(number, registers, area))
         .unwrap_or_else(|| match number {
             ARCH_PRCTL => arch_prctl(registers.rdi, registers.rsi),
             EXIT => clone::exit(registers.rdi, may_restart),

@@ -167,7 +167,7 @@ unsafe extern "C" fn serve(thread: u64) {
 
 /// The start of a child in host mode: goes on as the signal frame at `frame`, on the child's stack, says.
 #[unsafe(naked)]
-unsafe extern "C" fn go_on_in_host_mode(frame: u64) {
+pub(super) unsafe extern "C" fn go_on_in_host_mode(frame: u64) {
     // ABI: never returns. Linux loads all registers, the vector state and the signal mask at one blow, from below the
     // return address that a handler has popped. (IRETQ could load most of that, but in ring 3 QEMU 7.2 makes supervisor
     // accesses for it.)

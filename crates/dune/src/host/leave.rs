@@ -1,32 +1,82 @@
 //! Leaving Dune mode: the host loop ends, and the thread goes on where it was in Dune mode.
 
 use core::arch::naked_asm;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general::{__NR_arch_prctl, __NR_rt_sigprocmask, SIG_SETMASK};
 
+use super::birth::go_on_in_host_mode;
+use super::process::Process;
 use super::signal;
-use super::thread::{FREE, HostThread, thread_pointer};
+use super::tasks;
+use super::thread::{FREE, HostThread, LEFT, thread_pointer};
 use crate::guest::signal::RESTART;
+use crate::guest::signal::action;
+use crate::guest::signal::frame::SignalFrame;
 use crate::sys;
 
 /// Goes on in host mode on the program's stack, at `rsp`, with `fs_base`. Returns if a signal has to be seen first.
 pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {
-    const ARCH_SET_FS: u64 = 0x1002;
     let mask = signal::block_all();
     if thread.block.signals.is_pending() {
         signal::set_mask(mask);
         return RESTART;
     }
-    if fs_base != thread_pointer() {
-        // SAFETY: the base that the thread had in Dune mode.
-        let _ = unsafe { sys::raw(__NR_arch_prctl, [ARCH_SET_FS, fs_base, 0, 0, 0, 0]) };
-    }
+    set_fs_base(fs_base);
     signal::give_stack_back(thread);
     thread.process.depart();
     // SAFETY: guest::leave stands in `switch_back` with what it has pushed at `rsp`; nobody uses the thread when its
     // stack has been left.
     unsafe { resume(rsp, mask, &raw const thread.user) }
+}
+
+/// Goes on in host mode as `frame` says, with `fs_base`, for the rest of the thread's life. Returns if a signal has to be seen first.
+pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut SignalFrame) -> u64 {
+    let mask = signal::block_all();
+    if thread.block.signals.is_pending() {
+        signal::set_mask(mask);
+        return RESTART;
+    }
+    set_fs_base(fs_base);
+    // SAFETY: ring 0 has written the frame for this, on its system-call stack.
+    unsafe {
+        (*frame).context.mask = mask;
+        (*frame).context.stack = thread.block.alternate_stack.description();
+    }
+    if thread.block.is_lent {
+        signal::give_actions_back(|| true);
+    } else {
+        // The frame has to last until it is used: the next thread may have this place when this one has ended.
+        thread.user.store(sys::thread_id() | LEFT, Ordering::Release);
+        depart_for_good(thread.process);
+    }
+    // SAFETY: the frame is a whole one; nobody uses the thread's loop stack any more.
+    unsafe {
+        go_on_in_host_mode(frame as u64);
+        core::hint::unreachable_unchecked()
+    }
+}
+
+/// Counts the calling thread out of `process`, which goes on as any other where that was the last in Dune mode.
+fn depart_for_good(process: &Process) {
+    if !process.depart() {
+        action::expect_leavers();
+        return;
+    }
+    signal::give_actions_back(|| process.active_threads() == 0);
+    if tasks::nobody_else(process) {
+        // How it ends is not known here any more.
+        process.abandon();
+        tasks::wait_for_workers(process);
+    }
+}
+
+fn set_fs_base(fs_base: u64) {
+    const ARCH_SET_FS: u64 = 0x1002;
+    if fs_base != thread_pointer() {
+        // SAFETY: the base that the thread had in Dune mode.
+        let _ = unsafe { sys::raw(__NR_arch_prctl, [ARCH_SET_FS, fs_base, 0, 0, 0, 0]) };
+    }
 }
 
 /// # Safety

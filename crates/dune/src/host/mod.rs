@@ -19,5 +19,5 @@ mod run_loop;
 mod second_level;
 pub(crate) mod signal;
 mod switch;
-mod tasks;
+pub(crate) mod tasks;
 pub(crate) mod thread;

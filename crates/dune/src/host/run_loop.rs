@@ -9,6 +9,7 @@ use crate::engine::{Exit, Vcpu};
 use crate::guest::Vector;
 use crate::guest::clone::Birth;
 use crate::guest::request::kind;
+use crate::guest::signal::frame::SignalFrame;
 use crate::memory::mirror::Mapping;
 use crate::report;
 
@@ -99,6 +100,7 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
         }
         kind::EXIT => birth::end(thread, first, second != 0),
         kind::LEAVE => leave::to_host(thread, first, second),
+        kind::LEAVE_FOR_GOOD => leave::for_good(thread, first, second as *mut SignalFrame),
         kind::SECOND_LEVEL_FAULTS => {
             thread.block.counters.other_requests -= 1;
             thread.vcpu.second_level_faults().unwrap_or(u64::MAX)

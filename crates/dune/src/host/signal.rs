@@ -86,6 +86,20 @@ pub(super) fn give_stack_back(thread: &HostThread) {
     let _ = unsafe { sys::raw(__NR_sigaltstack, [(&raw const stack) as u64, 0, 0, 0, 0, 0]) };
 }
 
+/// Tells Linux the program's own actions, as long as no thread is in Dune mode, says `is_over`. One that enters meanwhile adopts
+/// them again.
+pub(super) fn give_actions_back(is_over: impl Fn() -> bool) {
+    for signal in 1..=SIGNALS {
+        let _changes = action::hold();
+        if !is_over() {
+            return;
+        }
+        if known_to_linux(signal).is_some_and(|known| is_ours(&known)) {
+            tell_linux(signal, &action::get(signal));
+        }
+    }
+}
+
 /// What Linux is told in place of the program's `action`.
 pub(crate) fn as_told_to_linux(action: &Action) -> Action {
     /// What concerns Linux: which events are signals, the stack in host mode, and what becomes of system calls.

@@ -19,11 +19,29 @@ pub(super) fn nobody_else(process: &Process) -> bool {
     others(process).is_some_and(|others| others.threads == 0)
 }
 
+/// Whether there are such tasks, and nobody else.
+pub(crate) fn has_workers_only(process: &Process) -> bool {
+    others(process).is_some_and(|others| others.threads == 0 && others.workers > 0)
+}
+
+/// Waits until there are no such tasks any more, for a second at most: KVM's ends soon after its machine.
+pub(super) fn wait_for_workers(process: &Process) {
+    const TRIES: u32 = 1000;
+    for _ in 0..TRIES {
+        if others(process).is_none_or(|others| others.workers == 0) {
+            return;
+        }
+        sys::pause();
+    }
+}
+
 /// The other tasks of the process.
 #[derive(Debug, Default)]
 struct Others {
     /// Threads of the program's, but for those that are about to end.
     threads: u32,
+    /// Tasks that Linux has made.
+    workers: u32,
 }
 
 /// Counts them, if they can be counted.
@@ -49,7 +67,8 @@ fn others(process: &Process) -> Option<Others> {
             if number(name.to_bytes()).is_some_and(|id| id != own && !process.is_ending(id)) {
                 match kind(name) {
                     Kind::Thread => others.threads += 1,
-                    Kind::Worker | Kind::Gone => (),
+                    Kind::Worker => others.workers += 1,
+                    Kind::Gone => (),
                 }
             }
             rest = &rest[length.clamp(1, rest.len())..];

@@ -19,7 +19,7 @@ use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::guest::registers::{Registers, VectorArea};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::syscall;
-use crate::guest::{exec, files, memory_calls, signal, special_memory, trap};
+use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, trap};
 use crate::memory::mirror::Mapping;
 use crate::{sys, user};
 
@@ -65,6 +65,9 @@ pub(super) const FREE: u32 = 0;
 /// A value of [`HostThread::user`]: a thread uses it. Not a thread id, which is below 2^22 (proc(5), `pid_max`).
 pub(super) const TAKEN: u32 = u32::MAX;
 
+/// In a value of [`HostThread::user`]: the thread has left Dune mode for good, and takes its place with it when it ends.
+pub(super) const LEFT: u32 = 1 << 30;
+
 /// Whether the task `id`, a thread of this process or one that shares its memory, has left Linux, so that it executes nothing any
 /// more. Any task with that number counts.
 fn is_gone(id: u32) -> bool {
@@ -97,7 +100,8 @@ pub(crate) struct HostThread {
     /// The signal mask to start with, if that is not the one of the new Linux thread.
     pub(super) first_mask: Option<u64>,
     regions: Regions,
-    /// Whether the next thread may use this: [`FREE`], [`TAKEN`], or the id of a thread that is about to be gone.
+    /// Whether the next thread may use this: [`FREE`], [`TAKEN`], or the id of a thread that is about to be gone, or that has
+    /// [`LEFT`].
     pub(super) user: AtomicU32,
     /// The next on the process's list.
     pub(super) next: *mut HostThread,
@@ -192,7 +196,7 @@ impl HostThread {
             let user = unsafe { &(*thread).user };
             let last = user.load(Ordering::Relaxed);
             last != TAKEN
-                && (last == FREE || is_gone(last))
+                && (last == FREE || is_gone(last & !LEFT))
                 && user.compare_exchange(last, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         // SAFETY: the exchange made this code the only user.
@@ -324,7 +328,9 @@ pub(crate) fn prepare(
 /// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
 fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
-    for numbers in [&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS, &special_memory::NUMBERS] {
+    let (common, special) =
+        ([&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS], &special_memory::NUMBERS);
+    for numbers in common.into_iter().chain([&special[..], &filter::NUMBERS]) {
         block.handle_in_ring0(numbers);
     }
     if process.memory.mapping() == Mapping::Precise {

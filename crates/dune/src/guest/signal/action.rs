@@ -3,7 +3,7 @@
 //! Linux knows a handler of ours in place of each of the program's (`host/signal.rs`). The table here has the
 //! program's; default and ignore are Linux's business alone.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linux_raw_sys::errno::{EFAULT, EINVAL};
 use linux_raw_sys::general::{
@@ -88,6 +88,32 @@ fn known_to_linux(signal: u32) -> Action {
     let mut known = Action::default();
     forward(__NR_rt_sigaction, &[signal.into(), 0, (&raw mut known) as u64, 8, 0, 0]);
     signal::as_the_programs(signal, &known)
+}
+
+/// Whether threads have left Dune mode for good while others were in it.
+static HAS_LEAVERS: AtomicBool = AtomicBool::new(false);
+
+/// A thread has left Dune mode for good: what it tells Linux is not seen here.
+pub(crate) fn expect_leavers() {
+    HAS_LEAVERS.store(true, Ordering::Relaxed);
+}
+
+/// The calling thread's action for its own fault. Threads in host mode may have set one that this table does not know.
+pub(super) fn of_fault(signal: u32) -> Action {
+    let action = of_caller(signal);
+    let is_known = action.has_handler() && !HAS_LEAVERS.load(Ordering::Relaxed);
+    // SAFETY: ring 0; the block is this thread's own.
+    if is_known || unsafe { (*block::current()).is_lent } {
+        return action;
+    }
+    let _changes = hold();
+    let known = known_to_linux(signal);
+    if known.has_handler() {
+        set(signal, &known);
+        let told = signal::as_told_to_linux(&known);
+        forward(__NR_rt_sigaction, &[signal.into(), (&raw const told) as u64, 0, 8, 0, 0]);
+    }
+    known
 }
 
 /// In a child that Linux has taken all handlers from (CLONE_CLEAR_SIGHAND of clone3(2)); what is ignored stays so.

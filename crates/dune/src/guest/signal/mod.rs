@@ -40,7 +40,7 @@ pub(crate) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
 pub(crate) const RESTART: u64 = (-512i64) as u64;
 
 /// The length of SYSCALL.
-const SYSCALL_BYTES: u64 = 2;
+pub(super) const SYSCALL_BYTES: u64 = 2;
 
 /// A filter has had a system call trapped (<asm-generic/siginfo.h>).
 const SYS_SECCOMP: i32 = 1;
@@ -125,7 +125,7 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
     let (info, details) = exception::describe(frame, area);
     let info = second_level.unwrap_or(info);
     let signal = info.signal as u32;
-    let action = action::of_caller(signal);
+    let action = action::of_fault(signal);
     // Code with interrupts off is Dune's or a trap handler's, where no signal handler may come.
     if frame.rflags & INTERRUPT_FLAG == 0 || !action.has_handler() {
         return false;

@@ -1,0 +1,107 @@
+//! System calls that a thread in Dune mode can not make: after which Linux may refuse the host loop's own, seccomp(2) and prctl(2) for
+//! Syscall User Dispatch; and unshare(2) and setns(2) of namespaces for processes of one thread, where KVM has a task in the process
+//! (`host/tasks.rs`).
+//!
+//! A filter counts for the thread, host loop included, and its author knows nothing of KVM_RUN. So the thread leaves Dune
+//! mode for good: it goes on in host mode at the very SYSCALL instruction, and makes the call there.
+
+use linux_raw_sys::errno::{EINVAL, EUSERS};
+use linux_raw_sys::general::{
+    __NR_prctl as PRCTL, __NR_seccomp as SECCOMP, __NR_setns as SETNS, __NR_unshare as UNSHARE,
+};
+
+use super::block;
+use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use super::request::{forward, hypercall, kind};
+use super::signal::{self, SYSCALL_BYTES};
+use super::syscall::error;
+use crate::host::tasks;
+
+/// The calls that [`handle`] takes.
+pub(crate) const NUMBERS: [u32; 4] = [PRCTL, SECCOMP, SETNS, UNSHARE];
+
+/// Makes the call if it is one of this module's; the kernel's raw return value, or [`RESTART`](signal::RESTART) if a signal came
+/// first.
+pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
+    let arguments = registers.arguments();
+    let whose = match number {
+        PRCTL => of_prctl(&arguments),
+        SECCOMP => of_seccomp(&arguments),
+        SETNS | UNSHARE => return Some(alone(number, registers, area)),
+        _ => return None,
+    };
+    Some(match whose {
+        Whose::Linux => forward(number, &arguments),
+        Whose::AllThreads if crate::process().active_threads() > 1 => error(EINVAL),
+        Whose::AllThreads | Whose::Thread => leave(registers, area),
+    })
+}
+
+/// Whom the call puts under a filter.
+enum Whose {
+    /// Nobody.
+    Linux,
+    Thread,
+    AllThreads,
+}
+
+fn of_prctl(&[option, first, second, ..]: &[u64; 6]) -> Whose {
+    // <linux/prctl.h>
+    const PR_SET_SECCOMP: u64 = 22;
+    const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
+    const PR_SYS_DISPATCH_OFF: u64 = 0;
+    const SECCOMP_MODE_FILTER: u64 = 2;
+    match option {
+        // Without a filter it is only asked whether there are such.
+        PR_SET_SECCOMP if first == SECCOMP_MODE_FILTER && second == 0 => Whose::Linux,
+        PR_SET_SECCOMP => Whose::Thread,
+        PR_SET_SYSCALL_USER_DISPATCH if first != PR_SYS_DISPATCH_OFF => Whose::Thread,
+        _ => Whose::Linux,
+    }
+}
+
+fn of_seccomp(&[operation, flags, filter, ..]: &[u64; 6]) -> Whose {
+    // <linux/seccomp.h>
+    const SECCOMP_SET_MODE_STRICT: u64 = 0;
+    const SECCOMP_SET_MODE_FILTER: u64 = 1;
+    const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
+    match operation {
+        SECCOMP_SET_MODE_STRICT => Whose::Thread,
+        // Without a filter it is only asked whether there are such flags.
+        SECCOMP_SET_MODE_FILTER if filter == 0 => Whose::Linux,
+        SECCOMP_SET_MODE_FILTER if flags & SECCOMP_FILTER_FLAG_TSYNC != 0 => Whose::AllThreads,
+        SECCOMP_SET_MODE_FILTER => Whose::Thread,
+        _ => Whose::Linux,
+    }
+}
+
+/// Makes the call; again in host mode if Linux has refused it as one for processes of one thread (`create_user_ns` and its like), and
+/// the process has no other but KVM's.
+fn alone(number: u32, registers: &Registers, area: VectorArea) -> u64 {
+    let result = forward(number, &registers.arguments());
+    let is_refused = [EINVAL, EUSERS].map(error).contains(&result);
+    // SAFETY: ring 0; the block is this thread's own.
+    let is_lent = unsafe { (*block::current()).is_lent };
+    let process = crate::process();
+    if is_refused && !is_lent && process.active_threads() == 1 && tasks::has_workers_only(process) {
+        return leave(registers, area);
+    }
+    result
+}
+
+/// Goes on in host mode, before the call. Returns if a signal came first, or if the thread is where it can not leave.
+#[cold]
+fn leave(registers: &Registers, area: VectorArea) -> u64 {
+    // SAFETY: ring 0; the block is this thread's own.
+    let is_nested = unsafe { (*block::current()).user_return_rsp } != 0;
+    let is_inside = registers.rflags & INTERRUPT_FLAG == 0;
+    if is_nested || is_inside || crate::process().memory().foreign_root().is_some() {
+        return error(EINVAL);
+    }
+    let before = Registers { rip: registers.rip - SYSCALL_BYTES, ..*registers };
+    // On this stack, which stays this thread's until it ends.
+    let mut room = signal::StartRoom::new();
+    let Ok(start) = signal::write_start(&before, area, room.top()) else { return error(EINVAL) };
+    // SAFETY: ring 0; the frame is a whole one.
+    unsafe { hypercall(kind::LEAVE_FOR_GOOD, crate::cpu::fs_base(), start) }
+}
