@@ -30,6 +30,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "upper" => upper(),
         "fork" => fork(),
         "spawn" => spawn(&words[2..]),
+        "attempt" => attempt(&words[2..]),
+        "trace" => trace(&words[2]),
         "abort" => std::process::abort(),
         "exit" => return words[2].parse().expect("a status"),
         other => panic!("what is {other:?}?"),
@@ -53,6 +55,52 @@ fn spawn(words: &[String]) {
     println!("many {:?}", String::from_utf8_lossy(&many.stdout));
     let own = Command::new("/proc/self/exe").arg0("me").args(["exit", "9"]).output().expect("output");
     println!("own {:?} {:?}", own.status.code(), String::from_utf8_lossy(&own.stdout).contains("ring"));
+}
+
+/// What becomes of programs, by posix_spawn and by fork and exec.
+fn attempt(programs: &[String]) {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    let status = |command: &mut Command| match command.status() {
+        Ok(status) => format!("{:?}", status.code()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => "NotFound".to_owned(),
+            _ => error.to_string(),
+        },
+    };
+    for program in programs {
+        let mut forked = Command::new(program);
+        // SAFETY: nothing between fork and exec.
+        unsafe { forked.pre_exec(|| Ok(())) };
+        println!("{program} {} {}", status(&mut Command::new(program)), status(&mut forked));
+    }
+}
+
+/// What a tracer sees of `program` at its start.
+fn trace(program: &str) {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(program);
+    let traceme = || {
+        // SAFETY: touches no memory.
+        match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: one system call between fork and exec.
+    let child = unsafe { command.pre_exec(traceme) }.spawn().expect("started").id() as i32;
+    let wait = || {
+        let mut status = 0;
+        // SAFETY: waits for this process's child.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        status
+    };
+    let stopped = wait();
+    let name = std::fs::read_to_string(format!("/proc/{child}/comm")).expect("comm");
+    println!("status {stopped:#x}, stopped {name:?}");
+    // SAFETY: the child is stopped; no memory is touched.
+    assert_eq!(unsafe { libc::ptrace(libc::PTRACE_CONT, child, 0, 0) }, 0);
+    println!("status {:#x}", wait());
 }
 
 fn ring() -> u16 {

@@ -227,7 +227,8 @@ impl Config {
     /// to start them. Default: they run in host mode, as exec leaves Dune mode.
     ///
     /// Programs that Linux would give another user or capabilities, that it would refuse, and those in formats other than
-    /// x86-64 ELF and `#!` scripts are left to Linux. Children that share their parent's memory until they exec (vfork,
+    /// x86-64 ELF and `#!` scripts are left to Linux, and so are those of a process that has got a tracer since it entered, which
+    /// wants to see the program start. Children that share their parent's memory until they exec (vfork,
     /// posix_spawn) then run in Dune mode.
     #[must_use]
     pub fn follow_exec(mut self, launcher: Launcher) -> Config {

@@ -4,7 +4,7 @@
 //! (`descriptor.rs`); children of forks inherit it.
 
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::os::fd::RawFd;
 
 use linux_raw_sys::general::{__NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
@@ -51,6 +51,32 @@ pub(crate) fn own_task() -> Option<u32> {
 /// The number that these decimal digits are.
 pub(crate) fn number(digits: &[u8]) -> Option<u32> {
     core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The tracer of the process when it entered; 0 without one.
+static TRACER: AtomicU32 = AtomicU32::new(0);
+
+/// Remembers who traces the calling thread.
+pub(crate) fn keep_tracer() {
+    TRACER.store(tracer().unwrap_or(0), Ordering::Relaxed);
+}
+
+/// Whether the calling thread has got a tracer since the process entered: one that is in Dune mode itself, perhaps.
+pub(crate) fn has_new_tracer() -> bool {
+    // Nobody knows where there is no answer.
+    tracer().is_none_or(|tracer| tracer != 0 && tracer != TRACER.load(Ordering::Relaxed))
+}
+
+/// The process that traces the calling thread, 0 if there is none (proc_pid_status(5), TracerPid).
+fn tracer() -> Option<u32> {
+    const FIELD: &[u8] = b"\nTracerPid:\t";
+    let status = open_or(c"thread-self/status", c"/proc/thread-self/status").ok()?;
+    // The field is among the first, and the name before it is short.
+    let mut buffer = [0; 512];
+    let length = status.read(&mut buffer).ok()?;
+    let text = &buffer[..length];
+    let at = text.windows(FIELD.len()).position(|bytes| bytes == FIELD)? + FIELD.len();
+    number(text[at..].split(|&byte| byte == b'\n').next()?)
 }
 
 /// Opens the list of what the process has mapped where, as the calling thread sees it. (`/proc/self/maps` is the first thread's,

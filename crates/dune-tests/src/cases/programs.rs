@@ -3,6 +3,8 @@
 //! Each is run twice in the same surroundings, natively and through `dune enter`, and the outputs are compared. The example
 //! `program` prints what execve(2) sets, and the ring that it runs in.
 
+mod followed;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -28,6 +30,11 @@ pub const CASES: &[Case] = &[
     Case::new("programs::busybox_applets", busybox_applets),
     Case::new("programs::shell_script", shell_script),
     Case::new("programs::programs_that_they_execute", programs_that_they_execute),
+    Case::new("programs::where_the_device_does_not_open", followed::where_the_device_does_not_open),
+    Case::new("programs::interpreters", followed::interpreters),
+    Case::new("programs::set_user_id_interpreter", followed::set_user_id_interpreter),
+    Case::new("programs::traced_children", followed::traced_children),
+    Case::new("programs::traced_from_the_start", followed::traced_from_the_start),
     Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
 ];

@@ -7,18 +7,20 @@
 
 use linux_raw_sys::general::{
     __NR_close as CLOSE, __NR_execve as EXECVE, __NR_execveat as EXECVEAT, __NR_faccessat as FACCESSAT,
-    __NR_faccessat2 as FACCESSAT2, __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP,
-    __NR_munmap as MUNMAP, __NR_openat as OPENAT, __NR_pread64 as PREAD64, __NR_readlink as READLINK,
-    AT_EACCESS, AT_FDCWD, MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, PROT_READ, PROT_WRITE,
-    R_OK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, W_OK, X_OK, stat,
+    __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_munmap as MUNMAP,
+    __NR_openat as OPENAT, __NR_readlink as READLINK, AT_FDCWD, MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC,
+    O_NONBLOCK, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK, stat,
 };
 
+mod interpreter;
+
+use self::interpreter::Asks;
 use super::copy::{self, BadAddress};
 use super::request::{forward, forward_unless_signalled};
 use super::signal::RESTART;
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
-use crate::{Launcher, sys};
+use crate::{Launcher, proc, sys};
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 2] = [EXECVE, EXECVEAT];
@@ -58,6 +60,9 @@ const PATH_BYTES: usize = 4096;
 /// So many arguments fit on the stack; more go to memory of their own.
 const ON_STACK: usize = 1024;
 
+/// So many scripts may name one another (Linux's `exec_binprm`).
+const NESTING: usize = 5;
+
 /// Why the program is not followed.
 struct NotFollowed;
 
@@ -69,9 +74,8 @@ impl From<BadAddress> for NotFollowed {
 
 /// Has the launcher execute the program; returns with [`RESTART`] if a signal came first.
 fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -> Result<u64, NotFollowed> {
-    // A process may have changed its user since it entered.
-    let (device, mode) = (KvmMachine::DEVICE.as_ptr() as u64, R_OK | W_OK);
-    if forward(FACCESSAT2, &[AT_FDCWD as u64, device, mode.into(), AT_EACCESS.into(), 0, 0]) != 0 {
+    // A debugger wants to see its program start, not the launcher.
+    if proc::has_new_tracer() || !may_open_device() {
         return Err(NotFollowed);
     }
     let mut buffer = [0u8; PATH_BYTES + 2];
@@ -94,6 +98,19 @@ fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -
         let result = execute(launcher, call, path, (argv, count), envp, words);
         let _ = sys::raw(MUNMAP, [address, bytes, 0, 0, 0, 0]);
         result
+    }
+}
+
+/// Whether this process can still make a machine: it may have changed its user since it entered, or given up rights that
+/// access(2) knows nothing of (Landlock, AppArmor, a mount with nodev).
+fn may_open_device() -> bool {
+    let (device, flags) = (KvmMachine::DEVICE.as_ptr() as u64, O_RDWR | O_CLOEXEC);
+    match sys::result(forward(OPENAT, &[AT_FDCWD as u64, device, flags.into(), 0, 0, 0])) {
+        Ok(opened) => {
+            forward(CLOSE, &[opened, 0, 0, 0, 0, 0]);
+            true
+        }
+        Err(_) => false,
     }
 }
 
@@ -173,14 +190,35 @@ fn absolute(
     Ok(text.as_ptr() as u64)
 }
 
-/// Whether the file at `path` is one that the launcher can start, with the rights of this process.
+/// Whether the file at `path` is one that the launcher can start, and all the interpreters behind it, with the rights of this
+/// process.
 fn check(path: u64) -> Result<(), NotFollowed> {
+    let mut name = [0; PATH_BYTES];
+    let mut next = path;
+    for _ in 0..=NESTING {
+        match check_one(next, &mut name)? {
+            Asks::Nobody => return Ok(()),
+            Asks::Script => next = name.as_ptr() as u64,
+            // Whose own interpreter Linux does not ask for.
+            Asks::Linker => {
+                return match check_one(name.as_ptr() as u64, &mut [0; PATH_BYTES])? {
+                    Asks::Script => Err(NotFollowed),
+                    Asks::Nobody | Asks::Linker => Ok(()),
+                };
+            }
+        }
+    }
+    Err(NotFollowed)
+}
+
+/// Checks the file at `path`. If it asks for an interpreter, that is in `name` then.
+fn check_one(path: u64, name: &mut [u8; PATH_BYTES]) -> Result<Asks, NotFollowed> {
     let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
     let opened = forward(OPENAT, &[AT_FDCWD as u64, path, flags.into(), 0, 0, 0]);
     let file = sys::result(opened).map_err(|_| NotFollowed)?;
-    let followed = check_file(file, path);
+    let asks = check_file(file, path).and_then(|()| interpreter::of(file, name));
     forward(CLOSE, &[file, 0, 0, 0, 0, 0]);
-    followed
+    asks
 }
 
 fn check_file(file: u64, path: u64) -> Result<(), NotFollowed> {
@@ -201,11 +239,5 @@ fn check_file(file: u64, path: u64) -> Result<(), NotFollowed> {
     if forward(FACCESSAT, &[AT_FDCWD as u64, path, X_OK.into(), 0, 0, 0]) != 0 {
         return Err(NotFollowed);
     }
-    let mut start = [0u8; 20];
-    let read = forward(PREAD64, &[file, start.as_mut_ptr() as u64, start.len() as u64, 0, 0, 0]);
-    // ELF, 64 bits, little endian, version 1; an executable or a shared object, for x86-64 (elf(5)).
-    let elf = start.starts_with(b"\x7fELF\x02\x01\x01")
-        && (start[16..18] == [2, 0] || start[16..18] == [3, 0])
-        && start[18..20] == [62, 0];
-    if read == start.len() as u64 && elf || start.starts_with(b"#!") { Ok(()) } else { Err(NotFollowed) }
+    Ok(())
 }

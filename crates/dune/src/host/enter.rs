@@ -82,6 +82,9 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     thread.continuation = Continuation::here();
     accesses::prepare();
     proc::keep();
+    if config.launcher.is_some() {
+        proc::keep_tracer();
+    }
     if config.mapping == Mapping::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory.mirror_everything()?;
