@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use dune::{Config, EnterError, Launcher, Mapping};
 
@@ -14,6 +14,12 @@ pub(crate) fn run(options: &EnterOptions) -> Result<Infallible, Failure> {
     let [program, arguments @ ..] = options.command.as_slice() else {
         unreachable!("the command line requires a program");
     };
+    let mut words = vec![options.argv0.as_ref().unwrap_or(program).clone()];
+    words.extend_from_slice(arguments);
+    let mut environment = dune_loader::environment();
+    if let Some(lost) = &options.hidden {
+        Launcher::restore(&mut environment, lost.as_bytes());
+    }
     let mapping = match options.memory {
         MemoryMode::Precise => Mapping::Precise,
         MemoryMode::Full => Mapping::Full,
@@ -21,9 +27,7 @@ pub(crate) fn run(options: &EnterOptions) -> Result<Infallible, Failure> {
     // Before the program takes over that name.
     let own =
         std::env::current_exe().ok().and_then(|path| CString::new(path.into_os_string().into_vec()).ok());
-    let mut words = vec![options.argv0.as_ref().unwrap_or(program).clone()];
-    words.extend_from_slice(arguments);
-    let program = dune_loader::load_as(program, words)?;
+    let program = dune_loader::load_as(program, words, environment)?;
     let mut config = Config::new().mapping(mapping);
     if !options.no_follow
         && let Some(own) = own

@@ -77,15 +77,24 @@ pub struct Program {
 pub fn load(program: &OsStr, arguments: &[OsString]) -> Result<Program, LoadError> {
     let mut words = vec![program.to_owned()];
     words.extend_from_slice(arguments);
-    load_as(program, words)
+    load_as(program, words, environment())
 }
 
-/// As [`load`], with all of the program's arguments, the first one included, which need not be its name.
+/// The environment as this process got it: in its order, entries without an equals sign included.
+pub fn environment() -> Vec<CString> {
+    raw::state::environment()
+}
+
+/// As [`load`], with all of the program's arguments, the first one included, which need not be its name, and its environment.
 ///
 /// # Errors
 ///
 /// As of [`load`].
-pub fn load_as(program: &OsStr, words: Vec<OsString>) -> Result<Program, LoadError> {
+pub fn load_as(
+    program: &OsStr,
+    words: Vec<OsString>,
+    environment: Vec<CString>,
+) -> Result<Program, LoadError> {
     let found = find::find(program, std::env::var_os("PATH").as_deref())?;
     let resolved = script::resolve(found, words)?;
     let file_name = resolved.path;
@@ -99,7 +108,7 @@ pub fn load_as(program: &OsStr, words: Vec<OsString>) -> Result<Program, LoadErr
         path: c_string(file_name.into_os_string())?,
         file: c_string(resolved.first.into_os_string())?,
         arguments: resolved.words.into_iter().map(c_string).collect::<Result<_, _>>()?,
-        environment: raw::state::environment(),
+        environment,
         image,
         executable: Some(resolved.file),
         program: mapped,

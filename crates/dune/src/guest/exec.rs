@@ -12,8 +12,10 @@ use linux_raw_sys::general::{
     O_NONBLOCK, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK, stat,
 };
 
+mod environment;
 mod interpreter;
 
+use self::environment::Environment;
 use self::interpreter::Asks;
 use super::copy::{self, BadAddress};
 use super::request::{forward, forward_unless_signalled};
@@ -82,11 +84,12 @@ fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -
     let path = absolute(launcher, path, &mut buffer)?;
     check(path)?;
     let count = count(argv)?;
-    // The launcher's words, "--", the path, and the null pointer; the first argument stands before "--".
-    let words = launcher.words().len() + count.max(1) + 3;
+    let environment = Environment::of(envp)?;
+    // The launcher's words, "--hidden" and what is, "--", the path, and the null pointer; the first argument stands before "--".
+    let words = launcher.words().len() + count.max(1) + 5 + environment.room();
     let mut on_stack = [0u64; ON_STACK];
     if words <= ON_STACK {
-        return execute(launcher, call, path, (argv, count), envp, &mut on_stack[..words]);
+        return execute(launcher, call, path, (argv, count), &environment, &mut on_stack[..words]);
     }
     let bytes = (words * 8) as u64;
     let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
@@ -95,7 +98,7 @@ fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -
         let address = sys::call(MMAP, [0, bytes, protection.into(), flags.into(), u64::MAX, 0])
             .map_err(|_| NotFollowed)?;
         let words = core::slice::from_raw_parts_mut(address as *mut u64, words);
-        let result = execute(launcher, call, path, (argv, count), envp, words);
+        let result = execute(launcher, call, path, (argv, count), &environment, words);
         let _ = sys::raw(MUNMAP, [address, bytes, 0, 0, 0, 0]);
         result
     }
@@ -114,16 +117,18 @@ fn may_open_device() -> bool {
     }
 }
 
-/// Executes the launcher with `words` as its arguments; returns if that fails.
+/// Executes the launcher with `words`, all zeros, as its arguments and environment; returns if that fails.
 fn execute(
     launcher: &Launcher,
     call: Execute,
     path: u64,
     (argv, count): (u64, usize),
-    envp: u64,
+    environment: &Environment,
     words: &mut [u64],
 ) -> Result<u64, NotFollowed> {
     let own = launcher.words();
+    let (words, room) = words.split_at_mut(words.len() - environment.room());
+    let (envp, hidden) = environment.hide(room)?;
     let (leading, others) = words.split_at_mut(own.len());
     for (to, word) in leading.iter_mut().zip(own) {
         *to = word.as_ptr() as u64;
@@ -131,12 +136,18 @@ fn execute(
     let (name, rest) = others.split_at_mut(1);
     // Linux gives a program without arguments an empty one.
     name[0] = if count == 0 { c"".as_ptr() as u64 } else { word(argv, 0)? };
-    rest[0] = c"--".as_ptr() as u64;
-    rest[1] = path;
-    for index in 1..count {
-        rest[1 + index] = word(argv, index)?;
+    let mut rest = rest.iter_mut();
+    let mut push = |word| *rest.next().expect("the words have been counted") = word;
+    if let Some(hidden) = hidden {
+        push(c"--hidden".as_ptr() as u64);
+        push(hidden);
     }
-    rest[count.max(1) + 1] = 0;
+    push(c"--".as_ptr() as u64);
+    push(path);
+    for index in 1..count {
+        push(word(argv, index)?);
+    }
+    // The null pointer at the end is there already.
     match call(EXECVE, &[launcher.path().as_ptr() as u64, words.as_ptr() as u64, envp, 0, 0, 0]) {
         RESTART => Ok(RESTART),
         _ => Err(NotFollowed),

@@ -6,8 +6,31 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::{ENTER, command, compare, example, folder, script};
+use super::{ENTER, WAYS, command, compare, example, folder, script};
 use crate::case::CaseResult;
+
+/// What the environment tells the dynamic linker and the C library is for the program, and for those that it executes in turn:
+/// the linker complains once for each, statically linked programs pass over it, and all find their environment as it was.
+pub fn variables_of_the_linker() -> CaseResult {
+    for way in WAYS {
+        let (outer, inner) = (example("dynamic-pie")?, example(way)?);
+        let (outer, inner) = (outer.display(), inner.display());
+        let set =
+            "LD_PRELOAD=/no/such.so D_PRELOAD=kept GLIBC_TUNABLES=glibc.malloc.check=0 MALLOC_TOP_PAD_=4096";
+        for line in [format!("{set} {inner} report"), format!("{set} {outer} spawn {inner} report")] {
+            compare(Path::new("/bin/sh"), &["-c", &line], "\"D_PRELOAD=kept\"", |_| ())?;
+        }
+    }
+    // Statically linked ones know nothing of this one; others would print a list.
+    let line = format!("LD_TRACE_LOADED_OBJECTS=1 exec {} report", example("static-nopie")?.display());
+    compare(Path::new("/bin/sh"), &["-c", &line], "\"LD_TRACE_LOADED_OBJECTS=1\"", |_| ())?;
+    // More than fit on the system-call stack.
+    let line = format!(
+        "for i in $(seq 2000); do export V$i=; done; LD_BIND_NOW=1 {} report",
+        example("dynamic-pie")?.display()
+    );
+    compare(Path::new("/bin/sh"), &["-c", &line], "\"V2000=\"", |_| ())
+}
 
 /// `line` of a shell in Dune mode ends with status 5 after a program that says that it runs in host mode.
 fn goes_on_in_host_mode(line: &str) -> CaseResult {
