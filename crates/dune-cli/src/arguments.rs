@@ -49,7 +49,8 @@ Examples:
   dune enter --memory full -- sqlite3 test.db 'select count(*) from t'
 
 The program runs in ring 0, with its threads, its children, and the programs that they execute (but for set-user-ID ones,
-those of other formats, and what a debugger in Dune mode starts, which run in host mode; with --no-follow all do).
+those of other formats, what a debugger in Dune mode starts, and where limits leave no room for Dune, which run in host
+mode; with --no-follow all do).
 It is trusted: Dune mode lets it do nothing that it could not ask of Linux, but nothing protects it from itself.
 /proc/self/exe names `dune` unless you are root, and PROGRAM itself gets no other user by set-user-ID.
 
@@ -126,6 +127,9 @@ pub(crate) struct EnterOptions {
     /// The program's own name for itself, in place of PROGRAM.
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) argv0: Option<OsString>,
+    /// If Dune mode fails, have Linux execute PROGRAM, a path, in host mode: as for all that a program in Dune mode executes.
+    #[arg(long, hide = true)]
+    pub(crate) or_host: bool,
     /// What entries of the environment have lost on the way here: see `dune::Launcher::new`.
     #[arg(long, value_name = "LOST", hide = true)]
     pub(crate) hidden: Option<OsString>,

@@ -1,10 +1,11 @@
 //! `dune enter`: an unmodified program in Dune mode.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use dune::{Config, EnterError, Launcher, Mapping};
+use dune_loader::Execution;
 
 use crate::arguments::{EnterOptions, MemoryMode};
 use crate::failure::Failure;
@@ -20,6 +21,26 @@ pub(crate) fn run(options: &EnterOptions) -> Result<Infallible, Failure> {
     if let Some(lost) = &options.hidden {
         Launcher::restore(&mut environment, lost.as_bytes());
     }
+    if !options.or_host {
+        return in_dune_mode(options, program, words, environment);
+    }
+    // Prepared first: there may be no memory later.
+    let c_string = |word: &OsString| CString::new(word.as_bytes()).expect("arguments have no NUL byte");
+    let c_words = words.iter().map(c_string).collect();
+    let native = Execution::new(c_string(program), c_words, environment.clone());
+    let failed = in_dune_mode(options, program, words, environment);
+    // Linux's reason to refuse it, too, would not tell more.
+    native.start();
+    failed
+}
+
+/// Becomes the program, with `words` as its arguments.
+fn in_dune_mode(
+    options: &EnterOptions,
+    program: &OsStr,
+    words: Vec<OsString>,
+    environment: Vec<CString>,
+) -> Result<Infallible, Failure> {
     let mapping = match options.memory {
         MemoryMode::Precise => Mapping::Precise,
         MemoryMode::Full => Mapping::Full,
@@ -44,6 +65,6 @@ fn leading_words(options: &EnterOptions) -> Vec<CString> {
     if options.memory == MemoryMode::Full {
         words.extend(["--memory".into(), "full".into()]);
     }
-    words.push("--argv0".into());
+    words.extend(["--or-host".into(), "--argv0".into()]);
     words.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect()
 }

@@ -27,6 +27,7 @@
 //!   root has; else it goes on naming the launcher. (Linux wants the old file unmapped for that: `raw/executable.rs`.)
 //! * Set-user-ID, set-group-ID and file capabilities are not honoured, as for a program that is being traced.
 //! * A program must be readable, not only executable.
+//! * A limit (RLIMIT_AS…) that suffices for the program alone may not for both: [`Execution`] is for that.
 //! * Where Linux lacks `PR_SET_MM_MAP` (CONFIG_CHECKPOINT_RESTORE), `/proc/self/cmdline`, `environ` and `auxv` show the
 //!   launcher's, and the program's heap follows the launcher's.
 
@@ -47,6 +48,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 pub use error::{FormatError, LoadError, StartError};
+pub use raw::execution::Execution;
 
 use elf::Image;
 use map::{Mapped, Place};

@@ -18,6 +18,9 @@ impl Launcher {
     /// passed without their first bytes. If there are any, `--hidden LOST` stands before `--`, and PROGRAM is to get the
     /// environment that [`Launcher::restore`] makes of that.
     ///
+    /// Where it can not do that, the launcher should have Linux execute PROGRAM: who executed it is gone, and would not have
+    /// failed on Linux.
+    ///
     /// `program` is the path of the program that runs now, for those who execute `/proc/self/exe`, which may name the
     /// launcher.
     pub fn new(path: CString, leading: Vec<CString>, program: CString) -> Launcher {

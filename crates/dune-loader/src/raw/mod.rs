@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "the crate replaces the program of its own process")]
 
 mod executable;
+pub(crate) mod execution;
 pub(crate) mod heap;
 pub(crate) mod jump;
 mod launch;

@@ -79,6 +79,16 @@ pub(crate) fn close_if_on_exec(descriptor: i32) {
     }
 }
 
+/// Closes the standard streams that the launcher's runtime opened.
+pub(super) fn close_opened_streams() {
+    for descriptor in 0..3 {
+        if launch::was_closed(descriptor) {
+            // SAFETY: the launcher does not use its own descriptors any more.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+}
+
 /// Gives caught signals their default action. What was ignored at the start is ignored.
 pub(crate) fn reset_signals() {
     const LAST: c_int = 64;

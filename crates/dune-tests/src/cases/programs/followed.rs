@@ -59,6 +59,16 @@ pub fn where_the_device_does_not_open() -> CaseResult {
     ))
 }
 
+/// Under limits that let the program run, but not enter: of address space, of data, and of descriptors, which the launcher itself
+/// has not enough of.
+pub fn where_dune_mode_fails() -> CaseResult {
+    let program = example("static-nopie")?;
+    for limit in ["-v 24576", "-d 4096", "-n 5", "-n 4"] {
+        goes_on_in_host_mode(&format!("ulimit {limit}; exec {} exit 5", program.display()))?;
+    }
+    Ok(())
+}
+
 /// A file whose interpreter is missing or may not be executed is refused when it is executed, by Linux's error, and whoever
 /// executes it goes on.
 pub fn interpreters() -> CaseResult {
