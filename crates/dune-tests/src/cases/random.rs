@@ -25,7 +25,6 @@ const ALL_PARTS: usize = 100;
 fn same(case: u64, parts: &[usize]) -> CaseResult {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
     let seed = variable("DUNE_SEED")?.unwrap_or(now);
-    // Accesses past the end of a file and PROT_WRITE alone are left out (see `random/step.rs`).
     let usual =
         if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx") { 20_000 } else { 100_000 };
     let steps = variable("DUNE_STEPS")?.unwrap_or(usual) as usize;

@@ -12,14 +12,12 @@ pub const PAGE: u64 = 4096;
 pub struct Arena {
     start: u64,
     pages: u64,
-    /// Pages of anonymous shared memory, which must not grow: past its end is SIGBUS.
-    confined: Vec<bool>,
 }
 
 impl Arena {
     /// `pages` pages from `start` on.
     pub fn new(start: u64, pages: u64) -> Arena {
-        Arena { start, pages, confined: vec![false; pages as usize] }
+        Arena { start, pages }
     }
 
     /// A page and a number of pages from there on: few mostly.
@@ -43,27 +41,22 @@ impl Arena {
         self.start + self.pages * PAGE - address
     }
 
-    fn indices(&self, address: u64, length: u64) -> std::ops::Range<usize> {
+    /// The addresses of its pages.
+    pub fn pages(&self) -> impl Iterator<Item = u64> + use<> {
+        (self.start..self.start + self.pages * PAGE).step_by(PAGE as usize)
+    }
+
+    /// The numbers of its pages in a range.
+    pub fn indices(&self, address: u64, length: u64) -> std::ops::Range<usize> {
         let index =
             |address: u64| (address.clamp(self.start, self.start + self.pages * PAGE) - self.start) / PAGE;
         index(address) as usize..index(address.saturating_add(length).next_multiple_of(PAGE)) as usize
     }
 
-    /// Notes which pages may not grow.
-    pub fn confine(&mut self, address: u64, length: u64, confined: bool) {
-        let indices = self.indices(address, length);
-        self.confined[indices].fill(confined);
-    }
-
-    /// Whether one of the pages may not grow.
-    pub fn is_confined(&self, address: u64, length: u64) -> bool {
-        self.confined[self.indices(address, length.max(1))].contains(&true)
-    }
-
     /// Every byte that can be read, and how what can not faults.
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::default();
-        for page in (self.start..self.start + self.pages * PAGE).step_by(PAGE as usize) {
+        for page in self.pages() {
             let first = access::load(page);
             digest.add(first.0);
             if !first.is_fault() {

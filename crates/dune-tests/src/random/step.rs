@@ -1,9 +1,10 @@
 //! What a lane can do, and how often it does what.
 
 use libc::{
-    MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED,
-    MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_EXEC, PROT_GROWSDOWN, PROT_NONE, PROT_READ,
-    PROT_WRITE,
+    MADV_DOFORK, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_KEEPONFORK, MADV_NOHUGEPAGE,
+    MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_REMOVE, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_FIXED,
+    MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MREMAP_DONTUNMAP,
+    MREMAP_FIXED, MREMAP_MAYMOVE, PROT_EXEC, PROT_GROWSDOWN, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 
 use super::arena::{Arena, PAGE};
@@ -46,10 +47,15 @@ pub enum Step {
         new_length: u64,
         target: u64,
     },
-    /// madvise(2) with MADV_DONTNEED
-    Forget {
+    /// madvise(2)
+    Advise {
         at: u64,
         length: u64,
+        advice: i32,
+    },
+    /// ftruncate(2) of the lane's file, to so many pages
+    Truncate {
+        pages: u64,
     },
     /// pread(2) of the lane's file
     Read {
@@ -88,12 +94,13 @@ pub enum Step {
     },
 }
 
-/// So many pages of the file have bytes; it goes on as a hole, so that no mapping reaches its end.
+/// So many pages of the file have bytes at first; it goes on as a hole.
 pub const FILE_PAGES: u64 = 64;
+/// The end of the file at first, in pages: no mapping reaches it.
+pub const FILE_END: u64 = 1 << 18;
 
-/// PROT_EXEC alone is left out: with protection keys Linux makes that unreadable, which is a question of its own. So is
-/// PROT_WRITE alone, which Linux is given as PROT_READ | PROT_WRITE in Dune mode (`guest/memory_calls.rs`): it then takes
-/// two mappings for one, which shows where mremap(2) does not work on two at once.
+/// PROT_EXEC alone and PROT_WRITE alone are left out: with them Linux is given PROT_READ, too, in Dune mode
+/// (`guest/memory_calls.rs`). It then takes two mappings for one, which shows where mremap(2) does not work on two at once.
 const RIGHTS: [i32; 8] = [
     PROT_NONE,
     PROT_READ,
@@ -103,6 +110,22 @@ const RIGHTS: [i32; 8] = [
     PROT_READ | PROT_WRITE,
     PROT_READ | PROT_WRITE | PROT_EXEC,
     PROT_READ | PROT_EXEC,
+];
+
+/// What madvise(2) is asked for: mostly to forget. What is asked only for a child of a fork is seen there.
+const ADVICE: [i32; 12] = [
+    MADV_DONTNEED,
+    MADV_DONTNEED,
+    MADV_DONTNEED,
+    MADV_REMOVE,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
+    MADV_DONTFORK,
+    MADV_DOFORK,
+    MADV_WIPEONFORK,
+    MADV_KEEPONFORK,
+    MADV_HUGEPAGE,
+    MADV_NOHUGEPAGE,
 ];
 
 impl Step {
@@ -133,9 +156,13 @@ impl Step {
             80..88 => Step::remap(random, arena),
             88..92 => {
                 let (at, length) = uneven(random, arena);
-                Step::Forget { at, length }
+                Step::Advise { at, length, advice: random.choose(&ADVICE) }
             }
-            92..96 => {
+            92 => {
+                let cut = random.below(2 * FILE_PAGES);
+                Step::Truncate { pages: random.choose(&[cut, FILE_END]) }
+            }
+            93..96 => {
                 Step::Read { at, length: transfer(random, arena, at), offset: random.below(FILE_PAGES) * 512 }
             }
             96..100 => Step::Write {
@@ -170,8 +197,7 @@ impl Step {
         // Mappings are small: a whole part seldom lies in one.
         let length = if random.once_in(2) { length } else { PAGE * (1 + random.below(2)).min(length / PAGE) };
         let (target, room) = arena.part(random);
-        let confined = arena.is_confined(at, length);
-        let growth = if confined { 0 } else { random.below(4) * PAGE };
+        let growth = random.below(4) * PAGE;
         let new_length = match random.below(4) {
             0 => PAGE * (1 + random.below(length / PAGE)),
             1 => length,
@@ -187,7 +213,7 @@ impl Step {
                 Step::Remap { at, length, new_length: length, flags, target }
             }
             // A length of 0 makes a second mapping of shared memory.
-            4 if !confined => {
+            4 => {
                 let flags = MREMAP_MAYMOVE | MREMAP_FIXED;
                 Step::Remap { at, length: 0, new_length: room.min(4 * PAGE), flags, target }
             }
