@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use libc::{MREMAP_FIXED, MREMAP_MAYMOVE};
+use libc::{MADV_NORMAL, MADV_RANDOM, MREMAP_FIXED, MREMAP_MAYMOVE};
 
 use super::access;
 use super::arena::{Arena, PAGE};
@@ -96,20 +96,7 @@ impl Lane {
                 record
             }
             Step::RemapAnywhere { at, length, new_length, target } => {
-                let before = access::load(at).0;
-                let to = call(libc::SYS_mremap, [at, length, new_length, MREMAP_MAYMOVE as u64, 0, 0]);
-                if to == at || to > u64::MAX - 4096 {
-                    return [to, before, self.probe(at, length), 0, 0, 0, 0, 0];
-                }
-                // Where it went is Linux's choice.
-                let seen = |at: u64| match access::load(at) {
-                    fault if fault.is_fault() => fault.0 - to,
-                    value => value.0,
-                };
-                let there = [seen(to), seen(to + new_length - 8)];
-                let flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-                let back = call(libc::SYS_mremap, [to, new_length, new_length, flags as u64, target, 0]);
-                [1, before, there[0], there[1], back, self.probe(at, length), access::load(target).0, 0]
+                self.away(at, length, new_length, target)
             }
             Step::Read { at, length, offset } => {
                 let result = call(libc::SYS_pread64, [file, at, length, offset, 0, 0]);
@@ -140,6 +127,35 @@ impl Lane {
         let after = access::load(inside);
         let changed = if self.random.once_in(2) { access::store(inside, !value).0 } else { 0 };
         [result, before.0, after.0, changed, self.probe(at, length), 0, 0, 0]
+    }
+
+    /// Has Linux move a range to where it likes if there is no room, looks at it there, and moves it back to `target`.
+    ///
+    /// Marked with a flag that nothing else has, it does not become one mapping with a neighbour there. It would come back
+    /// with that one's anonymous memory (`vm_pgoff` of Linux's `vm_area_struct`) and be no part of a mapping here ever after,
+    /// so that what mremap(2) says of it would depend on the layout of the addresses.
+    fn away(&mut self, at: u64, length: u64, new_length: u64, target: u64) -> Record {
+        let call = |number: i64, arguments: [u64; 6]| probe::syscall(number as u64, arguments) as u64;
+        let mark = |at, length, advice: i32| call(libc::SYS_madvise, [at, length, advice as u64, 0, 0, 0]);
+        let remap = |at, length, new_length, flags: i32, target| {
+            call(libc::SYS_mremap, [at, length, new_length, flags as u64, target, 0])
+        };
+        mark(at, length, MADV_RANDOM);
+        let before = access::load(at).0;
+        let to = remap(at, length, new_length, MREMAP_MAYMOVE, 0);
+        if to == at || to > u64::MAX - 4096 {
+            mark(at, length.max(new_length), MADV_NORMAL);
+            return [to, before, self.probe(at, length), 0, 0, 0, 0, 0];
+        }
+        // Where it went is Linux's choice.
+        let seen = |at: u64| match access::load(at) {
+            fault if fault.is_fault() => fault.0 - to,
+            value => value.0,
+        };
+        let there = [seen(to), seen(to + new_length - 8)];
+        let back = remap(to, new_length, new_length, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+        mark(target, new_length, MADV_NORMAL);
+        [1, before, there[0], there[1], back, self.probe(at, length), access::load(target).0, 0]
     }
 
     /// A page at one of the range's borders, on either side.
