@@ -37,13 +37,13 @@ fn send(pipe: [RawFd; 2], word: u64) {
     unsafe { libc::write(pipe[1], (&raw const word).cast(), 8) };
 }
 
-/// The next word; marked where none came within ten seconds.
+/// The next word; marked where none came within a minute.
 fn receive(pipe: [RawFd; 2]) -> u64 {
     let mut ready = libc::pollfd { fd: pipe[0], events: libc::POLLIN, revents: 0 };
     let mut word = 0u64;
     // SAFETY: the calls write to `ready` and `word`.
     unsafe {
-        if libc::poll(&mut ready, 1, 10_000) != 1 || libc::read(pipe[0], (&raw mut word).cast(), 8) != 8 {
+        if libc::poll(&mut ready, 1, 60_000) != 1 || libc::read(pipe[0], (&raw mut word).cast(), 8) != 8 {
             return 0xdead_dead;
         }
     }
