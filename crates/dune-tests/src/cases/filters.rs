@@ -2,6 +2,7 @@
 //! process to have one thread, and KVM has a task in it.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::both::{Notes, alike, forked};
 use crate::case::{Case, CaseResult};
@@ -195,17 +196,30 @@ fn user_dispatch(notes: &Notes) {
     notes.note("status", status);
 }
 
+/// Waits until Linux does not know the thread `id` any more, for ten seconds at most: pthread_join(3) returns before that.
+fn until_gone(id: i64) {
+    let path = format!("/proc/self/task/{id}");
+    for _ in 0..10_000 {
+        if !std::path::Path::new(&path).exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{path} is still there");
+}
+
 /// Namespaces for processes of one thread.
 fn namespaces(notes: &Notes) {
     let unshare = |flags: i32| probe::syscall(libc::SYS_unshare as u64, [flags as u64, 0, 0, 0, 0, 0]);
     let status = forked(|| {
-        notes.note("another thread", {
-            let (go, wait) = std::sync::mpsc::channel::<()>();
-            let thread = std::thread::spawn(move || wait.recv().is_err());
-            let result = unshare(libc::CLONE_NEWUSER);
-            drop(go);
-            (result, thread.join().ok())
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            assert!(wait.recv().is_err());
+            get(libc::SYS_gettid)
         });
+        notes.note("another thread", unshare(libc::CLONE_NEWUSER));
+        drop(go);
+        until_gone(thread.join().expect("it ends"));
         let before = dune::cpu::in_dune_mode();
         notes.note("mounts", unshare(libc::CLONE_NEWNS));
         assert_eq!(dune::cpu::in_dune_mode(), before, "that is for all");
