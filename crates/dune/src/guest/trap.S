@@ -190,6 +190,8 @@ dune_trap_call_full:
 // In: rsp at vector, error code, RIP, CS, RFLAGS, RSP, SS on an interrupt stack, which is left at once.
     .type dune_trap_from_ring3, @function
 dune_trap_from_ring3:
+    test spl, 8
+    jz dune_trap_software_interrupt
     swapgs
     push rdi
     mov rdi, gs:[{USER_CONTEXT}]
@@ -221,6 +223,24 @@ dune_trap_from_ring3:
     mov ebx, {EXIT_TRAP}
     jmp qword ptr gs:[{USER_LEAVE}]
     .size dune_trap_from_ring3, . - dune_trap_from_ring3
+
+// INT n of ring 0 with the vector of an exception that has an error code, which INT n does not push (Intel SDM vol. 3
+// §6.13): each word stands where the one before should, RFLAGS in the place of CS, and the stack is one word too high. Makes
+// it the #GP that it is in ring 3, where the gate forbids it, on the stack of its vector.
+// In: rsp at vector, RIP, CS, RFLAGS, RSP, SS on an interrupt stack.
+    .type dune_trap_software_interrupt, @function
+dune_trap_software_interrupt:
+    push qword ptr [rsp]
+    shl qword ptr [rsp + 8], 3          // the error code names the gate, in the IDT
+    or qword ptr [rsp + 8], 2
+    sub qword ptr [rsp + 16], 2         // back to the instruction
+    cmp dword ptr [rsp], 14
+    mov dword ptr [rsp], 13
+    je dune_trap_page_fault
+    cmp dword ptr [rsp + 8], 8 << 3 | 2
+    je dune_trap_double_fault
+    jmp dune_trap_general
+    .size dune_trap_software_interrupt, . - dune_trap_software_interrupt
 
 // The 256 stubs, 16 bytes each. Vectors with an error code: 8, 10-14, 17, 21, 29, 30 (Intel SDM vol. 3 §6.13,
 // AMD APM vol. 2 §8.2).

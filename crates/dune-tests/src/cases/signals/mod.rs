@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     Case::new("signals::what_a_handler_sees", || same(handler::what_a_handler_sees)),
     Case::new("signals::masks_and_flags", || same(handler::masks_and_flags)),
     Case::new("signals::faults_become_signals", || same(fault::faults_become_signals)),
+    Case::new("signals::software_interrupts", || same(fault::software_interrupts)),
     Case::new("signals::past_the_end_of_a_file", || same(fault::past_the_end_of_a_file)),
     Case::new("signals::rights_taken_by_a_borrower", || same(fault::rights_taken_by_a_borrower)),
     Case::new("signals::edits_take_effect", || same(handler::edits_take_effect)),

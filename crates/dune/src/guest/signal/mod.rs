@@ -119,8 +119,11 @@ fn deliver(registers: &mut Registers, area: VectorArea) {
 /// loop knows of it, it knows better.
 pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: Option<SignalInfo>) -> bool {
     if frame.vector().number() >= Vector::FIRST_FREE {
-        // An interrupt that the program asked for, and then no handler: no such thing on Linux.
-        return false;
+        // Without a handler for the signal, whoever reads the report learns of the interrupt.
+        if !is_software_interrupt(frame) || !action::of_fault(SIGSEGV).has_handler() {
+            return false;
+        }
+        frame.refuse_software_interrupt();
     }
     let (info, details) = exception::describe(frame, area);
     let info = second_level.unwrap_or(info);
@@ -172,6 +175,15 @@ fn may_be_put_off(frame: &TrapFrame) -> bool {
     let is_fault = ![Vector::DEBUG, Vector::BREAKPOINT, Vector::OVERFLOW].contains(&frame.vector());
     // SAFETY: ring 0; the block is this thread's own.
     is_fault && unsafe { &mut (*block::current()).put_off }.count(frame, 1) <= MOST
+}
+
+/// Whether the program made the trap of `frame`, of which it goes on behind, by INT n.
+fn is_software_interrupt(frame: &TrapFrame) -> bool {
+    const INT: u8 = 0xcd;
+    // SAFETY: any bytes make a number.
+    let before = unsafe { copy::from_program::<u64>(frame.rip.wrapping_sub(size_of::<u64>() as u64)) };
+    // The instruction is the last two bytes.
+    before.is_ok_and(|bytes| bytes.to_le_bytes()[6..] == [INT, frame.vector().number()])
 }
 
 /// Blocks `signals`; the mask before, or `None` if a signal waits, which has changed the mask already.
