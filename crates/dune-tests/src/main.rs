@@ -4,6 +4,7 @@
 //! expected to die by a signal with a report. The last line is `dune-tests: N passed, N failed, N skipped`, which
 //! `cargo xtask test` reads. On a computer without Dune mode every case fails, with the reason.
 
+mod allocator;
 mod both;
 mod case;
 mod cases;

@@ -9,8 +9,9 @@ use core::ops::ControlFlow;
 use linux_raw_sys::general::{
     __NR_close, __NR_lseek, __NR_mmap, __NR_open, MAP_PRIVATE, O_CLOEXEC, O_RDONLY, PROT_READ, SEEK_END,
 };
-use object::read::elf::ElfFile64;
-use object::{Endianness, Object, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::Endianness;
+use object::elf::{FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC};
+use object::read::elf::{FileHeader, ProgramHeader, Sym};
 
 use crate::memory::maps::{self, MappingKind};
 use crate::sys;
@@ -42,26 +43,36 @@ fn describe_in_file(address: u64, start: u64, offset: u64, path: &[u8], out: &mu
     let in_file = address - start + offset;
     write!(out, "  at ")?;
     if let Some(file) = map_file(path)
-        && let Ok(elf) = ElfFile64::<Endianness>::parse(file)
-        && let Some((function, distance)) = function_at(&elf, in_file)
+        && let Some((function, distance)) = function_at(file, in_file)
     {
         write!(out, "{:#}+{distance:#x} ", rustc_demangle::demangle(function))?;
     }
     writeln!(out, "({name}+{in_file:#x})")
 }
 
-/// The function around file offset `in_file`, and how far into it.
-fn function_at<'data>(elf: &ElfFile64<'data, Endianness>, in_file: u64) -> Option<(&'data str, u64)> {
-    let segment = elf.segments().find(|segment| {
-        let (start, size) = segment.file_range();
+/// The function around offset `in_file` of an ELF file, and how far into it.
+///
+/// By the headers themselves: `object`'s type for a whole file makes a list of its relocations.
+fn function_at(file: &'static [u8], in_file: u64) -> Option<(&'static str, u64)> {
+    let header = FileHeader64::<Endianness>::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let segment = header.program_headers(endian, file).ok()?.iter().find(|segment| {
+        let (start, size) = segment.file_range(endian);
         (start..start + size).contains(&in_file)
     })?;
-    let address = in_file - segment.file_range().0 + segment.address();
-    elf.symbols()
-        .chain(elf.dynamic_symbols())
-        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
-        .find(|symbol| (symbol.address()..symbol.address() + symbol.size().max(1)).contains(&address))
-        .and_then(|symbol| Some((symbol.name().ok()?, address - symbol.address())))
+    let address = in_file - segment.file_range(endian).0 + segment.p_vaddr(endian);
+    let sections = header.sections(endian, file).ok()?;
+    [SHT_SYMTAB, SHT_DYNSYM].into_iter().find_map(|kind| {
+        let symbols = sections.symbols(endian, file, kind).ok()?;
+        let is_around = |start: u64, size: u64| (start..start + size.max(1)).contains(&address);
+        let symbol = symbols.iter().find(|symbol| {
+            symbol.st_type() == STT_FUNC
+                && symbol.st_shndx(endian) != SHN_UNDEF
+                && is_around(symbol.st_value(endian), symbol.st_size(endian))
+        })?;
+        let name = core::str::from_utf8(symbol.name(endian, symbols.strings()).ok()?).ok()?;
+        Some((name, address - symbol.st_value(endian)))
+    })
 }
 
 /// Maps the whole of `path`; never unmapped, because the process is about to end.

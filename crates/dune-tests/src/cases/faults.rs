@@ -6,6 +6,7 @@ use dune::cpu::TablePointer;
 use dune::memory::PagePermissions;
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 
+use crate::allocator;
 use crate::case::{Case, CaseResult, Ending};
 use crate::probe;
 
@@ -38,6 +39,18 @@ pub const CASES: &[Case] = &[
         divide_error,
         libc::SIGFPE,
         &["0 #DE", "faults::divide_error"],
+    ),
+    ends(
+        "faults::report_of_a_trap_allocates_nothing",
+        trap_without_allocator,
+        libc::SIGILL,
+        &["6 #UD", "faults::trap_without_allocator"],
+    ),
+    ends(
+        "faults::report_of_the_host_loop_allocates_nothing",
+        exit_without_allocator,
+        libc::SIGSEGV,
+        &["HLT in Dune mode without a request", "faults::exit_without_allocator"],
     ),
     ends("faults::breakpoint_dies_by_sigtrap", breakpoint, libc::SIGTRAP, &["3 #BP", "faults::breakpoint"]),
     ends(
@@ -126,6 +139,24 @@ fn invalid_opcode() -> CaseResult {
     dune::enter()?;
     // SAFETY: ends the process.
     unsafe { asm!("ud2") };
+    survived()
+}
+
+#[inline(never)]
+fn trap_without_allocator() -> CaseResult {
+    dune::enter()?;
+    allocator::forbid();
+    // SAFETY: ends the process.
+    unsafe { asm!("ud2") };
+    survived()
+}
+
+#[inline(never)]
+fn exit_without_allocator() -> CaseResult {
+    dune::enter()?;
+    allocator::forbid();
+    // SAFETY: ends the process.
+    unsafe { asm!("hlt") };
     survived()
 }
 
