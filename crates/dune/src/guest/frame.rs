@@ -77,6 +77,8 @@ pub(super) const VECTOR: usize = offset_of!(TrapFrame, vector);
 pub(super) const RIP: usize = offset_of!(TrapFrame, rip);
 pub(super) const RFLAGS: usize = offset_of!(TrapFrame, rflags);
 
+/// In an error code that names a gate or segment: that of the IDT (Intel SDM vol. 3 §6.13).
+pub(super) const GATE: u64 = 2;
 /// The length of INT n.
 pub(super) const SOFTWARE_INTERRUPT_BYTES: u64 = 2;
 
@@ -89,7 +91,6 @@ impl TrapFrame {
     /// Makes the trap of INT n what it is in ring 3, where the gate forbids it: a #GP of the instruction, whose error code names
     /// the gate (Intel SDM vol. 3 §6.13).
     pub(super) fn refuse_software_interrupt(&mut self) {
-        const GATE: u64 = 2;
         self.error_code = self.vector << 3 | GATE;
         self.vector = Vector::GENERAL_PROTECTION.number().into();
         self.rip -= SOFTWARE_INTERRUPT_BYTES;

@@ -232,12 +232,12 @@ dune_trap_from_ring3:
 dune_trap_software_interrupt:
     push qword ptr [rsp]
     shl qword ptr [rsp + 8], 3          // the error code names the gate, in the IDT
-    or qword ptr [rsp + 8], 2
-    sub qword ptr [rsp + 16], 2         // back to the instruction
+    or qword ptr [rsp + 8], {GATE}
+    sub qword ptr [rsp + 16], {SOFTWARE_INTERRUPT_BYTES} // back to the instruction
     cmp dword ptr [rsp], 14
     mov dword ptr [rsp], 13
     je dune_trap_page_fault
-    cmp dword ptr [rsp + 8], 8 << 3 | 2
+    cmp dword ptr [rsp + 8], 8 << 3 | {GATE}
     je dune_trap_double_fault
     jmp dune_trap_general
     .size dune_trap_software_interrupt, . - dune_trap_software_interrupt

@@ -24,6 +24,8 @@ entry_asm!(
     FRAME_RFLAGS = const frame::RFLAGS,
     FRAME_VECTOR = const frame::VECTOR,
     FRAME_RING3_GS = const frame::RING3_GS,
+    GATE = const frame::GATE,
+    SOFTWARE_INTERRUPT_BYTES = const frame::SOFTWARE_INTERRUPT_BYTES,
     STACK_SIZE = const stacks::SIZE,
     IST_GENERAL = const block::interrupt_stack(Stack::General as usize),
     IST_PAGE_FAULT = const block::interrupt_stack(Stack::PageFault as usize),
