@@ -78,7 +78,6 @@ pub(super) fn faults_become_signals() -> Log {
     log
 }
 
-/// A file that is shorter than its mapping: SIGBUS, whatever the instruction.
 /// INT n for vectors that Linux does not give to ring 3: of exceptions with an error code, which the instruction does not push,
 /// and of interrupts.
 pub(super) fn software_interrupts() -> Log {
@@ -102,6 +101,7 @@ pub(super) fn software_interrupts() -> Log {
     log
 }
 
+/// A file that is shorter than its mapping: SIGBUS, whatever the instruction.
 pub(super) fn past_the_end_of_a_file() -> Log {
     for signal in [libc::SIGSEGV, libc::SIGBUS] {
         set(signal, skipping, 0, &[]);
