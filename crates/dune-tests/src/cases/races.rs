@@ -118,9 +118,19 @@ fn make_writable(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
 
 /// Waits until there has been a fault more than `before`.
 fn wait_for_fault(before: u64) {
+    wait_until("no fault in the other thread", || FAULTS.load(Ordering::SeqCst) != before);
+}
+
+/// Waits until the other thread has counted ten more.
+fn wait_for_ten_more(count: &AtomicU64) {
+    let before = count.load(Ordering::Relaxed);
+    wait_until("the other thread stands still", || count.load(Ordering::Relaxed) >= before + 10);
+}
+
+fn wait_until(else_say: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while FAULTS.load(Ordering::SeqCst) == before {
-        assert!(Instant::now() < deadline, "no fault in the other thread");
+    while !holds() {
+        assert!(Instant::now() < deadline, "{else_say}");
         thread::yield_now();
     }
 }
@@ -144,10 +154,7 @@ fn protection_reaches_the_others(locked: bool) -> CaseResult {
     };
     beside(store, || -> CaseResult {
         for _ in 0..20 {
-            let before = stored.load(Ordering::Relaxed);
-            while stored.load(Ordering::Relaxed) < before + 10 {
-                thread::yield_now();
-            }
+            wait_for_ten_more(&stored);
             let faults = FAULTS.load(Ordering::SeqCst);
             // Without the shoot-down the other thread would go on for ever with its old translation.
             dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
@@ -206,10 +213,7 @@ fn collected_tables() -> CaseResult {
     };
     beside(load, || -> CaseResult {
         for _ in 0..20 {
-            let before = loads.load(Ordering::Relaxed);
-            while loads.load(Ordering::Relaxed) < before + 10 {
-                thread::yield_now();
-            }
+            wait_for_ten_more(&loads);
             let faults = FAULTS.load(Ordering::SeqCst);
             dune.page_tables()?.unmap(page)?.ignore();
             dune.memory().collect(dune);
