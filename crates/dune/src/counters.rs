@@ -3,9 +3,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Dune;
-use crate::guest::Vector;
-use crate::guest::block;
-use crate::guest::request::{hypercall, kind};
+use crate::arch::vector::Vector;
+use crate::contract::block;
+use crate::contract::request::{hypercall, kind};
 use crate::memory::FlushKind;
 
 /// Counters of one thread, in its block. Ring 0 and its host loop write them in turn, never at the same time.
@@ -137,7 +137,7 @@ impl Dune {
             page_flushes: PAGE_FLUSHES.load(Ordering::Relaxed),
             context_flushes: CONTEXT_FLUSHES.load(Ordering::Relaxed),
             full_flushes: FULL_FLUSHES.load(Ordering::Relaxed),
-            shootdowns: crate::guest::shootdown::count(),
+            shootdowns: crate::memory::shootdown::count(),
             populated_ahead: self.memory().populated_ahead(),
             traps: counters.traps,
         }

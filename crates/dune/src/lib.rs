@@ -14,35 +14,32 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("Dune runs on x86-64 Linux: it is made of that CPU's privileged features");
 
+mod arch;
+mod contract;
 pub mod counters;
-pub mod cpu;
-mod descriptor;
-mod descriptor_limit;
 pub mod doctor;
 mod engine;
-mod errno;
-mod error;
 mod guest;
 mod host;
-mod launcher;
+mod linux;
 mod lock;
 pub mod memory;
-mod proc;
 mod report;
-mod symbol;
-mod sys;
 pub mod user;
 
 use core::marker::PhantomData;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+pub use arch::cpu;
+pub use arch::frame::TrapFrame;
+pub use arch::vector::Vector;
+pub use contract::launcher::Launcher;
 pub use counters::Counters;
-pub use error::{EngineError, EnterError, HandlerError, LeaveError, SegmentError, UserError};
-pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapFrame, TrapOutcome, Vector};
-pub use launcher::Launcher;
+pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapOutcome};
+pub use host::error::{EngineError, EnterError, HandlerError, LeaveError, SegmentError, UserError};
+pub use linux::sys::Errno;
 pub use memory::mirror::Mapping;
-pub use sys::Errno;
 
 use host::process::Process;
 use memory::{EditError, Memory, PageTables};

@@ -16,8 +16,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::__NR_sched_yield;
 use thiserror::Error;
 
-use crate::guest::block;
-use crate::{Dune, cpu, sys};
+use crate::Dune;
+use crate::arch::cpu;
+use crate::contract::block;
+use crate::linux::sys;
 
 /// How often a waiter looks before it gives its CPU to others: longer than an edit takes.
 const SPINS: u32 = 64;

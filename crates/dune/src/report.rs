@@ -10,9 +10,9 @@ use linux_raw_sys::general::{
     __NR_exit_group, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_write, SIG_UNBLOCK,
 };
 
-use crate::guest::{TrapFrame, Vector};
-use crate::symbol;
-use crate::sys;
+use crate::arch::frame::TrapFrame;
+use crate::arch::vector::Vector;
+use crate::linux::{symbol, sys};
 
 const STDERR: u64 = 2;
 
@@ -98,7 +98,7 @@ pub(crate) fn die(signal: u32) -> ! {
 /// Reports from the host loop that Dune mode can not go on, and ends the process by `signal`.
 pub(crate) fn stopped(
     what: fmt::Arguments<'_>,
-    registers: Option<&crate::engine::RegisterDump>,
+    registers: Option<&crate::arch::state::RegisterDump>,
     signal: u32,
 ) -> ! {
     let mut out = Text::new();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 
-use super::facts::{CpuFacts, Virtualization};
+use crate::engine::facts::{CpuFacts, Virtualization};
 
 /// The kernel's release.
 pub(super) fn kernel() -> String {

@@ -12,11 +12,12 @@
 //! ```
 
 mod cpuinfo;
-mod facts;
 mod obstacle;
 mod report;
 
-pub use facts::{Capability, CpuFacts, CpuFeatures, EngineFacts, HostFacts, Paging, Virtualization};
+pub use crate::engine::facts::{
+    Capability, CpuFacts, CpuFeatures, EngineFacts, HostFacts, Paging, Virtualization,
+};
 pub use obstacle::DoctorError;
 pub use report::{Report, Verdict};
 

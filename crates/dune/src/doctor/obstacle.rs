@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::facts::Virtualization;
+use crate::engine::facts::Virtualization;
 
 /// The way out on a computer that cannot run Dune mode itself.
 const EMULATED_MACHINE: &str = "run it in an emulated machine that can: `cargo xtask vm -- COMMAND`";

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::facts::{CpuFacts, EngineFacts};
 use super::obstacle::DoctorError;
+use crate::engine::facts::{CpuFacts, EngineFacts};
 
 /// The outcome of an examination.
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use linux_raw_sys::general::{
     MAP_LOCKED, MAP_POPULATE, MAP_PRIVATE, MAP_STACK, MAP_TYPE, PROT_WRITE,
 };
 
+use crate::arch::page::{PAGE_BYTES, PageSize};
+use crate::linux::sys;
+use crate::memory::Memory;
 use crate::memory::streams::Stream;
-use crate::memory::{Memory, PAGE_BYTES, PageSize};
-use crate::sys;
 
 /// A huge page.
 const HUGE: u64 = 2 << 20;

@@ -15,16 +15,17 @@ use linux_raw_sys::general::{
     CLONE_VFORK, CLONE_VM, SIGCHLD, clone_args,
 };
 
-use super::block;
-use super::copy;
-use super::registers::{Registers, VectorArea};
-use super::request::{hypercall, kind};
-use super::signal::{self, frame::SignalFrame};
 use super::syscall::error;
-use crate::error::EnterError;
+use super::{copy, signal};
+use crate::arch::cpu;
+use crate::arch::page::PAGE_BYTES;
+use crate::arch::registers::{Registers, VectorArea};
+use crate::contract::block;
+use crate::contract::request::{hypercall, kind};
+use crate::contract::signal_frame::SignalFrame;
+use crate::host::error::EnterError;
 use crate::host::thread::{self, HostThread};
-use crate::memory::PAGE_BYTES;
-use crate::{Threads, cpu, report};
+use crate::{Threads, report};
 
 /// What the host loop is asked to bear.
 #[derive(Debug)]
@@ -224,7 +225,7 @@ fn start_thread(
         child.lend();
     }
     let result = bear(&request, Child::Thread(child.pointer()));
-    if borrows || crate::sys::result(result).is_err() {
+    if borrows || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
         crate::process().free_locks_from(child.block());
         child.give_back();

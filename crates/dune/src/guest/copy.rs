@@ -2,8 +2,8 @@
 
 use core::arch::global_asm;
 
-use super::frame::TrapFrame;
-use super::vector::Vector;
+use crate::arch::frame::TrapFrame;
+use crate::arch::vector::Vector;
 
 global_asm!(
     "    .section .text.dune_copy, \"ax\", @progbits",

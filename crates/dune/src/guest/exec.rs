@@ -18,11 +18,12 @@ mod interpreter;
 use self::environment::Environment;
 use self::interpreter::Asks;
 use super::copy::{self, BadAddress};
-use super::request::{forward, forward_unless_signalled};
 use super::signal::RESTART;
+use crate::Launcher;
+use crate::contract::request::{forward, forward_unless_signalled};
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
-use crate::{Launcher, proc, sys};
+use crate::linux::{proc, sys};
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 2] = [EXECVE, EXECVEAT];

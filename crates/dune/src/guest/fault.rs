@@ -16,14 +16,15 @@ use linux_raw_sys::general::__NR_mincore;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Error;
 
-use super::around;
-use super::block;
-use super::frame::TrapFrame;
-use super::grow;
+use super::{around, grow};
+use crate::Dune;
+use crate::arch::frame::TrapFrame;
+use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::contract::block;
+use crate::linux::{maps, sys};
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::plan::TASK_SIZE;
-use crate::memory::{EditError, FrameError, PAGE_BYTES, PagePermissions, PageRange, maps};
-use crate::{Dune, sys};
+use crate::memory::{EditError, FrameError};
 
 /// At most so much is installed by one fault, aligned: one level of tables on the largest pages.
 const AROUND: u64 = 1 << 30;

@@ -8,8 +8,8 @@ use linux_raw_sys::general::{
     __NR_close as CLOSE, __NR_close_range as CLOSE_RANGE, __NR_dup2 as DUP2, __NR_dup3 as DUP3,
 };
 
-use super::request::forward;
 use super::syscall::error;
+use crate::contract::request::forward;
 use crate::host::process::Process;
 
 /// The calls that [`handle`] takes.

@@ -1,6 +1,6 @@
 //! System calls that a thread in Dune mode can not make: after which Linux may refuse the host loop's own, seccomp(2) and prctl(2) for
 //! Syscall User Dispatch; and unshare(2) and setns(2) of namespaces for processes of one thread, where KVM has a task in the process
-//! (`host/tasks.rs`).
+//! (`linux/tasks.rs`).
 //!
 //! A filter counts for the thread, host loop included, and its author knows nothing of KVM_RUN. So the thread leaves Dune
 //! mode for good: it goes on in host mode at the very SYSCALL instruction, and makes the call there.
@@ -10,12 +10,12 @@ use linux_raw_sys::general::{
     __NR_prctl as PRCTL, __NR_seccomp as SECCOMP, __NR_setns as SETNS, __NR_unshare as UNSHARE,
 };
 
-use super::block;
-use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
-use super::request::{forward, hypercall, kind};
 use super::signal::{self, SYSCALL_BYTES};
 use super::syscall::error;
-use crate::host::tasks;
+use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use crate::contract::block;
+use crate::contract::request::{forward, hypercall, kind};
+use crate::linux::tasks;
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 4] = [PRCTL, SECCOMP, SETNS, UNSHARE];
@@ -103,5 +103,5 @@ fn leave(registers: &Registers, area: VectorArea) -> u64 {
     let mut room = signal::StartRoom::new();
     let Ok(start) = signal::write_start(&before, area, room.top()) else { return error(EINVAL) };
     // SAFETY: ring 0; the frame is a whole one.
-    unsafe { hypercall(kind::LEAVE_FOR_GOOD, crate::cpu::fs_base(), start) }
+    unsafe { hypercall(kind::LEAVE_FOR_GOOD, crate::arch::cpu::fs_base(), start) }
 }

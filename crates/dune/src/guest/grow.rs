@@ -2,8 +2,8 @@
 
 use x86_64::VirtAddr;
 
-use super::request::{hypercall, kind};
 use crate::Dune;
+use crate::contract::request::{hypercall, kind};
 
 /// Gives a window to `address` unless it has one. False if there is no room for one.
 pub(super) fn window(dune: Dune, address: VirtAddr) -> bool {

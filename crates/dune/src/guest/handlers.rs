@@ -5,8 +5,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::frame::TrapFrame;
 use crate::Dune;
+use crate::arch::frame::TrapFrame;
 
 /// What a handler tells Dune when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) fn store(slot: &AtomicU64, entry: Entry) {
 }
 
 /// The process's slot for `vector`.
-pub(crate) fn process_slot(vector: super::vector::Vector) -> &'static AtomicU64 {
+pub(crate) fn process_slot(vector: crate::arch::vector::Vector) -> &'static AtomicU64 {
     &PROCESS_HANDLERS[usize::from(vector.number())]
 }
 

@@ -20,14 +20,15 @@ use linux_raw_sys::general::{
 };
 use x86_64::VirtAddr;
 
-use super::around;
-use super::grow;
-use super::request::forward;
 use super::syscall::error;
+use super::{around, grow};
+use crate::Dune;
+use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::contract::request::forward;
+use crate::linux::{maps, sys};
 use crate::memory::mirror::Ownership;
 use crate::memory::plan::TASK_SIZE;
-use crate::memory::{Flush, Memory, PAGE_BYTES, PagePermissions, PageRange, maps};
-use crate::{Dune, sys};
+use crate::memory::{Flush, Memory};
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT, SHMDT, PKEY_MPROTECT];

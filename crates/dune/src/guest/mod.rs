@@ -8,38 +8,31 @@
 //! | SYSCALL or SYSENTER in ring 3 | `syscall.S` | [`user`](crate::user) |
 
 mod around;
-pub(crate) mod block;
 pub(crate) mod clone;
 mod copy;
-pub(crate) mod descriptors;
 mod entry;
 pub(crate) mod exec;
-mod fault;
+pub(crate) mod fault;
 pub(crate) mod files;
 pub(crate) mod filter;
-pub(crate) mod frame;
 mod grow;
 pub(crate) mod handlers;
 pub(crate) mod leave;
 pub(crate) mod memory_calls;
-pub(crate) mod registers;
-pub(crate) mod request;
 pub(crate) mod segments;
-pub(crate) mod shootdown;
 pub(crate) mod signal;
 pub(crate) mod special_memory;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
 pub(crate) mod trap;
-pub(crate) mod vector;
 
-pub use frame::TrapFrame;
+pub use crate::arch::vector::Vector;
 pub use handlers::{Handler, LeanHandler, TrapOutcome};
 pub use stacks::MAX_NESTING;
-pub use vector::Vector;
 
 use crate::Dune;
-use crate::error::HandlerError;
+use crate::contract::block;
+use crate::host::error::HandlerError;
 use crate::memory::streams::Reason;
 use handlers::Entry;
 

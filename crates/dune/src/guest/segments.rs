@@ -5,11 +5,11 @@
 
 use core::arch::asm;
 
-use super::block;
-use super::descriptors::{FIRST_FREE, GDT_ENTRIES, Gdt, LOCAL_TABLE, local_table_descriptor};
 use crate::Dune;
-use crate::cpu::TablePointer;
-use crate::error::SegmentError;
+use crate::arch::cpu::TablePointer;
+use crate::arch::descriptors::{FIRST_FREE, GDT_ENTRIES, Gdt, LOCAL_TABLE, local_table_descriptor};
+use crate::contract::block;
+use crate::host::error::SegmentError;
 
 impl Dune {
     /// The table that LGDT loaded last (SGDT).

@@ -9,9 +9,11 @@ use linux_raw_sys::general::{
     MCL_ONFAULT,
 };
 
-use super::request::forward;
 use super::syscall::error;
-use crate::memory::{Memory, PagePermissions, maps};
+use crate::arch::page::PagePermissions;
+use crate::contract::request::forward;
+use crate::linux::maps;
+use crate::memory::Memory;
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 3] = [MLOCKALL, PKEY_ALLOC, MEMFD_SECRET];

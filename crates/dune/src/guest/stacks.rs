@@ -9,9 +9,9 @@ use linux_raw_sys::general::{
     MAP_PRIVATE, MAP_STACK, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 
-use crate::error::EnterError;
-use crate::memory::PAGE_BYTES;
-use crate::sys;
+use crate::arch::page::PAGE_BYTES;
+use crate::host::error::EnterError;
+use crate::linux::sys;
 
 /// Bytes of one level. A panic's backtrace fits.
 pub(crate) const LEVEL: usize = 128 << 10;

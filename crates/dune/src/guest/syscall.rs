@@ -5,21 +5,16 @@ use linux_raw_sys::general::{
     __NR_arch_prctl as ARCH_PRCTL, __NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fork, __NR_vfork,
 };
 
-use super::block::{self, SYSCALL_NUMBERS};
-use super::clone;
 use super::entry::entry_asm;
-use super::exec;
-use super::files;
-use super::filter;
-use super::memory_calls;
-use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
-use super::request::{forward, kind};
 use super::signal::{self, RED_ZONE};
-use super::special_memory;
+use super::{clone, exec, files, filter, memory_calls, special_memory};
 use crate::Dune;
-use crate::cpu;
-use crate::engine::{SyscallRegisters, SysenterRegisters};
-use crate::user::context::offsets as user;
+use crate::arch::cpu;
+use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use crate::arch::state::{SyscallRegisters, SysenterRegisters};
+use crate::arch::user_context::offsets as user;
+use crate::contract::block::{self, SYSCALL_NUMBERS};
+use crate::contract::request::{forward, kind};
 
 entry_asm!(
     "syscall.S",
@@ -34,8 +29,8 @@ entry_asm!(
     SYSCALL_STACK = const block::SYSCALL_STACK,
     SYSCALLS_INTERCEPTED = const block::SYSCALLS_INTERCEPTED,
     EXIT_SYSCALL = const user::EXIT_SYSCALL,
-    RING0_CODE = const super::descriptors::RING0_CODE,
-    RING0_DATA = const super::descriptors::RING0_DATA,
+    RING0_CODE = const crate::arch::descriptors::RING0_CODE,
+    RING0_DATA = const crate::arch::descriptors::RING0_DATA,
     SIGNALS_PENDING = const block::SIGNALS_PENDING,
     dispatch = sym dispatch,
     signal = sym signal_came,
@@ -58,7 +53,7 @@ const FLAG_MASK: u64 = 0x25_7fd5;
 /// The registers that make SYSCALL reach this module.
 pub(crate) fn syscall_registers() -> SyscallRegisters {
     SyscallRegisters {
-        star: super::descriptors::STAR,
+        star: crate::arch::descriptors::STAR,
         lstar: &raw const dune_syscall_entry as u64,
         cstar: &raw const dune_syscall_from_ring3 as u64,
         fmask: FLAG_MASK,
@@ -69,7 +64,7 @@ pub(crate) fn syscall_registers() -> SyscallRegisters {
 /// instructions have found the thread's own.
 pub(crate) fn sysenter_registers(stack: u64) -> SysenterRegisters {
     SysenterRegisters {
-        cs: super::descriptors::RING0_CODE.into(),
+        cs: crate::arch::descriptors::RING0_CODE.into(),
         esp: stack,
         eip: &raw const dune_sysenter_entry as u64,
     }

@@ -2,20 +2,16 @@
 
 use linux_raw_sys::general::SIGABRT;
 
-use super::block;
-use super::copy;
-use super::descriptors::{Gate, Idt};
 use super::entry::entry_asm;
-use super::fault;
-use super::frame::{self, TrapFrame};
 use super::handlers::{self, Handler, PROCESS_HANDLERS, TrapOutcome};
-use super::registers::VectorArea;
-use super::signal;
-use super::stacks;
-use super::vector::Vector;
-use crate::Dune;
-use crate::report;
-use crate::user::context::offsets as user;
+use super::{copy, fault, signal, stacks};
+use crate::arch::descriptors::{Gate, Idt};
+use crate::arch::frame::{self, TrapFrame};
+use crate::arch::registers::VectorArea;
+use crate::arch::user_context::offsets as user;
+use crate::arch::vector::Vector;
+use crate::contract::block;
+use crate::{Dune, report};
 
 entry_asm!(
     "trap.S",

@@ -2,8 +2,8 @@
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
-use crate::engine::RegisterDump;
-use crate::memory::PAGE_BYTES;
+use crate::arch::page::PAGE_BYTES;
+use crate::arch::state::RegisterDump;
 
 /// What an instruction accesses.
 pub(super) struct Accesses<'a> {

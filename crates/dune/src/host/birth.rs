@@ -7,17 +7,16 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::errno::EAGAIN;
 use linux_raw_sys::general::{__NR_exit, __NR_exit_group, __NR_rt_sigreturn, SIGABRT};
 
-use super::cpu_number;
+use super::error::EngineError;
 use super::newborn::Newborn;
 use super::run_loop::host_loop;
-use super::signal;
-use super::tasks;
 use super::thread::HostThread;
+use super::{cpu_number, signal};
 use crate::engine::{Machine, Vcpu};
-use crate::error::EngineError;
 use crate::guest::clone::{Birth, Child};
 use crate::guest::signal::RESTART;
-use crate::{report, sys};
+use crate::linux::{sys, tasks};
+use crate::report;
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
 ///

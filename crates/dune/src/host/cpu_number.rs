@@ -7,8 +7,8 @@
 use core::arch::asm;
 
 use super::thread::HostThread;
+use crate::arch::descriptors::CPU_NUMBER;
 use crate::engine::Vcpu;
-use crate::guest::descriptors::CPU_NUMBER;
 
 /// Never a number: those have 20 bits.
 pub(super) const UNKNOWN: u32 = u32::MAX;

@@ -5,20 +5,20 @@ use std::sync::{Mutex, PoisonError};
 
 use linux_raw_sys::general::RLIMIT_AS;
 
-use super::accesses;
-use super::huge;
-use super::main_stack;
-use super::mapped::Mapped;
+use super::error::EnterError;
 use super::process::Process;
 use super::switch::{Continuation, switch};
 use super::thread::{FREE, HostThread, ThreadMemory};
+use super::{accesses, huge, main_stack};
+use crate::arch::cpu;
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
-use crate::error::EnterError;
 use crate::guest::trap;
+use crate::linux::mapped::Mapped;
+use crate::linux::{proc, sys};
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Memory, MemoryOptions, PagingFeatures, Windows};
-use crate::{Config, Dune, cpu, doctor, proc, sys};
+use crate::{Config, Dune, doctor};
 
 /// Held while the process enters for the first time.
 static ENTRY: Mutex<()> = Mutex::new(());

@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use x86_64::VirtAddr;
 
+use super::error::GrowError;
 use crate::engine::Machine;
-use crate::error::GrowError;
 use crate::memory::Memory;
 use crate::report;
 

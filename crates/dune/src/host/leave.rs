@@ -8,12 +8,10 @@ use linux_raw_sys::general::{__NR_arch_prctl, __NR_rt_sigprocmask, SIG_SETMASK};
 use super::birth::go_on_in_host_mode;
 use super::process::Process;
 use super::signal;
-use super::tasks;
 use super::thread::{FREE, HostThread, LEFT, thread_pointer};
-use crate::guest::signal::RESTART;
-use crate::guest::signal::action;
-use crate::guest::signal::frame::SignalFrame;
-use crate::sys;
+use crate::contract::signal_frame::SignalFrame;
+use crate::guest::signal::{RESTART, action};
+use crate::linux::{sys, tasks};
 
 /// Goes on in host mode on the program's stack, at `rsp`, with `fs_base`. Returns if a signal has to be seen first.
 pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {

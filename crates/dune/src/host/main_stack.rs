@@ -7,8 +7,8 @@ use core::ops::ControlFlow;
 
 use linux_raw_sys::general::{__NR_rt_sigprocmask, RLIMIT_STACK, SIG_BLOCK};
 
-use crate::memory::maps::{self, MappingKind};
-use crate::sys;
+use crate::linux::maps::{self, MappingKind};
+use crate::linux::sys;
 
 /// The most that is grown where RLIMIT_STACK allows more.
 const MOST: u64 = 64 << 20;

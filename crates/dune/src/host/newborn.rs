@@ -16,7 +16,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::guest::clone::Birth;
-use crate::sys;
+use crate::linux::sys;
 
 /// Where a child tells its parent whether it lives: an eventfd, which both have.
 #[derive(Debug)]

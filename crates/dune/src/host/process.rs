@@ -6,18 +6,19 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use x86_64::VirtAddr;
 
+use super::error::EnterError;
 use super::grow;
 use super::thread::HostThread;
+use crate::arch::descriptors::Idt;
+use crate::arch::page::PageRange;
 use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
-use crate::error::EnterError;
-use crate::guest::descriptors::Idt;
 use crate::guest::signal::action;
+use crate::linux::{proc, sys};
 use crate::lock::{Guard, SpinLock};
 use crate::memory::mirror::{Mapping, Ownership};
-use crate::memory::{Flush, Memory, PageRange};
-use crate::sys;
-use crate::{Launcher, Threads, proc};
+use crate::memory::{Flush, Memory};
+use crate::{Launcher, Threads};
 
 /// The process in Dune mode.
 #[derive(Debug)]
@@ -231,7 +232,7 @@ impl Process {
     }
 
     /// Whether the thread `id` has been in Dune mode and is about to end.
-    pub(super) fn is_ending(&self, id: u32) -> bool {
+    pub(crate) fn is_ending(&self, id: u32) -> bool {
         // SAFETY: threads on the list are never freed.
         self.threads().any(|thread| unsafe { (*thread).user.load(Ordering::Acquire) } == id)
     }

@@ -5,11 +5,11 @@
 
 use super::thread::HostThread;
 use super::{birth, cpu_number, forward, grow, leave, second_level, signal};
+use crate::arch::vector::Vector;
+use crate::contract::request::kind;
+use crate::contract::signal_frame::SignalFrame;
 use crate::engine::{Exit, Vcpu};
-use crate::guest::Vector;
 use crate::guest::clone::Birth;
-use crate::guest::request::kind;
-use crate::guest::signal::frame::SignalFrame;
 use crate::memory::mirror::Mapping;
 use crate::report;
 
@@ -63,7 +63,7 @@ fn serve(thread: &mut HostThread) {
         }
         if forward::makes_mappings(number)
             && thread.process.memory.mapping() == Mapping::Full
-            && crate::sys::result(result).is_ok()
+            && crate::linux::sys::result(result).is_ok()
         {
             grow::or_report(&thread.process.memory, thread.process.machine(), result);
         }

@@ -16,11 +16,13 @@ use linux_raw_sys::general::{
 
 use super::accesses::Accesses;
 use super::thread::HostThread;
-use crate::engine::{RegisterDump, Vcpu};
-use crate::guest::block::SecondLevelFault;
+use crate::arch::page::{PAGE_BYTES, PagePermissions};
+use crate::arch::state::RegisterDump;
+use crate::contract::block::SecondLevelFault;
+use crate::engine::Vcpu;
 use crate::guest::signal;
-use crate::memory::{MappingKind, PAGE_BYTES, PagePermissions, maps};
-use crate::sys;
+use crate::linux::maps::{self, MappingKind};
+use crate::linux::sys;
 
 /// What is wrong with an address.
 struct Fault {

@@ -21,13 +21,14 @@ use linux_raw_sys::general::{
 use super::forward;
 use super::process::Process;
 use super::thread::HostThread;
+use crate::contract::request::Request;
+use crate::contract::signal_frame::{SignalInfo, StackDescription, UserContext};
+use crate::contract::signal_queue::{Action, DEFAULT, Taken};
 use crate::engine::Vcpu;
-use crate::guest::request::Request;
 use crate::guest::signal::action::{self, SIGNALS};
-use crate::guest::signal::frame::{SignalInfo, StackDescription, UserContext};
-use crate::guest::signal::queue::{Action, DEFAULT, Taken};
 use crate::guest::signal::stack::AlternateStack;
-use crate::{report, sys};
+use crate::linux::sys;
+use crate::report;
 
 /// Blocks every signal that can be; the mask before.
 pub(super) fn block_all() -> u64 {

@@ -5,8 +5,8 @@ use core::mem::offset_of;
 
 use super::run_loop::host_loop;
 use super::thread::{HostThread, thread_pointer};
-use crate::guest::block::REQUEST_KIND;
-use crate::guest::request::kind;
+use crate::contract::block::REQUEST_KIND;
+use crate::contract::request::kind;
 
 /// Where Dune mode starts. [`switch`] fills in the first two; a child thread starts elsewhere.
 #[derive(Debug)]

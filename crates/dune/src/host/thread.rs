@@ -6,22 +6,23 @@ use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, __NR_tkill, PROT_NONE};
 
 use super::cpu_number;
-use super::mapped::Mapped;
+use super::error::EnterError;
 use super::process::Process;
 use super::second_level::Unexplained;
 use super::switch::Continuation;
-use crate::cpu;
+use crate::arch::cpu;
+use crate::arch::descriptors::{self, Gdt, Idt, TaskStateSegment};
+use crate::arch::registers::{Registers, VectorArea};
+use crate::arch::state::{CpuState, DescriptorTable, Xcr0};
+use crate::contract::block::ThreadBlock;
 use crate::engine::kvm::KvmVcpu;
-use crate::engine::{CpuState, DescriptorTable, Exit, Machine, Xcr0};
-use crate::error::EnterError;
-use crate::guest::block::ThreadBlock;
-use crate::guest::descriptors::{self, Gdt, Idt, TaskStateSegment};
-use crate::guest::registers::{Registers, VectorArea};
+use crate::engine::{Exit, Machine};
 use crate::guest::stacks::{self, Regions};
-use crate::guest::syscall;
-use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, trap};
+use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
+use crate::linux::mapped::Mapped;
+use crate::linux::sys;
 use crate::memory::mirror::Mapping;
-use crate::{sys, user};
+use crate::user;
 
 /// A stack for the host loop, with a guard page below.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PageTableFlags as Flags;
 
-use super::page::{Level, PagePermissions, PageSize};
+use crate::arch::page::{Level, PagePermissions, PageSize};
 
 /// An entry's value. Zero is the empty entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

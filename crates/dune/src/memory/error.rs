@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::frames::FrameError;
-use super::page::PageSize;
+use crate::arch::page::PageSize;
 use crate::lock::Busy;
 
 /// Why an edit was refused. Nothing has been changed then.

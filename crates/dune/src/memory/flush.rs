@@ -6,10 +6,9 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use super::entry::Entry;
 use super::frames::FrameAllocator;
-use super::page::PageSize;
-use super::tlb;
+use super::{shootdown, tlb};
 use crate::Dune;
-use crate::guest::shootdown;
+use crate::arch::page::PageSize;
 
 /// How many separate ranges a flush remembers before it becomes a flush of everything.
 const SPANS: usize = 4;

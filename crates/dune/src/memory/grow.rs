@@ -3,7 +3,8 @@
 use x86_64::VirtAddr;
 
 use super::mirror::Mapping;
-use super::{Memory, MemoryError, PagePermissions, Window, plan};
+use super::{Memory, MemoryError, Window, plan};
+use crate::arch::page::PagePermissions;
 
 impl Memory {
     /// Gives a window to `address` unless it has one; `add_slot` gives the VM a slot for it. Nothing has to be flushed: the

@@ -8,8 +8,8 @@ use x86_64::VirtAddr;
 
 use super::entry::{Entry, Table};
 use super::flush::Flush;
-use super::page::{Level, PageRange, PageSize};
 use super::table::{PageTables, part_end};
+use crate::arch::page::{Level, PageRange, PageSize};
 
 impl<'m> PageTables<'m> {
     /// Gives every page of `range` that has been written to `found`, in ascending order, and clears its mark.

@@ -5,9 +5,9 @@ use x86_64::PhysAddr;
 use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
-use super::page::{Level, PagePermissions, PageRange, PageSize};
 use super::table::{PageTables, part_end, tables_to_split};
 use super::work::Work;
+use crate::arch::page::{Level, PagePermissions, PageRange, PageSize};
 
 /// With pages of which size a range is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

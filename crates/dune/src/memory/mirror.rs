@@ -34,13 +34,13 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
-use super::maps;
-use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::plan::TASK_SIZE;
 use super::table::{PageTables, part_end};
 use super::work::Work;
 use super::{Memory, MemoryError};
-use crate::cpu;
+use crate::arch::cpu;
+use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
+use crate::linux::maps;
 
 /// What the page tables of a process in Dune mode say about its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -7,9 +7,9 @@ use x86_64::VirtAddr;
 
 use super::mirror::{Mapping, Ownership};
 use super::model::Machine;
-use super::page::PAGE_BYTES;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
+use crate::arch::page::PAGE_BYTES;
 
 /// Where the edits happen: inside of the machine's window, across a 1 GiB boundary.
 const BASE: u64 = 11 * GIB - 3 * (2 << 20);

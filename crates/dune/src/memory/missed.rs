@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::page::PageRange;
+use crate::arch::page::PageRange;
 
 /// What edits have missed because the tables were busy or frames were out: a range that holds it all, to be
 /// synchronised when there is an occasion.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::page::{Level, PAGE_BYTES};
 use super::table::Edits;
 use super::tree::SpaceKind;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
+use crate::arch::page::{Level, PAGE_BYTES};
 use crate::lock::SpinLock;
 
 /// Where the edits happen: across a 1 GiB boundary, far from the window, so that aliases are tested too.

@@ -4,9 +4,9 @@ use x86_64::PhysAddr;
 
 use super::entry::{Entry, Table};
 use super::flush::Flush;
-use super::page::Level;
 use super::table::PageTables;
 use super::work::Work;
+use crate::arch::page::Level;
 
 impl<'m> PageTables<'m> {
     /// The tables that [`Self::path`] will need.

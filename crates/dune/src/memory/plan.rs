@@ -11,10 +11,10 @@
 use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::maps::{Mapping, MappingKind};
-use super::page::{PAGE_BYTES, PageRange};
 use super::window::{FIRST_GPA, GIB, GRANULE, Window, Windows, round_down, round_up};
-use crate::sys::Errno;
+use crate::arch::page::{PAGE_BYTES, PageRange};
+use crate::linux::maps::{Mapping, MappingKind};
+use crate::linux::sys::Errno;
 
 /// The end of the addresses that Linux gives to a process under 4-level paging: 2^47 less a guard page
 /// (`TASK_SIZE_MAX` in arch/x86/include/asm/page_64_types.h). A memory slot that passes it is refused.
@@ -195,7 +195,7 @@ impl Planner {
         Planner { limits, regions, length: 0, is_crowded: false, previous: 0, heap: None, stack: None }
     }
 
-    /// Takes a mapping in; they come in ascending order, as [`maps::for_each`](super::maps::for_each) gives
+    /// Takes a mapping in; they come in ascending order, as [`maps::for_each`](crate::linux::maps::for_each) gives
     /// them. Reservations, which nobody can access yet, need no window.
     pub fn add(&mut self, mapping: &Mapping<'_>) -> Result<(), PlanError> {
         if mapping.kind == MappingKind::Vsyscall {
@@ -443,8 +443,8 @@ pub(super) fn cover(windows: &Windows, limits: &Limits, range: PageRange) -> Res
 #[cfg(test)]
 mod tests {
     use super::super::maps;
-    use super::super::page::PagePermissions;
     use super::*;
+    use crate::arch::page::PagePermissions;
     use core::ops::ControlFlow;
     use proptest::prelude::*;
 

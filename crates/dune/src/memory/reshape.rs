@@ -8,9 +8,9 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::entry::{Entry, Table};
 use super::error::{EditError, MergeObstacle};
 use super::flush::Flush;
-use super::page::{Level, PageSize};
 use super::table::PageTables;
 use super::work::Work;
+use crate::arch::page::{Level, PageSize};
 
 impl<'m> PageTables<'m> {
     /// Splits the page at `address` so that it has at most `size`. Permissions and marks are inherited.

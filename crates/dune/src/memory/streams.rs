@@ -14,8 +14,8 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use x86_64::VirtAddr;
 
 use super::Memory;
-use super::page::{Level, PAGE_BYTES, PageRange, PageSize};
 use super::table::{PageTables, table_at};
+use crate::arch::page::{Level, PAGE_BYTES, PageRange, PageSize};
 use crate::lock::{Guard, SpinLock};
 
 /// How many streams are watched at most; the oldest gives way.

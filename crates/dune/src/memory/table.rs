@@ -18,9 +18,9 @@ use super::error::EditError;
 use super::flush::Flush;
 use super::frames::FrameAllocator;
 use super::missed::Missed;
-use super::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use super::window::Windows;
 use super::work::Work;
+use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use crate::lock::Guard;
 
 /// What the lock of all page tables protects besides them.

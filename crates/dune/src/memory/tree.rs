@@ -4,9 +4,9 @@ use x86_64::PhysAddr;
 
 use super::entry::{Entry, Table};
 use super::error::EditError;
-use super::page::Level;
 use super::table::PageTables;
 use super::work::Stock;
+use crate::arch::page::Level;
 
 /// How a new address space gets the tables of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

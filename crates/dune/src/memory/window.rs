@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::page::{PAGE_BYTES, PageRange};
 use super::plan::PlanError;
-use super::reserved::{Reserved, Zeroed};
+use crate::arch::page::{PAGE_BYTES, PageRange};
+use crate::linux::reserved::{Reserved, Zeroed};
 use crate::lock::{Guard, SpinLock};
 
 /// 1 GiB: windows that are as long agree with their guest-physical addresses modulo this, so that 1 GiB pages fit.

@@ -8,25 +8,23 @@
 //! Ring 3 owns its FS and GS bases (through WRFSBASE where the CPU has it); ring 0 swaps GS at each change of
 //! rings and never uses a value that ring 3 could have set.
 
-pub(crate) mod context;
-
 use core::arch::{asm, global_asm};
 
-pub use context::{ReturnBy, UserContext, UserExit, UserRegisters};
+pub use crate::arch::user_context::{ReturnBy, UserContext, UserExit, UserRegisters};
 
-use crate::error::UserError;
-use crate::guest::block;
-use crate::guest::descriptors::{RING3_CODE, RING3_DATA};
+use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
+use crate::arch::user_context::{self, offsets as user};
+use crate::contract::block;
+use crate::host::error::UserError;
 use crate::{Dune, Vector};
-use context::offsets as user;
 
 global_asm!(
     include_str!("user.S"),
     USER_CONTEXT = const block::USER_CONTEXT,
     USER_RETURN_RSP = const block::USER_RETURN_RSP,
     VECTOR_MASK = const block::VECTOR_MASK,
-    RING3_FLAGS = const context::RING3_FLAGS,
-    RING3_ALWAYS = const context::RING3_ALWAYS,
+    RING3_FLAGS = const user_context::RING3_FLAGS,
+    RING3_ALWAYS = const user_context::RING3_ALWAYS,
     RING3_CODE = const RING3_CODE,
     RING3_DATA = const RING3_DATA,
     BY_SYSRET = const user::BY_SYSRET,
@@ -176,8 +174,8 @@ impl Dune {
     ///
     /// [`UserError::Unsupported`] for [`ReturnBy::Sysexit`] on a CPU that has no SYSEXIT in 64-bit code.
     pub fn set_return_by(self, context: &mut UserContext, by: ReturnBy) -> Result<(), UserError> {
-        if by == ReturnBy::Sysexit && !crate::cpu::has_sysexit_in_64_bit_code() {
-            return Err(UserError::Unsupported { instruction: "SYSEXIT", cpu: crate::cpu::vendor() });
+        if by == ReturnBy::Sysexit && !crate::arch::cpu::has_sysexit_in_64_bit_code() {
+            return Err(UserError::Unsupported { instruction: "SYSEXIT", cpu: crate::arch::cpu::vendor() });
         }
         context.set_return_by(by);
         Ok(())

@@ -20,10 +20,10 @@ use linux_raw_sys::general::{__NR_ioctl, AT_FDCWD, O_RDWR};
 use super::KvmMachine;
 use super::cpuid::CpuidList;
 use super::registers::MsrList;
-use crate::descriptor::Descriptor;
 use crate::engine::Machine;
-use crate::error::EngineError;
-use crate::sys::{self, Errno};
+use crate::host::error::EngineError;
+use crate::linux::descriptor::Descriptor;
+use crate::linux::sys::{self, Errno};
 
 /// KVMIO of `<linux/kvm.h>`.
 const KVM: u64 = 0xae << 8;

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::{KVM_CAP_NR_MEMSLOTS, kvm_userspace_memory_region};
 
-use crate::descriptor::{Descriptor, can_be_replaced, made_high};
 use crate::engine::{CpuLimits, Machine, Vcpu};
-use crate::error::EngineError;
+use crate::host::error::EngineError;
+use crate::linux::descriptor::{Descriptor, can_be_replaced, made_high};
 use crate::memory::Window;
 
 use cpuid::CpuidList;

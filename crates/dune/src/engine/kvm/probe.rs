@@ -8,12 +8,12 @@ use std::path::Path;
 
 use kvm_bindings::*;
 
-use super::KvmMachine;
 use super::cpuid::CpuidList;
-use super::ioctl;
-use crate::descriptor::Descriptor;
-use crate::doctor::{Capability, CpuFacts, DoctorError, EngineFacts, Paging};
+use super::{KvmMachine, ioctl};
+use crate::doctor::DoctorError;
 use crate::engine::Machine;
+use crate::engine::facts::{Capability, CpuFacts, EngineFacts, Paging};
+use crate::linux::descriptor::Descriptor;
 
 /// The device that the engine opens.
 const DEVICE: &str = match KvmMachine::DEVICE.to_str() {

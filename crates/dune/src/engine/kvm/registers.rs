@@ -9,10 +9,10 @@ use kvm_bindings::{
 use linux_raw_sys::errno::EINVAL;
 
 use super::ioctl;
-use crate::descriptor::Descriptor;
-use crate::engine::{CpuState, RegisterDump, Segment};
-use crate::error::EngineError;
-use crate::sys::Errno;
+use crate::arch::state::{CpuState, RegisterDump, Segment};
+use crate::host::error::EngineError;
+use crate::linux::descriptor::Descriptor;
+use crate::linux::sys::Errno;
 
 // Model-specific registers, Intel SDM vol. 4.
 const IA32_TSC: u32 = 0x10;

@@ -6,8 +6,8 @@
 use linux_raw_sys::general::__NR_pread64;
 
 use super::ioctl;
-use crate::descriptor::Descriptor;
-use crate::sys;
+use crate::linux::descriptor::Descriptor;
+use crate::linux::sys;
 
 /// Size of `struct kvm_stats_desc` without the name.
 const DESCRIPTOR_SIZE: usize = 16;

@@ -10,14 +10,14 @@ use linux_raw_sys::errno::{EFAULT, EINTR};
 use linux_raw_sys::general::{__NR_ioctl, __NR_mmap, __NR_munmap, MAP_SHARED, PROT_READ, PROT_WRITE};
 
 use super::cpuid::CpuidList;
-use super::ioctl;
-use super::registers;
 use super::snapshot::Snapshot;
 use super::statistics::Statistics;
-use crate::descriptor::{Descriptor, made_high};
-use crate::engine::{CpuState, Exit, RegisterDump, Vcpu};
-use crate::error::EngineError;
-use crate::sys;
+use super::{ioctl, registers};
+use crate::arch::state::{CpuState, RegisterDump};
+use crate::engine::{Exit, Vcpu};
+use crate::host::error::EngineError;
+use crate::linux::descriptor::{Descriptor, made_high};
+use crate::linux::sys;
 
 /// The vector of #PF.
 const PAGE_FAULT: u8 = 14;

@@ -3,8 +3,8 @@
 use linux_raw_sys::general::__NR_pread64 as PREAD64;
 
 use super::{NotFollowed, PATH_BYTES};
-use crate::guest::request::forward;
-use crate::sys;
+use crate::contract::request::forward;
+use crate::linux::sys;
 
 /// Who is to run a file.
 pub(super) enum Asks {

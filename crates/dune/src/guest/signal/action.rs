@@ -11,10 +11,11 @@ use linux_raw_sys::general::{
     SA_RESTART, SA_RESTORER, SA_SIGINFO, SIGKILL, SIGSTOP,
 };
 
-use super::queue::{Action, DEFAULT};
-use crate::guest::request::forward;
+use crate::contract::block;
+use crate::contract::request::forward;
+use crate::contract::signal_queue::{Action, DEFAULT};
+use crate::guest::copy;
 use crate::guest::syscall::error;
-use crate::guest::{block, copy};
 use crate::host::signal;
 use crate::lock::{Guard, SpinLock};
 

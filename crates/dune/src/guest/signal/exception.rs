@@ -7,13 +7,13 @@ use linux_raw_sys::general::{
 };
 use x86_64::structures::idt::PageFaultErrorCode;
 
-use super::frame::{SignalInfo, TrapDetails};
 use super::{info_with_address, vector_state};
-use crate::cpu;
+use crate::arch::cpu;
+use crate::arch::frame::TrapFrame;
+use crate::arch::registers::VectorArea;
+use crate::arch::vector::Vector;
+use crate::contract::signal_frame::{SignalInfo, TrapDetails};
 use crate::guest::fault;
-use crate::guest::frame::TrapFrame;
-use crate::guest::registers::VectorArea;
-use crate::guest::vector::Vector;
 
 /// The signal for the trap, and what its context says about it.
 pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, TrapDetails) {

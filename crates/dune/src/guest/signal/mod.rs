@@ -1,15 +1,13 @@
 //! Signals in Dune mode: handlers of the program's run at ring 0, on frames as Linux would have built them.
 //!
 //! Linux delivers a signal to a handler of ours in the host loop (`host/signal.rs`), which puts it into the thread's
-//! [`queue`](queue::Queue). Ring 0 takes it from there when the program's code is about to go on: at the end of a
+//! [`queue`](crate::contract::signal_queue::Queue). Ring 0 takes it from there when the program's code is about to go on: at the end of a
 //! system call, or in an interrupt that the host loop raises. The thread's signal mask is Linux's all the time.
 //!
 //! Code with interrupts off is not disturbed: Dune's own, and trap handlers. Its signals wait.
 
 pub(crate) mod action;
 mod exception;
-pub(crate) mod frame;
-pub(crate) mod queue;
 pub(crate) mod stack;
 mod vector_state;
 
@@ -21,16 +19,18 @@ use linux_raw_sys::general::{
     SS_DISABLE,
 };
 
-use super::block::{self, ThreadBlock};
 use super::copy::{self, BadAddress};
-use super::frame::TrapFrame;
-use super::registers::{INTERRUPT_FLAG, Registers, VectorArea};
-use super::request::{forward, forward_unless_signalled, hypercall, kind};
 use super::syscall;
-use super::vector::Vector;
+use crate::arch::frame::TrapFrame;
+use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use crate::arch::vector::Vector;
+use crate::contract::block::{self, ThreadBlock};
+use crate::contract::request::{forward, forward_unless_signalled, hypercall, kind};
+use crate::contract::signal_frame::{
+    self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext,
+};
+use crate::contract::signal_queue::{self, Action, Taken};
 use crate::report;
-use frame::{SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext};
-use queue::{Action, Taken};
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
@@ -201,7 +201,7 @@ fn set_mask_unless_signalled(mask: u64) -> bool {
 
 /// Sets the action of `signal` to the default, as SA_RESETHAND wants it.
 fn reset(signal: u32) {
-    let default = Action { handler: queue::DEFAULT, ..action::of_caller(signal) };
+    let default = Action { handler: signal_queue::DEFAULT, ..action::of_caller(signal) };
     // SAFETY: ring 0; the block is this thread's own.
     if !unsafe { (*block::current()).is_lent } {
         action::set(signal, &default);
@@ -294,8 +294,8 @@ fn write_frame(
     registers.rip = action.handler;
     registers.rsp = address;
     registers.rdi = info.signal as u64;
-    registers.rsi = address + frame::INFO;
-    registers.rdx = address + frame::CONTEXT;
+    registers.rsi = address + signal_frame::INFO;
+    registers.rdx = address + signal_frame::CONTEXT;
     registers.rax = 0;
     registers.rflags &= !CLEARED;
     Ok(())
@@ -366,7 +366,7 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
         report::die(SIGSEGV)
     };
     // SAFETY: any bytes make a context.
-    let read = unsafe { copy::from_program::<UserContext>(frame.wrapping_add(frame::CONTEXT)) };
+    let read = unsafe { copy::from_program::<UserContext>(frame.wrapping_add(signal_frame::CONTEXT)) };
     let Ok(context) = read else { bad("no readable signal frame at", frame) };
     if context.registers.rip >= crate::memory::plan::TASK_SIZE {
         bad("an instruction pointer beyond the address space,", context.registers.rip);

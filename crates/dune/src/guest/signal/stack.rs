@@ -3,7 +3,7 @@
 use linux_raw_sys::errno::{EFAULT, EINVAL, ENOMEM, EPERM};
 use linux_raw_sys::general::{MINSIGSTKSZ, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
 
-use super::frame::StackDescription;
+use crate::contract::signal_frame::StackDescription;
 use crate::guest::copy;
 use crate::guest::syscall::error;
 

@@ -3,9 +3,9 @@
 
 use core::mem::offset_of;
 
-use crate::guest::block::ThreadBlock;
+use crate::arch::registers::VectorArea;
+use crate::contract::block::ThreadBlock;
 use crate::guest::copy::{self, BadAddress};
-use crate::guest::registers::VectorArea;
 
 /// The part that FXSAVE knows.
 const LEGACY_BYTES: u64 = 512;

@@ -1,6 +1,6 @@
 //! Which frames are in use: the book-keeping of the arena's blocks, which a lock protects.
 
-use crate::memory::page::{PAGE_BYTES, PageSize};
+use crate::arch::page::{PAGE_BYTES, PageSize};
 
 /// A block, 2 MiB.
 pub(super) const BLOCK_BYTES: u64 = 2 << 20;

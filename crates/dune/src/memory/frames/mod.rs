@@ -21,11 +21,11 @@ use x86_64::{PhysAddr, VirtAddr};
 use ledger::BLOCK_BYTES;
 pub(super) use ledger::Ledger;
 
-use super::page::{PageRange, PageSize};
-use super::reserved::reserve_aligned;
 use super::window::{GIB, round_up};
+use crate::arch::page::{PageRange, PageSize};
+use crate::linux::reserved::reserve_aligned;
+use crate::linux::sys::{self, Errno};
 use crate::lock::{Busy, Guard, SpinLock};
-use crate::sys::{self, Errno};
 
 /// More free blocks that hold memory than these (64 MiB) go back to Linux.
 const KEEP_RESIDENT: u32 = 32;

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::PhysAddr;
 
 use super::{FrameAllocator, FrameError};
-use crate::memory::page::{PAGE_BYTES, PageSize};
+use crate::arch::page::{PAGE_BYTES, PageSize};
 
 /// Where links between tables are kept in entries: bits 52 to 58.
 const LINK_SHIFT: u32 = 52;

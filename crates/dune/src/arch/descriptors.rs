@@ -12,7 +12,7 @@
 
 use core::mem::offset_of;
 
-use crate::engine::Segment;
+use super::state::Segment;
 
 /// Selector of ring-0 code.
 pub(crate) const RING0_CODE: u16 = 0x10;

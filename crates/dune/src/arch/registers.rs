@@ -46,7 +46,7 @@ impl Registers {
     }
 
     /// Those of the code that `frame` interrupted.
-    pub(super) fn of_trap(frame: &TrapFrame) -> Registers {
+    pub(crate) fn of_trap(frame: &TrapFrame) -> Registers {
         let TrapFrame { r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, .. } =
             *frame;
         let TrapFrame { rip, rflags, rsp, .. } = *frame;
@@ -76,7 +76,7 @@ impl Registers {
     }
 
     /// Makes the interrupted code of `frame` go on with these.
-    pub(super) fn store_to(&self, frame: &mut TrapFrame) {
+    pub(crate) fn store_to(&self, frame: &mut TrapFrame) {
         let Registers { rcx, r11, r15, r14, r13, r12, rbp, rbx, r9, r8, r10, rdx, rsi, rdi, rax, .. } = *self;
         let Registers { rip, rflags, rsp, .. } = *self;
         (frame.rcx, frame.r11, frame.r15, frame.r14, frame.r13, frame.r12) = (rcx, r11, r15, r14, r13, r12);

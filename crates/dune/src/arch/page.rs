@@ -37,9 +37,9 @@ impl PageSize {
 
 /// The level of a paging structure: 4 is the root (PML4), 1 a page table.
 ///
-/// Five-level paging would add `Level(5)` here and start the walks of [`super::PageTables`] there.
+/// Five-level paging would add `Level(5)` here and start the walks of [`crate::memory::PageTables`] there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Level(pub u8);
+pub(crate) struct Level(pub u8);
 
 impl Level {
     /// The level walks start at: the PML4.
@@ -90,7 +90,7 @@ bitflags! {
     ///
     /// The CPU cannot deny reading of a present page: without [`READ`](Self::READ) (and without `WRITE` and
     /// `EXECUTE`) a page is not present, every access is a #PF, and its entry keeps the frame so that a later
-    /// [`protect`](super::PageTables::protect) brings it back. `WRITE` or `EXECUTE` alone imply reading.
+    /// [`protect`](crate::memory::PageTables::protect) brings it back. `WRITE` or `EXECUTE` alone imply reading.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct PagePermissions: u8 {
         /// May be read.
@@ -102,7 +102,7 @@ bitflags! {
         /// Ring 3 may do the same; without it the page is the supervisor's.
         const USER = 1 << 3;
         /// The translation outlives CR3 loads (SDM Vol. 3A §4.10.2.4). Its flush needs `CR4.PGE` toggled,
-        /// which [`Flush`](super::Flush) knows and does.
+        /// which [`Flush`](crate::memory::Flush) knows and does.
         const GLOBAL = 1 << 4;
     }
 }
@@ -201,7 +201,7 @@ impl PageRange {
     }
 
     /// A range known to be aligned, not empty and canonical.
-    pub(super) const fn known(start: u64, end: u64) -> PageRange {
+    pub(crate) const fn known(start: u64, end: u64) -> PageRange {
         debug_assert!(start < end && start.is_multiple_of(PAGE_BYTES) && end.is_multiple_of(PAGE_BYTES));
         PageRange { start, end }
     }
@@ -230,13 +230,13 @@ impl PageRange {
 
     /// The first address as a number.
     #[inline]
-    pub(super) const fn first(self) -> u64 {
+    pub(crate) const fn first(self) -> u64 {
         self.start
     }
 
     /// The address after the last page; not canonical for the last range of the lower half.
     #[inline]
-    pub(super) const fn end(self) -> u64 {
+    pub(crate) const fn end(self) -> u64 {
         self.end
     }
 }

@@ -9,8 +9,8 @@ use std::os::fd::RawFd;
 
 use linux_raw_sys::general::{__NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
 
-use crate::descriptor::{Descriptor, made_high};
-use crate::sys::{self, Errno};
+use super::descriptor::{Descriptor, made_high};
+use super::sys::{self, Errno};
 
 /// The number of `/proc`'s descriptor, if it is kept.
 static DIRECTORY: AtomicI32 = AtomicI32::new(Descriptor::CLOSED);

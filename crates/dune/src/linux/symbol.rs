@@ -13,8 +13,8 @@ use object::Endianness;
 use object::elf::{FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC};
 use object::read::elf::{FileHeader, ProgramHeader, Sym};
 
-use crate::memory::maps::{self, MappingKind};
-use crate::sys;
+use super::maps::{self, MappingKind};
+use super::sys;
 
 /// Writes a line about `address`: `  at function+0x12 (/path/to/file+0x3456)`, as far as known.
 pub(crate) fn describe(address: u64, out: &mut impl Write) -> fmt::Result {

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linux_raw_sys::general::{SA_NODEFER, SA_RESETHAND};
 
-use super::frame::SignalInfo;
+use super::signal_frame::SignalInfo;
 
 /// What Linux was told to do with a signal (`struct kernel_sigaction`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Queue {
     }
 
     /// Ring 0: takes the oldest signal.
-    pub(super) fn pop(&self) -> Option<Taken> {
+    pub(crate) fn pop(&self) -> Option<Taken> {
         // First, so that whatever comes from here on is noticed.
         self.pending.store(0, Ordering::SeqCst);
         let head = self.head.load(Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Queue {
 
     /// Ring 0: has the handlers of all that wait run with `signals` blocked, which stay so when they have returned. The mask
     /// before the oldest.
-    pub(super) fn block(&self, signals: u64) -> Option<u64> {
+    pub(crate) fn block(&self, signals: u64) -> Option<u64> {
         let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Acquire));
         let mut before = None;
         for index in head..tail {
@@ -134,7 +134,7 @@ impl Queue {
     }
 
     /// Ring 0: whether signals were blocked since the queue was full. They are not any more, says the caller.
-    pub(super) fn end_throttling(&self) -> bool {
+    pub(crate) fn end_throttling(&self) -> bool {
         self.throttled.swap(false, Ordering::Relaxed)
     }
 

@@ -5,20 +5,20 @@ use core::ptr::NonNull;
 
 use linux_raw_sys::general as linux;
 
-use super::page::PageRange;
-use crate::sys::{self, Errno};
+use super::sys::{self, Errno};
+use crate::arch::page::PageRange;
 
 /// What has a meaning when all its bytes are zero.
 ///
 /// # Safety
 ///
 /// Zeros are a valid value.
-pub(super) unsafe trait Zeroed {}
+pub(crate) unsafe trait Zeroed {}
 
 /// A `T` of zeros in a mapping of its own, which takes memory where it is written to. It begins and ends on multiples of 2 MiB, so that
 /// the page tables of Dune mode need few entries for it.
 #[derive(Debug)]
-pub(super) struct Reserved<T>(NonNull<T>);
+pub(crate) struct Reserved<T>(NonNull<T>);
 
 // SAFETY: it owns the T, and gives out shared references only.
 unsafe impl<T: Send> Send for Reserved<T> {}
@@ -47,7 +47,7 @@ impl<T: Zeroed> Reserved<T> {
 }
 
 /// Maps `bytes` bytes without reserving memory, on a multiple of `alignment`, with `advice` (madvise(2)) about huge pages.
-pub(super) fn reserve_aligned(bytes: u64, alignment: u64, advice: u32) -> Result<NonNull<u8>, Errno> {
+pub(crate) fn reserve_aligned(bytes: u64, alignment: u64, advice: u32) -> Result<NonNull<u8>, Errno> {
     let total = bytes + alignment;
     let protection = u64::from(linux::PROT_READ | linux::PROT_WRITE);
     let flags = u64::from(linux::MAP_PRIVATE | linux::MAP_ANONYMOUS | linux::MAP_NORESERVE);

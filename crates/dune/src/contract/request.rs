@@ -21,7 +21,7 @@ pub(crate) mod kind {
     pub(crate) const INTERRUPT: u64 = 3;
     /// Give a window to the address `arguments[0]`, unless it has one; the answer is 1 if it has one then.
     pub(crate) const GROW: u64 = 4;
-    /// Make the child that the [`Birth`](super::clone::Birth) at `arguments[0]` describes.
+    /// Make the child that the [`Birth`](crate::guest::clone::Birth) at `arguments[0]` describes.
     pub(crate) const BIRTH: u64 = 6;
     /// Go on in host mode with the FS base `arguments[0]` and the stack pointer `arguments[1]`.
     pub(crate) const LEAVE: u64 = 9;
@@ -77,15 +77,15 @@ pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) ->
 
 /// Has the host loop make system call `number`: an instruction SYSCALL would come back to its handler in ring 0. A
 /// signal that waits does so until the handler has ended.
-pub(super) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
+pub(crate) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: ring 0 in Dune mode, where the guest module is called; the program asked for the call, and what it does to
     // memory is the program's doing.
     unsafe { forward_raw(number.into(), arguments, kind::SYSCALL_FIRST) }
 }
 
 /// As [`forward`], unless a signal waits or comes before the call: then the call is not made, and the result is
-/// [`RESTART`](super::signal::RESTART).
-pub(super) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64 {
+/// [`RESTART`](crate::guest::signal::RESTART).
+pub(crate) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: as for `forward`.
     unsafe { forward_raw(number.into(), arguments, kind::SYSCALL) }
 }

@@ -6,14 +6,14 @@
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
-use super::descriptors::{Gdt, TaskStateSegment};
-use super::fault::Repeated;
-use super::frame::TrapFrame;
 use super::request::{Request, kind};
-use super::signal::frame::SignalInfo;
-use super::signal::queue::Queue;
-use super::signal::stack::AlternateStack;
+use super::signal_frame::SignalInfo;
+use super::signal_queue::Queue;
+use crate::arch::descriptors::{Gdt, TaskStateSegment};
+use crate::arch::frame::TrapFrame;
 use crate::counters::ThreadCounters;
+use crate::guest::fault::Repeated;
+use crate::guest::signal::stack::AlternateStack;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
 pub(crate) const SYSCALL_NUMBERS: usize = 512;
@@ -29,7 +29,7 @@ pub(crate) struct SecondLevelFault {
 
 impl SecondLevelFault {
     /// Whether the trap of `frame`, a page fault, is this fault. Else a handler has had it meanwhile.
-    pub(super) fn is_of(&self, frame: &TrapFrame) -> bool {
+    pub(crate) fn is_of(&self, frame: &TrapFrame) -> bool {
         (self.rip, self.info.fields[0]) == (frame.rip, frame.cr2)
     }
 }

@@ -71,16 +71,16 @@ const _: () = assert!(offset_of!(TrapFrame, rdi) == 14 * 8);
 const _: () = assert!(offset_of!(TrapFrame, vector) == 17 * 8);
 
 // Offsets for the assembly.
-pub(super) const CR2: usize = offset_of!(TrapFrame, cr2);
-pub(super) const RING3_GS: usize = offset_of!(TrapFrame, ring3_gs);
-pub(super) const VECTOR: usize = offset_of!(TrapFrame, vector);
-pub(super) const RIP: usize = offset_of!(TrapFrame, rip);
-pub(super) const RFLAGS: usize = offset_of!(TrapFrame, rflags);
+pub(crate) const CR2: usize = offset_of!(TrapFrame, cr2);
+pub(crate) const RING3_GS: usize = offset_of!(TrapFrame, ring3_gs);
+pub(crate) const VECTOR: usize = offset_of!(TrapFrame, vector);
+pub(crate) const RIP: usize = offset_of!(TrapFrame, rip);
+pub(crate) const RFLAGS: usize = offset_of!(TrapFrame, rflags);
 
 /// In an error code that names a gate or segment: that of the IDT (Intel SDM vol. 3 §6.13).
-pub(super) const GATE: u64 = 2;
+pub(crate) const GATE: u64 = 2;
 /// The length of INT n.
-pub(super) const SOFTWARE_INTERRUPT_BYTES: u64 = 2;
+pub(crate) const SOFTWARE_INTERRUPT_BYTES: u64 = 2;
 
 impl TrapFrame {
     /// The vector that was taken.
@@ -90,7 +90,7 @@ impl TrapFrame {
 
     /// Makes the trap of INT n what it is in ring 3, where the gate forbids it: a #GP of the instruction, whose error code names
     /// the gate (Intel SDM vol. 3 §6.13).
-    pub(super) fn refuse_software_interrupt(&mut self) {
+    pub(crate) fn refuse_software_interrupt(&mut self) {
         self.error_code = self.vector << 3 | GATE;
         self.vector = Vector::GENERAL_PROTECTION.number().into();
         self.rip -= SOFTWARE_INTERRUPT_BYTES;

@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 
 use linux_raw_sys::general::{__NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE};
 
-use crate::error::EnterError;
-use crate::sys;
+use super::sys;
+use crate::host::error::EnterError;
 
 /// A `T` in whole pages.
 #[derive(Debug)]

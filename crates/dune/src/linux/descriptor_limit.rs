@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general::{RLIMIT_NOFILE, rlimit64};
 
-use crate::sys;
+use super::sys;
 
 /// While it lives, the process may have as many descriptors as its hard limit allows. Other threads see that, and children
 /// inherit it, so it lives for a system call or two.

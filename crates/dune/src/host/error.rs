@@ -2,10 +2,10 @@
 
 use thiserror::Error;
 
+use crate::arch::vector::Vector;
 use crate::doctor::DoctorError;
-use crate::guest::Vector;
+use crate::linux::sys::Errno;
 use crate::memory::MemoryError;
-use crate::sys::Errno;
 
 /// Why [`enter`](crate::enter) did not enter. The process is as it was before, in host mode.
 #[derive(Debug, Error)]

@@ -173,7 +173,7 @@ impl fmt::Display for EngineFacts {
     }
 }
 
-/// What [`check`](super::check) found on a computer that can run Dune mode.
+/// What [`check`](crate::doctor::check) found on a computer that can run Dune mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostFacts {

@@ -9,13 +9,13 @@ use core::ffi::CStr;
 use linux_raw_sys::errno::ENOENT;
 use linux_raw_sys::general::{O_DIRECTORY, O_RDONLY};
 
-use super::process::Process;
-use crate::descriptor_limit::RaisedLimit;
-use crate::proc::{self, number};
-use crate::sys;
+use super::descriptor_limit::RaisedLimit;
+use super::proc::{self, number};
+use super::sys;
+use crate::host::process::Process;
 
 /// Whether the calling thread is the only one, but for tasks that Linux has made for it and threads that are about to end.
-pub(super) fn nobody_else(process: &Process) -> bool {
+pub(crate) fn nobody_else(process: &Process) -> bool {
     others(process).is_some_and(|others| others.threads == 0)
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn has_workers_only(process: &Process) -> bool {
 }
 
 /// Waits until there are no such tasks any more, for a second at most: KVM's ends soon after its machine.
-pub(super) fn wait_for_workers(process: &Process) {
+pub(crate) fn wait_for_workers(process: &Process) {
     const TRIES: u32 = 1000;
     for _ in 0..TRIES {
         if others(process).is_none_or(|others| others.workers == 0) {

@@ -19,7 +19,7 @@ use linux_raw_sys::general::{
     timespec,
 };
 
-use crate::errno;
+use super::errno;
 
 /// A Linux error number as the kernel returns it, 1..=4095.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

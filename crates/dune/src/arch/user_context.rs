@@ -6,15 +6,15 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
 use x86_64::VirtAddr;
 
-use crate::cpu;
-use crate::guest::Vector;
+use super::cpu;
+use super::vector::Vector;
 
 /// Flags that every ring-3 program runs with: IOPL 1, which tells the system-call entry where a SYSCALL came from
 /// (see guest/syscall.S), IF, and the bit that is always one. IOPL 1 grants nothing: port access and CLI need
 /// CPL ≤ IOPL.
-pub(super) const RING3_ALWAYS: u32 = 1 << 12 | 1 << 9 | 1 << 1;
+pub(crate) const RING3_ALWAYS: u32 = 1 << 12 | 1 << 9 | 1 << 1;
 /// Flags that ring-3 code may choose for itself: CF PF AF ZF SF TF DF OF AC ID.
-pub(super) const RING3_FLAGS: u32 = 0x24_0dd5;
+pub(crate) const RING3_FLAGS: u32 = 0x24_0dd5;
 
 /// By which instruction ring 0 enters ring 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -157,7 +157,7 @@ impl UserContext {
         self.return_by
     }
 
-    pub(super) fn set_return_by(&mut self, by: ReturnBy) {
+    pub(crate) fn set_return_by(&mut self, by: ReturnBy) {
         self.return_by = by;
     }
 
@@ -182,7 +182,7 @@ impl UserContext {
     }
 
     /// The trap that the assembly stored.
-    pub(super) fn trap(&self) -> UserExit {
+    pub(crate) fn trap(&self) -> UserExit {
         UserExit::Trap { vector: Vector(self.vector as u8), error_code: self.error_code, address: self.cr2 }
     }
 }

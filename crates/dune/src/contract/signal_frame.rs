@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use crate::guest::registers::Registers;
+use crate::arch::registers::Registers;
 
 /// `struct sigcontext_64`: the interrupted registers, which the handler may edit.
 #[derive(Debug, Clone, Copy)]
@@ -86,12 +86,12 @@ const _: () = assert!(size_of::<SignalContext>() == 256);
 const _: () = assert!(size_of::<UserContext>() == 304);
 const _: () = assert!(size_of::<SignalInfo>() == 128);
 const _: () = assert!(size_of::<SignalFrame>() == 440);
-pub(super) const CONTEXT: u64 = offset_of!(SignalFrame, context) as u64;
-pub(super) const INFO: u64 = offset_of!(SignalFrame, info) as u64;
+pub(crate) const CONTEXT: u64 = offset_of!(SignalFrame, context) as u64;
+pub(crate) const INFO: u64 = offset_of!(SignalFrame, info) as u64;
 
 /// What a trap adds to the context.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct TrapDetails {
+pub(crate) struct TrapDetails {
     pub error_code: u64,
     pub number: u64,
     pub cr2: u64,
@@ -104,7 +104,7 @@ const USER_CS: u16 = 0x33;
 const USER_SS: u16 = 0x2b;
 
 impl SignalContext {
-    pub(super) fn new(from: &Registers, trap: TrapDetails, mask: u64, vector_state: u64) -> SignalContext {
+    pub(crate) fn new(from: &Registers, trap: TrapDetails, mask: u64, vector_state: u64) -> SignalContext {
         SignalContext {
             r8: from.r8,
             r9: from.r9,
@@ -138,7 +138,7 @@ impl SignalContext {
     }
 
     /// Loads what the handler has left into `to`; selectors and the system's flags stay.
-    pub(super) fn load(&self, to: &mut Registers) {
+    pub(crate) fn load(&self, to: &mut Registers) {
         *to = Registers {
             rcx: self.rcx,
             r11: self.r11,

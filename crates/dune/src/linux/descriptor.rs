@@ -12,8 +12,8 @@ use linux_raw_sys::general::{
     __NR_close, __NR_fcntl, __NR_getdents64, __NR_openat, __NR_read, F_DUPFD_CLOEXEC, O_CLOEXEC,
 };
 
-use crate::descriptor_limit::{RaisedLimit, limits};
-use crate::sys::{self, Errno};
+use super::descriptor_limit::{RaisedLimit, limits};
+use super::sys::{self, Errno};
 
 /// A descriptor of Dune's, closed when dropped. `OwnedFd` would do it through libc.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 use x86_64::instructions::segmentation::{CS, Segment};
 
+use super::vector::Vector;
 use crate::Dune;
-use crate::guest::Vector;
 
 const IA32_FS_BASE: u32 = 0xc000_0100;
 
@@ -251,8 +251,8 @@ impl Dune {
         }
         // SAFETY: ring 0, by the token; the request takes a vector.
         unsafe {
-            crate::guest::request::hypercall(
-                crate::guest::request::kind::INTERRUPT,
+            crate::contract::request::hypercall(
+                crate::contract::request::kind::INTERRUPT,
                 vector.number().into(),
                 0,
             )

@@ -13,9 +13,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use linux_raw_sys::general::{__NR_madvise, __NR_mprotect, MADV_DONTNEED, PROT_NONE, PROT_READ, PROT_WRITE};
 
-use super::block;
-use crate::memory::PAGE_BYTES;
-use crate::{Dune, report, sys};
+use crate::arch::page::PAGE_BYTES;
+use crate::contract::block;
+use crate::linux::sys;
+use crate::{Dune, report};
 
 static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 

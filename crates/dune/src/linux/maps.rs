@@ -11,11 +11,11 @@ use core::ops::ControlFlow;
 
 use thiserror::Error;
 
-use super::page::PagePermissions;
-use crate::descriptor::Descriptor;
-use crate::descriptor_limit::RaisedLimit;
-use crate::proc;
-use crate::sys::Errno;
+use super::descriptor::Descriptor;
+use super::descriptor_limit::RaisedLimit;
+use super::proc;
+use super::sys::Errno;
+use crate::arch::page::PagePermissions;
 
 /// What lies behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

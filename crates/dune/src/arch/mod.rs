@@ -1,0 +1,10 @@
+//! What the CPU defines: registers, frames, vectors, descriptors, pages. Knows nothing of Linux or of the engine.
+
+pub mod cpu;
+pub(crate) mod descriptors;
+pub(crate) mod frame;
+pub(crate) mod page;
+pub(crate) mod registers;
+pub(crate) mod state;
+pub(crate) mod user_context;
+pub(crate) mod vector;

@@ -1,0 +1,12 @@
+//! Linux as both sides see it: raw system calls, errors, descriptors, mappings, tasks.
+
+pub(crate) mod descriptor;
+pub(crate) mod descriptor_limit;
+pub(crate) mod errno;
+pub(crate) mod mapped;
+pub mod maps;
+pub(crate) mod proc;
+pub(crate) mod reserved;
+pub(crate) mod symbol;
+pub(crate) mod sys;
+pub(crate) mod tasks;
