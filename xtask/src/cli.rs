@@ -80,9 +80,11 @@ pub struct TestArguments {
     #[arg(long, value_enum)]
     pub machine: Vec<MachineName>,
 
-    /// Give up on a machine after this many seconds, boot included.
-    #[arg(long, value_name = "S", default_value = "2400", value_parser = seconds)]
-    pub timeout: Duration,
+    /// Give up on a machine after this many seconds, boot included, although cases come in (default: never).
+    ///
+    /// Without that a machine is given up when no case comes in for long; what is long depends on how fast it proves to be.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub timeout: Option<Duration>,
 
     /// Arguments of the integration suite: names of tests to run.
     #[arg(last = true, value_name = "TESTS")]

@@ -3,7 +3,7 @@
 use crate::artifacts::{self, Artifact};
 use crate::cli::DemoArguments;
 use crate::error::{Error, Result};
-use crate::machine::{self, MachineName, Run, host};
+use crate::machine::{self, Limits, MachineName, Run, host};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,7 @@ pub fn run(arguments: &DemoArguments) -> Result<u8> {
             overlay: None,
             disk: None,
             command: &script(Path::new(SAMPLE)),
-            limit: arguments.timeout,
-            silence: None,
+            limits: Limits::whole(arguments.timeout),
         },
         &mut std::io::stdout().lock(),
     )?;

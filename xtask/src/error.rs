@@ -66,8 +66,8 @@ pub enum Error {
     #[error("nothing ran to an end within {} s: give --timeout more, or see what hung{}", limit.as_secs(), tail(console))]
     TimedOut { limit: Duration, console: String },
 
-    #[error("the machine said nothing for {} s: see what hung{}", limit.as_secs(), tail(console))]
-    Silent { limit: Duration, console: String },
+    #[error("nothing has come of it for {} s: see what hung{}", limit.as_secs(), tail(console))]
+    Stalled { limit: Duration, console: String },
 
     #[error("interrupted{}", tail(console))]
     Interrupted { console: String },
@@ -92,7 +92,7 @@ impl Error {
     /// The exit status that tells this error from a command's own, by the habit of timeout(1) and the shell.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::TimedOut { .. } | Self::Silent { .. } => 124,
+            Self::TimedOut { .. } | Self::Stalled { .. } => 124,
             Self::Interrupted { .. } => 130,
             _ => 125,
         }

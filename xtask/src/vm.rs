@@ -3,7 +3,7 @@
 use crate::artifacts;
 use crate::cli::VmArguments;
 use crate::error::{Error, Result};
-use crate::machine::{self, MachineName, Run, host};
+use crate::machine::{self, Limits, MachineName, Run, host};
 use crate::packages::Kernel;
 
 /// Runs the task; gives the command's exit status.
@@ -25,8 +25,7 @@ pub fn run(arguments: &VmArguments) -> Result<u8> {
             overlay: arguments.overlay.as_deref(),
             disk: None,
             command: &arguments.command,
-            limit: arguments.timeout,
-            silence: None,
+            limits: Limits::whole(arguments.timeout),
         },
         &mut std::io::stdout().lock(),
     )?;

@@ -4,11 +4,13 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed};
+
+use crate::pace;
 
 /// What a case returns: an error is a failure, but for [`Skip`].
 pub type CaseResult = Result<(), Box<dyn std::error::Error>>;
@@ -49,6 +51,8 @@ pub struct Case {
 
 /// Exit status of a skipped case: Automake's.
 const SKIPPED: i32 = 77;
+/// What a case may take where it does not have to share the computer. xtask waits half as long again before it ends a machine
+/// (`STALL` in xtask/src/test/suite.rs).
 const LIMIT: Duration = Duration::from_secs(600);
 
 impl Case {
@@ -123,8 +127,8 @@ impl End {
     }
 }
 
-/// Runs `command` to its end and collects what it writes; kills it after `limit`. What it leaves running must not keep its
-/// streams open for longer.
+/// Runs `command` to its end and collects what it writes; kills it after `limit`, or later on a computer that is slow by
+/// then. What it leaves running must not keep its streams open for longer.
 pub fn run_limited(mut command: Command, limit: Duration) -> Result<End, Failed> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{command:?} did not start: {error}"))?;
@@ -132,22 +136,47 @@ pub fn run_limited(mut command: Command, limit: Duration) -> Result<End, Failed>
     let stderr = read_all(child.stderr.take().expect("piped"));
     let (ended, timer) = mpsc::channel::<()>();
     let id = child.id();
-    let watchdog = thread::spawn(move || {
-        if timer.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let _ = writeln!(std::io::stderr(), "time limit of {limit:?} reached");
-            // SAFETY: kill touches no memory; the child has not been waited for, so the id is its own.
-            unsafe { libc::kill(id as i32, libc::SIGKILL) };
+    let killed = Arc::new(OnceLock::new());
+    let watchdog = thread::spawn({
+        let killed = Arc::clone(&killed);
+        move || {
+            let outlasts = |limit| timer.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+            let mut whole = limit;
+            if outlasts(limit) {
+                whole = limit.mul_f64(pace::slowness());
+                if outlasts(whole - limit) {
+                    let _ = writeln!(std::io::stderr(), "time limit of {whole:?} reached");
+                    // SAFETY: kill touches no memory; the child has not been waited for, so the id is its own.
+                    unsafe { libc::kill(id as i32, libc::SIGKILL) };
+                    let _ = killed.set(Instant::now());
+                }
+            }
+            whole
         }
     });
     // A moment more than the child has.
-    let end = Instant::now() + limit + Duration::from_secs(5);
-    let read = |stream: mpsc::Receiver<String>| stream.recv_timeout(end - Instant::now()).ok();
+    const MOMENT: Duration = Duration::from_secs(5);
+    let read = |stream: mpsc::Receiver<String>| {
+        loop {
+            let gone = killed.get().is_some_and(|time| time.elapsed() >= MOMENT);
+            match stream.recv_timeout(MOMENT / 5) {
+                Ok(text) => return Some(text),
+                Err(mpsc::RecvTimeoutError::Timeout) if !gone => (),
+                Err(_) => return None,
+            }
+        }
+    };
     let (stdout, stderr) = (read(stdout), read(stderr));
     let status = child.wait().map_err(|error| format!("{command:?} could not be waited for: {error}"))?;
     drop(ended);
-    let _ = watchdog.join();
+    let whole = watchdog.join().unwrap_or(limit);
     match (stdout, stderr) {
-        (Some(stdout), Some(stderr)) => Ok(End { status, stdout, stderr }),
+        (Some(stdout), Some(mut stderr)) => {
+            if killed.get().is_some() {
+                stderr += &format!("\ntime limit of {whole:?} reached");
+            }
+            Ok(End { status, stdout, stderr })
+        }
         _ => Err(format!(
             "{command:?} has ended ({status}), but not what it started: that keeps its streams open"
         )

@@ -10,6 +10,7 @@ mod case;
 mod cases;
 mod cgroup;
 mod observe;
+mod pace;
 mod probe;
 mod random;
 mod ring3;

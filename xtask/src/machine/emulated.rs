@@ -1,5 +1,7 @@
 //! Runs one command in one boot of an emulated machine.
 
+use super::clock::Clock;
+use super::limits::{Limits, Output, pace};
 use super::{Machine, svm, vtx};
 use crate::artifacts::Artifact;
 use crate::console::{Console, End};
@@ -11,7 +13,7 @@ use crate::progress::Step;
 use crate::workspace;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -39,10 +41,8 @@ pub struct Run<'a> {
     pub disk: Option<&'a Path>,
     /// The command.
     pub command: &'a [OsString],
-    /// When to give up, counted from the start of the machine.
-    pub limit: Duration,
-    /// When to give up, counted from the machine's last output.
-    pub silence: Option<Duration>,
+    /// When to give up.
+    pub limits: Limits,
 }
 
 /// How a run went.
@@ -101,7 +101,7 @@ impl Started {
 }
 
 /// Boots the machine, runs the command, writes its output to `out` as it comes, and ends the machine.
-pub fn run(run: &Run<'_>, out: &mut dyn Write) -> Result<Outcome> {
+pub fn run(run: &Run<'_>, out: &mut dyn Output) -> Result<Outcome> {
     let kernel = run.kernel.clone().map_or_else(packages::kernel, Ok)?;
     let folder = RunFolder::new(run.machine)?;
     let initramfs = folder.0.join("initramfs");
@@ -130,7 +130,7 @@ pub fn run(run: &Run<'_>, out: &mut dyn Write) -> Result<Outcome> {
 }
 
 /// Starts the emulator with an empty console, and follows it to the end.
-fn boot(run: &Run<'_>, parts: &Parts<'_>, out: &mut dyn Write) -> Result<Outcome> {
+fn boot(run: &Run<'_>, parts: &Parts<'_>, out: &mut dyn Output) -> Result<Outcome> {
     File::create(parts.console).map_err(Error::file("create", parts.console))?;
     let start = Instant::now();
     let started = match run.machine {
@@ -154,6 +154,7 @@ fn pack(run: &Run<'_>, kernel: &Kernel, folder: &Path, initramfs: &Path) -> Resu
     let root = image::root(&contents, folder)?;
     let file = File::create(initramfs).map_err(Error::file("create", initramfs))?;
     let packed = || -> std::io::Result<()> {
+        use std::io::Write;
         let mut out =
             flate2::write::GzEncoder::new(std::io::BufWriter::new(file), flate2::Compression::fast());
         root.write(&mut out)?;
@@ -168,7 +169,7 @@ fn watch(
     mut started: Started,
     start: Instant,
     parts: &Parts<'_>,
-    out: &mut dyn Write,
+    out: &mut dyn Output,
 ) -> Result<Outcome> {
     let name = run.machine.name();
     let mut file = File::open(parts.console).map_err(Error::file("open", parts.console))?;
@@ -181,23 +182,24 @@ fn watch(
     )));
     let mut boot = None;
     let mut bytes = Vec::new();
-    let mut heard = Instant::now();
+    let mut clock = Clock::new(started.emulator.id());
+    // When something last came in, and how many times longer than usual the machine takes, both by the clock.
+    let (mut heard, mut slowness) = (Duration::ZERO, 1.0);
     loop {
         // Looked at before reading: what was written before the emulator's end is read in any case.
         let gone = started.emulator.ended();
         bytes.clear();
         file.read_to_end(&mut bytes).map_err(Error::file("read", parts.console))?;
-        if !bytes.is_empty() {
-            heard = Instant::now();
-        }
+        let now = clock.now();
         let output = console.feed(&bytes);
         if console.begun() && boot.is_none() {
             drop(step.take());
             boot = Some(start.elapsed());
+            (heard, slowness) = (now, pace(run.machine, now));
         }
-        out.write_all(&output)
-            .and_then(|()| out.flush())
-            .map_err(Error::file("write to", "standard output"))?;
+        if out.take(&output).map_err(Error::file("write to", "standard output"))? {
+            heard = now;
+        }
 
         match console.ended() {
             Some(End::Status(status)) => {
@@ -216,11 +218,11 @@ fn watch(
         if interrupted() {
             return Err(Error::Interrupted { console: console.text() });
         }
-        if start.elapsed() >= run.limit {
-            return Err(Error::TimedOut { limit: run.limit, console: console.text() });
+        if let Some(limit) = run.limits.whole.filter(|limit| start.elapsed() >= *limit) {
+            return Err(Error::TimedOut { limit, console: console.text() });
         }
-        if let Some(limit) = run.silence.filter(|limit| heard.elapsed() >= *limit) {
-            return Err(Error::Silent { limit, console: console.text() });
+        if let Some(limit) = run.limits.stalled(now.saturating_sub(heard), slowness) {
+            return Err(Error::Stalled { limit, console: console.text() });
         }
         std::thread::sleep(TICK);
     }

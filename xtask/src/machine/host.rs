@@ -1,11 +1,12 @@
 //! `host`: this computer, where it has virtualization hardware.
 
+use super::{Limits, Output};
 use crate::artifacts::{self, Artifact};
 use crate::error::{Error, Result};
 use crate::process::{Running, TICK, interrupted, mortal_command};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -34,12 +35,12 @@ pub fn run(artifacts: &[Artifact], command: &[OsString], limit: Duration) -> Res
     Ok(exit_status(Running::start(&mut command_here(artifacts, command))?.wait(Some(limit))?))
 }
 
-/// Like [`run`], with standard output and error written to `out` as they come.
+/// Like [`run`], with standard output and error written to `out` as they come. This computer's own clock counts.
 pub fn run_into(
     artifacts: &[Artifact],
     command: &[OsString],
-    limit: Duration,
-    out: &mut dyn Write,
+    limits: Limits,
+    out: &mut dyn Output,
 ) -> Result<u8> {
     let (mut reader, writer) = std::io::pipe().map_err(Error::file("open", "a pipe"))?;
     let mut command = command_here(artifacts, command);
@@ -55,20 +56,28 @@ pub fn run_into(
         }
     });
     let start = Instant::now();
+    let mut heard = start;
     loop {
         match receiver.recv_timeout(TICK) {
-            Ok(bytes) => out.write_all(&bytes).map_err(Error::file("write to", "standard output"))?,
+            Ok(bytes) => {
+                if out.take(&bytes).map_err(Error::file("write to", "standard output"))? {
+                    heard = Instant::now();
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => (),
         }
         if interrupted() {
             return Err(Error::Interrupted { console: String::new() });
         }
-        if start.elapsed() >= limit {
+        if let Some(limit) = limits.whole.filter(|limit| start.elapsed() >= *limit) {
             return Err(Error::TimedOut { limit, console: String::new() });
         }
+        if let Some(limit) = limits.stalled(heard.elapsed(), 1.0) {
+            return Err(Error::Stalled { limit, console: String::new() });
+        }
     }
-    Ok(exit_status(running.wait(Some(limit))?))
+    Ok(exit_status(running.wait(limits.stall)?))
 }
 
 /// The command with the artifacts on its PATH.

@@ -1,15 +1,19 @@
 //! The machines: emulated computers, and this one.
 
+mod clock;
 mod emulated;
 pub mod host;
+mod limits;
 mod svm;
 mod vtx;
 
 pub use emulated::{Run, run};
+pub use limits::{Limits, Output};
 
 use crate::error::Result;
 use crate::packages;
 use clap::ValueEnum;
+use std::time::Duration;
 
 /// A machine that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -69,6 +73,14 @@ impl Machine {
         match self {
             Self::Svm => 2048,
             Self::Vtx => 512,
+        }
+    }
+
+    /// What a computer of today gives it to start a command, if it has nothing else to do.
+    pub fn usual_boot(self) -> Duration {
+        match self {
+            Self::Svm => Duration::from_secs(10),
+            Self::Vtx => Duration::from_secs(60),
         }
     }
 

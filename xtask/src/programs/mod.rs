@@ -11,7 +11,7 @@ mod transcript;
 use crate::artifacts::{self, Artifact};
 use crate::cli::ProgramsArguments;
 use crate::error::{Error, Result};
-use crate::machine::{self, Machine, Run};
+use crate::machine::{self, Limits, Machine, Run};
 use crate::packages;
 use crate::process;
 use crate::workspace;
@@ -144,8 +144,7 @@ impl Session<'_> {
                 overlay: None,
                 disk: Some(&self.disk.image),
                 command: &command(cases, self.mode, &limits),
-                limit: limits.values().sum::<Duration>() + MARGIN * 2,
-                silence: Some(longest + MARGIN),
+                limits: Limits { whole: None, stall: Some(longest + MARGIN) },
             },
             &mut transcript,
         );

@@ -5,7 +5,7 @@ mod report;
 use crate::artifacts;
 use crate::cli::ResultsArguments;
 use crate::error::{Error, Result};
-use crate::machine::{self, MachineName, Run};
+use crate::machine::{self, Limits, MachineName, Run};
 use crate::process;
 use crate::workspace;
 use report::Measurement;
@@ -37,8 +37,7 @@ pub fn run(arguments: &ResultsArguments) -> Result<u8> {
                 overlay: None,
                 disk: None,
                 command: &command(),
-                limit: arguments.timeout,
-                silence: None,
+                limits: Limits::whole(arguments.timeout),
             },
             &mut output,
         )?;

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the checks on this computer, then the integration suite on each machine, then one line of sums.
 
+mod cases;
 mod suite;
 mod tally;
 mod variants;

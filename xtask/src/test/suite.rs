@@ -1,13 +1,14 @@
 //! The integration suite `dune-tests`, once per machine.
 
+use super::cases::Cases;
 use super::tally::Tally;
 use crate::artifacts::Artifact;
-use crate::error::Result;
-use crate::machine::{self, Machine, Run, host};
+use crate::error::{Error, Result};
+use crate::machine::{self, Limits, Machine, Output, Run, host};
 use crate::process;
 use crate::progress::print;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// What to run everywhere.
@@ -17,16 +18,28 @@ pub struct Suite<'a> {
     pub programs: &'a [Artifact],
     /// Arguments of the suite: names of tests.
     pub filter: &'a [OsString],
-    /// When to give up on a machine.
-    pub limit: Duration,
+    /// When to give up on a machine although cases come in.
+    pub limit: Option<Duration>,
 }
+
+/// When to give up on a machine from which no case comes in. The suite ends a case itself after 600 s (`LIMIT` in
+/// crates/dune-tests/src/case.rs) and goes on with the next: only where it can not is the machine ended.
+const STALL: Duration = Duration::from_secs(900);
 
 impl Suite<'_> {
     /// Runs it on this computer.
     pub fn on_host(&self) -> Result<Tally> {
         let mut output = Lines::new("host");
-        let status = host::run_into(self.programs, &self.command(), self.limit, &mut output)?;
-        Ok(output.verdict(status).tally)
+        let verdict = match host::run_into(self.programs, &self.command(), self.limits(), &mut output) {
+            Ok(status) => output.verdict(status),
+            Err(error) if process::interrupted() => return Err(error),
+            Err(error) => output.broken_off(&error),
+        };
+        Ok(verdict.tally)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { whole: self.limit, stall: Some(STALL) }
     }
 
     /// Runs it on emulated machines, at the same time where there are processors enough. What failed on one is shown again
@@ -78,8 +91,7 @@ impl Suite<'_> {
             overlay: None,
             disk: None,
             command: &self.command(),
-            limit: self.limit,
-            silence: None,
+            limits: self.limits(),
         };
         let (verdict, boot) = match machine::run(&run, &mut output) {
             Ok(outcome) => {
@@ -89,14 +101,7 @@ impl Suite<'_> {
                 (output.verdict(outcome.status), outcome.boot)
             }
             Err(error) if process::interrupted() => return Err(error),
-            Err(error) => {
-                output.finish();
-                print(&format!("{name} | {error}"));
-                let text = output.text();
-                let mut tally = Tally::of_suite(&text).unwrap_or_default();
-                tally.failed += 1;
-                (Verdict { tally, failures: format!("{}{error}\n", failures(&text)) }, Duration::ZERO)
-            }
+            Err(error) => (output.broken_off(&error), Duration::ZERO),
         };
         let tally = verdict.tally;
         let word = if tally.failed == 0 { "ok" } else { "FAILED" };
@@ -130,11 +135,12 @@ pub struct Lines {
     name: &'static str,
     all: Vec<u8>,
     shown: usize,
+    cases: Cases,
 }
 
 impl Lines {
     fn new(name: &'static str) -> Self {
-        Self { name, all: Vec::new(), shown: 0 }
+        Self { name, all: Vec::new(), shown: 0, cases: Cases::default() }
     }
 
     fn text(&self) -> String {
@@ -157,16 +163,55 @@ impl Lines {
         }
     }
 
+    /// Counts the tests that have come in from a machine that was ended, or ended, before its suite: what has passed has
+    /// passed, and the end is one failure more, of the case that was running.
+    fn broken_off(mut self, error: &Error) -> Verdict {
+        self.finish();
+        self.tell_slowest();
+        let cases = &self.cases;
+        let place = match (cases.running(), cases.announced) {
+            (Some(name), _) => format!("in case {name}"),
+            (None, Some(all)) if cases.ended() == all => "after its last case".to_owned(),
+            (None, Some(_)) => "between two cases".to_owned(),
+            (None, None) => "before its first case".to_owned(),
+        };
+        let of = cases.announced.map(|all| format!(" of {all}")).unwrap_or_default();
+        let end = format!(
+            "FAILED: the suite was broken off {place}, with {}{of} cases ended: {error}",
+            cases.ended()
+        );
+        print(&format!("{} | {end}", self.name));
+        // Their reports come at the end of the suite, which has not come.
+        let mut failures: String =
+            cases.failed.iter().map(|name| format!("{name} failed; its report is lost\n")).collect();
+        failures += &format!("{}\n", end.trim_start_matches("FAILED: "));
+        let mut tally = cases.tally;
+        tally.failed += 1;
+        Verdict { tally, failures }
+    }
+
+    /// Tells which cases took longest.
+    fn tell_slowest(&self) {
+        let slowest = self.cases.slowest();
+        if !slowest.is_empty() {
+            print(&format!("{} | slowest: {slowest}", self.name));
+        }
+    }
+
     /// Counts the tests, after the suite has ended with `status`. A suite that ran none has failed, and so has one
     /// whose status and last line do not agree.
     fn verdict(mut self, status: u8) -> Verdict {
         self.finish();
+        self.tell_slowest();
         let text = self.text();
         let counted = Tally::of_suite(&text);
         let mut failures = failures(&text).to_owned();
-        let mut tally = counted.unwrap_or_default();
+        let mut tally = counted.unwrap_or(self.cases.tally);
         let complaint = match counted {
-            None => Some(format!("ended with status {status} and without its last line")),
+            None => {
+                let case = self.cases.running().map(|name| format!(" in case {name},")).unwrap_or_default();
+                Some(format!("ended with status {status},{case} without its last line"))
+            }
             Some(Tally { passed: 0, failed: 0, .. }) => Some("ran no test".to_owned()),
             Some(Tally { failed: 0, .. }) if status != 0 => {
                 Some(format!("ended with status {status}, but counted no failure"))
@@ -182,15 +227,12 @@ impl Lines {
     }
 }
 
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.all.extend_from_slice(bytes);
+impl Output for Lines {
+    /// Shows what came. Only cases are progress: a machine that hangs may have much to say.
+    fn take(&mut self, output: &[u8]) -> io::Result<bool> {
+        self.all.extend_from_slice(output);
         self.show();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Ok(self.cases.take(output))
     }
 }
 
@@ -200,8 +242,33 @@ mod tests {
 
     fn verdict(output: &str, status: u8) -> Verdict {
         let mut lines = Lines::new("test");
-        lines.write_all(output.as_bytes()).expect("memory takes all");
+        lines.take(output.as_bytes()).expect("memory takes all");
         lines.verdict(status)
+    }
+
+    fn broken_off(output: &str) -> Verdict {
+        let mut lines = Lines::new("test");
+        lines.take(output.as_bytes()).expect("memory takes all");
+        lines.broken_off(&Error::Stalled { limit: STALL, console: "its last words".to_owned() })
+    }
+
+    #[test]
+    fn what_came_in_before_a_machines_end_counts() {
+        let Verdict { tally, failures } =
+            broken_off("running 9 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ok\ntest d ... ");
+        assert_eq!(tally, Tally { passed: 2, failed: 2, skipped: 0 });
+        assert!(failures.starts_with("b failed"), "{failures}");
+        assert!(failures.contains("in case d, with 3 of 9 cases ended: nothing has come"), "{failures}");
+        assert!(failures.contains("its last words"), "{failures}");
+        assert!(broken_off("running 9 tests\ntest a ... ok\n").failures.contains("between two cases"));
+        assert!(broken_off("running 1 tests\ntest a ... ok\n").failures.contains("after its last case"));
+        let none = broken_off("");
+        assert!(none.failures.contains("before its first case"), "{}", none.failures);
+        assert_eq!(
+            none.tally,
+            Tally { failed: 1, ..Tally::default() },
+            "a machine that ran no test has failed"
+        );
     }
 
     #[test]
@@ -222,6 +289,9 @@ mod tests {
         let bad = "test a ... FAILED\n\nfailures:\n\n---- a ----\nexpected Success\n\n\nfailures:\n    a\n\n\
             test result: FAILED. 0 passed; 1 failed\n\ndune-tests: 0 passed, 1 failed, 0 skipped\n";
         assert_eq!(verdict(bad, 101).failures.trim_end(), "---- a ----\nexpected Success");
-        assert_eq!(verdict("hello", 3).failures, "the suite ended with status 3 and without its last line\n");
+        assert_eq!(verdict("hello", 3).failures, "the suite ended with status 3, without its last line\n");
+        let crashed = verdict("running 2 tests\ntest a ... ok\ntest b ... ", 139);
+        assert_eq!(crashed.tally, Tally { passed: 1, failed: 1, skipped: 0 });
+        assert!(crashed.failures.contains("status 139, in case b, without"), "{}", crashed.failures);
     }
 }
