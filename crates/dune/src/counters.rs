@@ -1,53 +1,13 @@
 //! Counters: what Dune mode cost so far. Part of the API, shown by every tool.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
-use crate::Dune;
+use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::contract::request::{hypercall, kind};
-use crate::memory::FlushKind;
-
-/// Counters of one thread, in its block. Ring 0 and its host loop write them in turn, never at the same time.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct ThreadCounters {
-    pub traps: [u64; 256],
-    pub intercepted_syscalls: u64,
-    pub forwarded_syscalls: u64,
-    pub other_requests: u64,
-    pub interrupted: u64,
-    pub interrupt_windows: u64,
-}
-
-impl ThreadCounters {
-    pub(crate) const fn new() -> ThreadCounters {
-        ThreadCounters {
-            traps: [0; 256],
-            intercepted_syscalls: 0,
-            forwarded_syscalls: 0,
-            other_requests: 0,
-            interrupted: 0,
-            interrupt_windows: 0,
-        }
-    }
-}
-
-static PAGE_FLUSHES: AtomicU64 = AtomicU64::new(0);
-static CONTEXT_FLUSHES: AtomicU64 = AtomicU64::new(0);
-static FULL_FLUSHES: AtomicU64 = AtomicU64::new(0);
-
-/// Counts `n` flushes of `kind`.
-#[inline]
-pub(crate) fn flush(kind: FlushKind, n: u64) {
-    let counter = match kind {
-        FlushKind::Page => &PAGE_FLUSHES,
-        FlushKind::Pcid => &CONTEXT_FLUSHES,
-        FlushKind::All => &FULL_FLUSHES,
-    };
-    // A lost count under contention is cheaper than a locked instruction in each flush.
-    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-}
+use crate::contract::request::kind;
+use crate::guest::hypercall::hypercall;
+use crate::memory::flush_counts::{CONTEXT_FLUSHES, FULL_FLUSHES, PAGE_FLUSHES};
 
 /// What the calling thread did in Dune mode, and what the process flushed. A snapshot.
 #[derive(Clone, PartialEq, Eq)]

@@ -16,9 +16,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::__NR_sched_yield;
 use thiserror::Error;
 
-use crate::Dune;
-use crate::arch::cpu;
-use crate::contract::block;
+use crate::arch::token::Dune;
+use crate::arch::{cpu, thread_words};
 use crate::linux::sys;
 
 /// How often a waiter looks before it gives its CPU to others: longer than an edit takes.
@@ -50,7 +49,7 @@ const HOST: u64 = 1;
 #[inline(always)]
 fn caller() -> u64 {
     // SAFETY: in Dune mode, which is ring 0.
-    if cpu::in_dune_mode() { unsafe { block::current() as u64 } } else { HOST }
+    if cpu::in_dune_mode() { unsafe { thread_words::block() } } else { HOST }
 }
 
 // SAFETY: 1. a `&SpinLock<T>` gives access to the T to one holder at a time, which sends it between threads.
@@ -77,7 +76,7 @@ impl<T> SpinLock<T> {
     #[inline(always)]
     pub fn lock_in_dune_mode(&self, _dune: Dune) -> Result<Guard<'_, T>, Busy> {
         // SAFETY: ring 0, by the token.
-        let caller = unsafe { block::current() as u64 };
+        let caller = unsafe { thread_words::block() };
         match self.take(caller) {
             Ok(guard) => Ok(guard),
             Err(_) => self.wait(caller),

@@ -11,8 +11,7 @@ use std::sync::OnceLock;
 
 use x86_64::instructions::segmentation::{CS, Segment};
 
-use super::vector::Vector;
-use crate::Dune;
+use super::token::Dune;
 
 const IA32_FS_BASE: u32 = 0xc000_0100;
 
@@ -237,27 +236,6 @@ impl Dune {
                 asm!("cli", options(nostack));
             }
         }
-    }
-
-    /// Queues external interrupt `vector` for this thread: it is taken as soon as interrupts are on.
-    ///
-    /// # Errors
-    ///
-    /// [`HandlerError::VectorReserved`](crate::HandlerError::VectorReserved) for the vectors below 32, which belong
-    /// to exceptions.
-    pub fn raise_interrupt(self, vector: Vector) -> Result<(), crate::HandlerError> {
-        if vector.number() < Vector::FIRST_FREE {
-            return Err(crate::HandlerError::VectorReserved { vector });
-        }
-        // SAFETY: ring 0, by the token; the request takes a vector.
-        unsafe {
-            crate::contract::request::hypercall(
-                crate::contract::request::kind::INTERRUPT,
-                vector.number().into(),
-                0,
-            )
-        };
-        Ok(())
     }
 
     /// The table that LIDT loaded last (SIDT).

@@ -6,5 +6,7 @@ pub(crate) mod frame;
 pub(crate) mod page;
 pub(crate) mod registers;
 pub(crate) mod state;
+pub(crate) mod thread_words;
+pub(crate) mod token;
 pub(crate) mod user_context;
 pub(crate) mod vector;

@@ -6,14 +6,15 @@
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
+use super::alternate_stack::AlternateStack;
+use super::repeated::Repeated;
 use super::request::{Request, kind};
 use super::signal_frame::SignalInfo;
 use super::signal_queue::Queue;
+use super::thread_counters::ThreadCounters;
 use crate::arch::descriptors::{Gdt, TaskStateSegment};
 use crate::arch::frame::TrapFrame;
-use crate::counters::ThreadCounters;
-use crate::guest::fault::Repeated;
-use crate::guest::signal::stack::AlternateStack;
+use crate::arch::thread_words;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
 pub(crate) const SYSCALL_NUMBERS: usize = 512;
@@ -40,6 +41,8 @@ impl SecondLevelFault {
 pub(crate) struct ThreadBlock {
     /// The request that HLT hands to the host loop. First, because each system call touches it.
     pub request: Request,
+    /// Address of a page that nobody else touches (see `shootdown`).
+    pub bait: u64,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
     pub user_context: u64,
     /// Stack pointer to return to when ring 3 comes back, where ring 0's FS base is kept; 0 while FS is ring 0's.
@@ -60,8 +63,6 @@ pub(crate) struct ThreadBlock {
     pub has_xsave: u64,
     /// One bit per system call that Rust handles in ring 0.
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
-    /// Address of a page that nobody else touches (see `shootdown`).
-    pub bait: u64,
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
     pub is_lent: bool,
     /// Signals that wait for ring 0.
@@ -161,16 +162,12 @@ pub(crate) const fn interrupt_stack(ist: usize) -> usize {
 /// # Safety
 ///
 /// The caller runs at ring 0 in Dune mode, where GS points to the block.
+#[inline(always)]
 pub(crate) unsafe fn current() -> *mut ThreadBlock {
-    let block: *mut ThreadBlock;
-    // SAFETY: in Dune mode GS:[this] holds the block's own address; the caller vouches for the mode.
-    unsafe {
-        core::arch::asm!(
-            "mov {}, gs:[{this}]",
-            out(reg) block,
-            this = const offset_of!(ThreadBlock, request) + offset_of!(Request, block),
-            options(nostack, preserves_flags, readonly)
-        );
-    }
-    block
+    // SAFETY: the caller's.
+    unsafe { thread_words::block() as *mut ThreadBlock }
 }
+
+// What code below finds without knowing the rest.
+const _: () = assert!(offset_of!(ThreadBlock, request) + offset_of!(Request, block) == thread_words::BLOCK);
+const _: () = assert!(offset_of!(ThreadBlock, bait) == thread_words::BAIT);

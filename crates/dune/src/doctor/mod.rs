@@ -12,13 +12,12 @@
 //! ```
 
 mod cpuinfo;
-mod obstacle;
 mod report;
 
 pub use crate::engine::facts::{
     Capability, CpuFacts, CpuFeatures, EngineFacts, HostFacts, Paging, Virtualization,
 };
-pub use obstacle::DoctorError;
+pub use crate::engine::obstacle::DoctorError;
 pub use report::{Report, Verdict};
 
 use crate::engine::kvm::probe;
@@ -113,8 +112,8 @@ mod tests {
     use std::io;
 
     use super::cpuinfo::parse_cpuinfo;
-    use super::obstacle::EBUSY;
     use super::*;
+    use crate::engine::obstacle::EBUSY;
 
     const INTEL: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) i7\n\
         flags\t\t: fpu vmx pcid invpcid fsgsbase pdpe1gb\nvmx flags\t: ept\n\n\

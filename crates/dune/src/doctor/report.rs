@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::obstacle::DoctorError;
 use crate::engine::facts::{CpuFacts, EngineFacts};
+use crate::engine::obstacle::DoctorError;
 
 /// The outcome of an examination.
 #[derive(Debug)]

@@ -5,15 +5,17 @@
 //! no type of KVM's crosses the line, so that an engine of our own can take KVM's place. Dispatch is static: the
 //! host loop is compiled for the engine it runs on.
 
+pub(crate) mod error;
 pub(crate) mod facts;
 pub(crate) mod kvm;
+pub(crate) mod obstacle;
 
 pub(crate) use crate::arch::state::{CpuState, RegisterDump};
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use crate::host::error::EngineError;
+use crate::engine::error::EngineError;
 use crate::memory::Window;
 
 /// Why a vCPU stopped running.

@@ -20,12 +20,14 @@ use super::{copy, signal};
 use crate::arch::cpu;
 use crate::arch::page::PAGE_BYTES;
 use crate::arch::registers::{Registers, VectorArea};
-use crate::contract::block;
-use crate::contract::request::{hypercall, kind};
+use crate::contract::config::Threads;
+use crate::contract::request::kind;
 use crate::contract::signal_frame::SignalFrame;
+use crate::contract::{actions, block};
+use crate::guest::hypercall::hypercall;
 use crate::host::error::EnterError;
 use crate::host::thread::{self, HostThread};
-use crate::{Threads, report};
+use crate::report;
 
 /// What the host loop is asked to bear.
 #[derive(Debug)]
@@ -130,10 +132,10 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     }
     let process = crate::process();
     // What the child is to find whole. Each is taken before what its holders take.
-    let held = (signal::action::hold(), process.hold_births(), process.memory().hold());
+    let held = (actions::hold(), process.hold_births(), process.memory().hold());
     let result = bear(&request, Child::Fork);
     if result == 0 && request.flags & CLONE_CLEAR_SIGHAND != 0 {
-        signal::action::clear_handlers();
+        actions::clear_handlers();
     }
     drop(held);
     if result != 0 {

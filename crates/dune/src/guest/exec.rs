@@ -19,10 +19,10 @@ use self::environment::Environment;
 use self::interpreter::Asks;
 use super::copy::{self, BadAddress};
 use super::signal::RESTART;
-use crate::Launcher;
-use crate::contract::request::{forward, forward_unless_signalled};
+use crate::contract::launcher::Launcher;
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
+use crate::guest::hypercall::{forward, forward_unless_signalled};
 use crate::linux::{proc, sys};
 
 /// The calls that [`handle`] takes.

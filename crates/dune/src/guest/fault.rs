@@ -17,9 +17,9 @@ use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Error;
 
 use super::{around, grow};
-use crate::Dune;
 use crate::arch::frame::TrapFrame;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::arch::token::Dune;
 use crate::contract::block;
 use crate::linux::{maps, sys};
 use crate::memory::mirror::{Mapping, Ownership};
@@ -108,26 +108,6 @@ pub(super) fn is_mapped(address: u64) -> bool {
     }
 }
 
-/// The fault that a thread had last, and how often in a row.
-#[derive(Debug, Default)]
-pub(crate) struct Repeated {
-    /// Tells faults apart: a word of the registers.
-    name: u64,
-    times: u32,
-}
-
-impl Repeated {
-    /// Counts the fault of `frame` so many `times`; how often it has been counted in a row.
-    pub(super) fn count(&mut self, frame: &TrapFrame, times: u32) -> u32 {
-        let name = name(frame);
-        if self.name != name {
-            *self = Repeated { name, times: 0 };
-        }
-        self.times = self.times.saturating_add(times);
-        self.times
-    }
-}
-
 /// So many times in a row are no coincidence. A CPU that has cached a page with fewer rights raises such a fault once
 /// each time that rights were added, which a program may do in a loop; but then its registers change.
 const MOST_RETRIES: u32 = 1 << 16;
@@ -157,21 +137,4 @@ fn mapping_at(address: u64) -> Option<((u64, u64), PagePermissions)> {
 fn around((start, end): (u64, u64), address: u64) -> (u64, u64) {
     let low = address & !(AROUND - 1);
     (start.max(low), end.min(low + AROUND))
-}
-
-/// A word that differs where the program has come further since.
-fn name(frame: &TrapFrame) -> u64 {
-    let words = [
-        frame.cr2,
-        frame.rip,
-        frame.error_code,
-        frame.rsp,
-        frame.rax,
-        frame.rbx,
-        frame.rcx,
-        frame.rdx,
-        frame.rsi,
-        frame.rdi,
-    ];
-    words.into_iter().fold(0, |name, word| (name ^ word).rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

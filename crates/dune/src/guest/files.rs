@@ -9,7 +9,7 @@ use linux_raw_sys::general::{
 };
 
 use super::syscall::error;
-use crate::contract::request::forward;
+use crate::guest::hypercall::forward;
 use crate::host::process::Process;
 
 /// The calls that [`handle`] takes.

@@ -14,7 +14,8 @@ use super::signal::{self, SYSCALL_BYTES};
 use super::syscall::error;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::contract::block;
-use crate::contract::request::{forward, hypercall, kind};
+use crate::contract::request::kind;
+use crate::guest::hypercall::{forward, hypercall};
 use crate::linux::tasks;
 
 /// The calls that [`handle`] takes.

@@ -2,8 +2,9 @@
 
 use x86_64::VirtAddr;
 
-use crate::Dune;
-use crate::contract::request::{hypercall, kind};
+use crate::arch::token::Dune;
+use crate::contract::request::kind;
+use crate::guest::hypercall::hypercall;
 
 /// Gives a window to `address` unless it has one. False if there is no room for one.
 pub(super) fn window(dune: Dune, address: VirtAddr) -> bool {

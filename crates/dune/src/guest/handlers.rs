@@ -5,8 +5,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::Dune;
 use crate::arch::frame::TrapFrame;
+use crate::arch::token::Dune;
 
 /// What a handler tells Dune when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

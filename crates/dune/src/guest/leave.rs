@@ -2,12 +2,12 @@
 
 use core::arch::naked_asm;
 
+use super::error::LeaveError;
 use super::signal::RESTART;
 use crate::arch::cpu;
 use crate::arch::registers::INTERRUPT_FLAG;
 use crate::contract::block::{self, REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
 use crate::contract::request::kind;
-use crate::host::error::LeaveError;
 
 /// See [`crate::leave`].
 pub(crate) fn leave() -> Result<(), LeaveError> {

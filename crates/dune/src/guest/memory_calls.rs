@@ -22,9 +22,9 @@ use x86_64::VirtAddr;
 
 use super::syscall::error;
 use super::{around, grow};
-use crate::Dune;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
-use crate::contract::request::forward;
+use crate::arch::token::Dune;
+use crate::guest::hypercall::forward;
 use crate::linux::{maps, sys};
 use crate::memory::mirror::Ownership;
 use crate::memory::plan::TASK_SIZE;

@@ -11,12 +11,14 @@ mod around;
 pub(crate) mod clone;
 mod copy;
 mod entry;
+pub(crate) mod error;
 pub(crate) mod exec;
 pub(crate) mod fault;
 pub(crate) mod files;
 pub(crate) mod filter;
 mod grow;
 pub(crate) mod handlers;
+pub(crate) mod hypercall;
 pub(crate) mod leave;
 pub(crate) mod memory_calls;
 pub(crate) mod segments;
@@ -30,11 +32,13 @@ pub use crate::arch::vector::Vector;
 pub use handlers::{Handler, LeanHandler, TrapOutcome};
 pub use stacks::MAX_NESTING;
 
-use crate::Dune;
+use crate::arch::token::Dune;
 use crate::contract::block;
-use crate::host::error::HandlerError;
+use crate::contract::request::kind;
 use crate::memory::streams::Reason;
+use error::HandlerError;
 use handlers::Entry;
+use hypercall::hypercall;
 
 impl Dune {
     /// Sets the process's handler for `vector`, in place of one that was set before.
@@ -101,6 +105,21 @@ impl Dune {
     /// As for [`set_lean_handler`](Dune::set_lean_handler).
     pub unsafe fn set_lean_thread_handler(self, vector: Vector, handler: LeanHandler) {
         self.store_in_thread(vector, Entry::Lean(handler));
+    }
+
+    /// Queues external interrupt `vector` for this thread: it is taken as soon as interrupts are on.
+    ///
+    /// # Errors
+    ///
+    /// [`HandlerError::VectorReserved`] for the vectors below 32, which belong
+    /// to exceptions.
+    pub fn raise_interrupt(self, vector: Vector) -> Result<(), HandlerError> {
+        if vector.number() < Vector::FIRST_FREE {
+            return Err(HandlerError::VectorReserved { vector });
+        }
+        // SAFETY: ring 0, by the token; the request takes a vector.
+        unsafe { hypercall(kind::INTERRUPT, vector.number().into(), 0) };
+        Ok(())
     }
 
     fn store_in_process(self, vector: Vector, entry: Entry) {

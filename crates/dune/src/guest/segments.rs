@@ -5,11 +5,11 @@
 
 use core::arch::asm;
 
-use crate::Dune;
+use super::error::SegmentError;
 use crate::arch::cpu::TablePointer;
 use crate::arch::descriptors::{FIRST_FREE, GDT_ENTRIES, Gdt, LOCAL_TABLE, local_table_descriptor};
+use crate::arch::token::Dune;
 use crate::contract::block;
-use crate::host::error::SegmentError;
 
 impl Dune {
     /// The table that LGDT loaded last (SGDT).

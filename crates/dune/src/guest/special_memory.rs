@@ -11,7 +11,7 @@ use linux_raw_sys::general::{
 
 use super::syscall::error;
 use crate::arch::page::PagePermissions;
-use crate::contract::request::forward;
+use crate::guest::hypercall::forward;
 use crate::linux::maps;
 use crate::memory::Memory;
 

@@ -10,7 +10,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::arch::page::PAGE_BYTES;
-use crate::host::error::EnterError;
+use crate::linux::mapped::OutOfMemory;
 use crate::linux::sys;
 
 /// Bytes of one level. A panic's backtrace fits.
@@ -27,13 +27,13 @@ const TOP_RESERVED: usize = 64;
 const _: () = assert!(SIZE.is_power_of_two());
 
 /// Maps `bytes` for stacks, of which a thread touches a few pages: without huge pages, which would make that megabytes.
-pub(crate) fn map(what: &'static str, bytes: u64) -> Result<u64, EnterError> {
+pub(crate) fn map(what: &'static str, bytes: u64) -> Result<u64, OutOfMemory> {
     let (protection, flags) =
         (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK);
     // SAFETY: a new anonymous mapping at an address of the kernel's choice; the advice changes no contents.
     unsafe {
         let start = sys::call(__NR_mmap, [0, bytes, protection.into(), flags.into(), u64::MAX, 0])
-            .map_err(|errno| EnterError::OutOfMemory { what, bytes, errno })?;
+            .map_err(|errno| OutOfMemory { what, bytes, errno })?;
         // Kernels before 6.7 do not take MAP_STACK as this advice; kernels without huge pages refuse it, and do not need it.
         let _ = sys::call(__NR_madvise, [start, bytes, MADV_NOHUGEPAGE.into(), 0, 0, 0]);
         Ok(start)
@@ -51,7 +51,7 @@ pub(crate) struct Regions {
 
 impl Regions {
     /// Reserves `count` regions; memory is used when touched.
-    pub(crate) fn reserve(count: usize) -> Result<Regions, EnterError> {
+    pub(crate) fn reserve(count: usize) -> Result<Regions, OutOfMemory> {
         let reserved_size = (count + 1) * SIZE;
         let reserved = map("trap stacks", reserved_size as u64)?;
         let first = reserved.next_multiple_of(SIZE as u64);
@@ -72,13 +72,12 @@ impl Regions {
     }
 
     /// Takes all rights from the lowest level of each region: the next trap's start lies in it.
-    fn protect_guards(&self) -> Result<(), EnterError> {
+    fn protect_guards(&self) -> Result<(), OutOfMemory> {
         for index in 0..self.count {
             let guard = self.first + (index * SIZE) as u64;
             // SAFETY: the guard is this value's own, and nobody uses it.
-            unsafe { sys::call(__NR_mprotect, [guard, LEVEL as u64, PROT_NONE.into(), 0, 0, 0]) }.map_err(
-                |errno| EnterError::OutOfMemory { what: "guards of trap stacks", bytes: LEVEL as u64, errno },
-            )?;
+            unsafe { sys::call(__NR_mprotect, [guard, LEVEL as u64, PROT_NONE.into(), 0, 0, 0]) }
+                .map_err(|errno| OutOfMemory { what: "guards of trap stacks", bytes: LEVEL as u64, errno })?;
         }
         Ok(())
     }

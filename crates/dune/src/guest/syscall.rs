@@ -8,13 +8,14 @@ use linux_raw_sys::general::{
 use super::entry::entry_asm;
 use super::signal::{self, RED_ZONE};
 use super::{clone, exec, files, filter, memory_calls, special_memory};
-use crate::Dune;
 use crate::arch::cpu;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::arch::state::{SyscallRegisters, SysenterRegisters};
+use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::contract::block::{self, SYSCALL_NUMBERS};
-use crate::contract::request::{forward, kind};
+use crate::contract::request::kind;
+use crate::guest::hypercall::forward;
 
 entry_asm!(
     "syscall.S",

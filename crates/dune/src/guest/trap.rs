@@ -8,10 +8,11 @@ use super::{copy, fault, signal, stacks};
 use crate::arch::descriptors::{Gate, Idt};
 use crate::arch::frame::{self, TrapFrame};
 use crate::arch::registers::VectorArea;
+use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::{Dune, report};
+use crate::report;
 
 entry_asm!(
     "trap.S",

@@ -7,11 +7,11 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::errno::EAGAIN;
 use linux_raw_sys::general::{__NR_exit, __NR_exit_group, __NR_rt_sigreturn, SIGABRT};
 
-use super::error::EngineError;
 use super::newborn::Newborn;
 use super::run_loop::host_loop;
 use super::thread::HostThread;
 use super::{cpu_number, signal};
+use crate::engine::error::EngineError;
 use crate::engine::{Machine, Vcpu};
 use crate::guest::clone::{Birth, Child};
 use crate::guest::signal::RESTART;

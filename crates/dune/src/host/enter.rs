@@ -11,6 +11,9 @@ use super::switch::{Continuation, switch};
 use super::thread::{FREE, HostThread, ThreadMemory};
 use super::{accesses, huge, main_stack};
 use crate::arch::cpu;
+use crate::arch::token::Dune;
+use crate::contract::config::Config;
+use crate::doctor;
 use crate::engine::Machine;
 use crate::engine::kvm::KvmMachine;
 use crate::guest::trap;
@@ -18,7 +21,6 @@ use crate::linux::mapped::Mapped;
 use crate::linux::{proc, sys};
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Memory, MemoryOptions, PagingFeatures, Windows};
-use crate::{Config, Dune, doctor};
 
 /// Held while the process enters for the first time.
 static ENTRY: Mutex<()> = Mutex::new(());

@@ -2,12 +2,35 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use thiserror::Error;
 use x86_64::VirtAddr;
 
-use super::error::GrowError;
+use super::error::EnterError;
 use crate::engine::Machine;
-use crate::memory::Memory;
+use crate::engine::error::EngineError;
+use crate::memory::{Memory, MemoryError, PlanError};
 use crate::report;
+
+/// Why a new mapping got no window.
+#[derive(Debug, Error)]
+pub(crate) enum GrowError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl From<GrowError> for EnterError {
+    fn from(error: GrowError) -> EnterError {
+        match error {
+            GrowError::Plan(error) => EnterError::Memory(error.into()),
+            GrowError::Engine(error) => EnterError::Engine(error),
+            GrowError::Memory(error) => EnterError::Memory(error),
+        }
+    }
+}
 
 /// Gives a window to the mapping at `address` unless it has one: a slot of `machine`, then page-table entries.
 ///

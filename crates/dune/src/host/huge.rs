@@ -1,6 +1,6 @@
 //! Whether huge pages may be asked for.
 
-use crate::FaultAround;
+use crate::contract::config::FaultAround;
 
 /// What Linux's administrator has decided about huge pages for anonymous memory (Linux
 /// Documentation/admin-guide/mm/transhuge.rst).

@@ -9,8 +9,9 @@ use super::birth::go_on_in_host_mode;
 use super::process::Process;
 use super::signal;
 use super::thread::{FREE, HostThread, LEFT, thread_pointer};
+use crate::contract::actions;
 use crate::contract::signal_frame::SignalFrame;
-use crate::guest::signal::{RESTART, action};
+use crate::guest::signal::RESTART;
 use crate::linux::{sys, tasks};
 
 /// Goes on in host mode on the program's stack, at `rsp`, with `fs_base`. Returns if a signal has to be seen first.
@@ -58,7 +59,7 @@ pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut Signal
 /// Counts the calling thread out of `process`, which goes on as any other where that was the last in Dune mode.
 fn depart_for_good(process: &Process) {
     if !process.depart() {
-        action::expect_leavers();
+        actions::expect_leavers();
         return;
     }
     signal::give_actions_back(|| process.active_threads() == 0);

@@ -11,14 +11,15 @@ use super::grow;
 use super::thread::HostThread;
 use crate::arch::descriptors::Idt;
 use crate::arch::page::PageRange;
+use crate::contract::actions;
+use crate::contract::config::Threads;
+use crate::contract::launcher::Launcher;
 use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
-use crate::guest::signal::action;
 use crate::linux::{proc, sys};
 use crate::lock::{Guard, SpinLock};
 use crate::memory::mirror::{Mapping, Ownership};
 use crate::memory::{Flush, Memory};
-use crate::{Launcher, Threads};
 
 /// The process in Dune mode.
 #[derive(Debug)]
@@ -135,7 +136,7 @@ impl Process {
         // SAFETY: as before.
         let block = unsafe { (*survivor).block.as_ptr() } as u64;
         let is_gone = |holder| holder != block;
-        action::free_if(is_gone);
+        actions::free_if(is_gone);
         self.births.free_if(is_gone);
         self.memory.free_if(is_gone);
         self.id.store(sys::process_id(), Ordering::Relaxed);
@@ -149,7 +150,7 @@ impl Process {
     /// Closes the engine's descriptors, which a fork in host mode has copied. The calling thread is the only one.
     pub(super) fn abandon(&self) {
         self.close_vcpus(null_mut());
-        action::free_if(|_| true);
+        actions::free_if(|_| true);
         // SAFETY: nobody uses the machine in this process, which is about to get another.
         unsafe { core::ptr::drop_in_place(self.machine.get()) };
         crate::forget_process();

@@ -14,19 +14,18 @@ use linux_raw_sys::general::{
     __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_io_pgetevents as IO_PGETEVENTS,
     __NR_io_uring_enter as IO_URING_ENTER, __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction,
     __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack,
-    SA_EXPOSE_TAGBITS, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SA_RESTORER,
-    SA_SIGINFO, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
+    SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
 };
 
 use super::forward;
 use super::process::Process;
 use super::thread::HostThread;
+use crate::contract::actions::{self, SIGNALS, as_told_to_linux, is_ours};
+use crate::contract::alternate_stack::AlternateStack;
 use crate::contract::request::Request;
 use crate::contract::signal_frame::{SignalInfo, StackDescription, UserContext};
 use crate::contract::signal_queue::{Action, DEFAULT, Taken};
 use crate::engine::Vcpu;
-use crate::guest::signal::action::{self, SIGNALS};
-use crate::guest::signal::stack::AlternateStack;
 use crate::linux::sys;
 use crate::report;
 
@@ -68,11 +67,11 @@ pub(super) fn adopt(thread: &mut HostThread) {
         thread.block.alternate_stack = AlternateStack::adopt(&stack);
     }
     for signal in 1..=SIGNALS {
-        let _changes = action::hold();
+        let _changes = actions::hold();
         if let Some(action) = known_to_linux(signal)
             && !is_ours(&action)
         {
-            action::set(signal, &action);
+            actions::set(signal, &action);
             if action.has_handler() {
                 tell_linux(signal, &as_told_to_linux(&action));
             }
@@ -91,40 +90,14 @@ pub(super) fn give_stack_back(thread: &HostThread) {
 /// them again.
 pub(super) fn give_actions_back(is_over: impl Fn() -> bool) {
     for signal in 1..=SIGNALS {
-        let _changes = action::hold();
+        let _changes = actions::hold();
         if !is_over() {
             return;
         }
         if known_to_linux(signal).is_some_and(|known| is_ours(&known)) {
-            tell_linux(signal, &action::get(signal));
+            tell_linux(signal, &actions::get(signal));
         }
     }
-}
-
-/// What Linux is told in place of the program's `action`.
-pub(crate) fn as_told_to_linux(action: &Action) -> Action {
-    /// What concerns Linux: which events are signals, the stack in host mode, and what becomes of system calls.
-    const KEPT: u32 =
-        SA_NOCLDSTOP | SA_NOCLDWAIT | SA_ONSTACK | SA_RESTART | SA_RESETHAND | SA_EXPOSE_TAGBITS;
-    if !action.has_handler() {
-        return *action;
-    }
-    Action {
-        handler: handler as *const () as u64,
-        flags: action.flags & u64::from(KEPT) | u64::from(SA_SIGINFO | SA_RESTORER),
-        restorer: &raw const dune_restorer as u64,
-        mask: u64::MAX,
-    }
-}
-
-/// What the program wants done with `signal` if Linux says `known`.
-pub(crate) fn as_the_programs(signal: u32, known: &Action) -> Action {
-    if is_ours(known) { action::get(signal) } else { *known }
-}
-
-/// Whether Linux has [`handler`] in place of the program's.
-fn is_ours(known: &Action) -> bool {
-    known.handler == handler as *const () as u64
 }
 
 /// The action for `signal` as Linux has it.
@@ -139,12 +112,6 @@ fn tell_linux(signal: u32, action: &Action) {
     let address = core::ptr::from_ref(action) as u64;
     // SAFETY: the call reads the action, whose functions are made for this.
     let _ = unsafe { sys::raw(__NR_rt_sigaction, [signal.into(), address, 0, 8, 0, 0]) };
-}
-
-unsafe extern "C" {
-    /// Where [`handler`] returns to.
-    /// ABI: the stack pointer is at the rest of the kernel's frame.
-    static dune_restorer: u8;
 }
 
 // Unwinders and debuggers know the end of a signal frame by these bytes (`mov rax, 15` and SYSCALL, as in glibc), if the
@@ -163,15 +130,23 @@ global_asm!(
     "    ud2",
     "    .size dune_restorer, . - dune_restorer",
     "    .text",
+    "    .globl dune_signal_handler",
+    "    .hidden dune_signal_handler",
+    "    .type dune_signal_handler, @function",
+    // ABI: as Linux calls a signal's handler with SA_SIGINFO.
+    "dune_signal_handler:",
+    "    jmp {HANDLER}",
+    "    .size dune_signal_handler, . - dune_signal_handler",
     NUMBER = const __NR_rt_sigreturn,
+    HANDLER = sym handler,
 );
 
 /// The handler that Linux knows. It runs with all signals blocked.
 extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext) {
-    let action = action::get(signal);
+    let action = actions::get(signal);
     if action.has_handler() && action.is_for_once() {
         // Linux has done so already.
-        action::reset(signal, &action);
+        actions::reset(signal, &action);
     }
     let added = action.blocked(signal);
     let rsp = context.registers.rsp;
@@ -258,7 +233,7 @@ fn without_handler(signal: u32, action: &Action) {
         return;
     }
     tell_linux(signal, action);
-    let now = action::get(signal);
+    let now = actions::get(signal);
     if now.has_handler() {
         // Another thread has set one meanwhile.
         tell_linux(signal, &as_told_to_linux(&now));

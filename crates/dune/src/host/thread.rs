@@ -19,7 +19,7 @@ use crate::engine::kvm::KvmVcpu;
 use crate::engine::{Exit, Machine};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
-use crate::linux::mapped::Mapped;
+use crate::linux::mapped::{Mapped, OutOfMemory};
 use crate::linux::sys;
 use crate::memory::mirror::Mapping;
 use crate::user;
@@ -40,7 +40,7 @@ impl LoopStack {
         let stack = LoopStack { start };
         // SAFETY: the lowest page of this value's own mapping becomes the guard.
         unsafe { sys::call(__NR_mprotect, [start, Self::GUARD, PROT_NONE.into(), 0, 0, 0]) }
-            .map_err(|errno| EnterError::OutOfMemory { what, bytes: Self::SIZE, errno })?;
+            .map_err(|errno| OutOfMemory { what, bytes: Self::SIZE, errno })?;
         Ok(stack)
     }
 
@@ -148,7 +148,7 @@ impl HostThread {
         let vcpu = process.machine().create_vcpu(process.new_vcpu_id())?;
         let ThreadMemory { mut block, regions, stack } = thread_memory;
         let fsgsbase = fit_to_cpu(&mut block, process);
-        Mapped::new(
+        Ok(Mapped::new(
             "a thread",
             HostThread {
                 continuation: Continuation::default(),
@@ -167,7 +167,7 @@ impl HostThread {
                 user: AtomicU32::new(TAKEN),
                 next: core::ptr::null_mut(),
             },
-        )
+        )?)
     }
 
     /// A thread beside others, in either mode.

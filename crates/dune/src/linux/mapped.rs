@@ -5,8 +5,16 @@ use core::ptr::NonNull;
 
 use linux_raw_sys::general::{__NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE};
 
-use super::sys;
-use crate::host::error::EnterError;
+use super::sys::{self, Errno};
+
+/// Linux gave no address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutOfMemory {
+    /// What it was for.
+    pub what: &'static str,
+    pub bytes: u64,
+    pub errno: Errno,
+}
 
 /// A `T` in whole pages.
 #[derive(Debug)]
@@ -16,13 +24,13 @@ impl<T> Mapped<T> {
     const BYTES: u64 = (size_of::<T>() as u64).next_multiple_of(4096);
 
     /// Moves `value` to pages of its own; `what` names it in the error.
-    pub(crate) fn new(what: &'static str, value: T) -> Result<Mapped<T>, EnterError> {
+    pub(crate) fn new(what: &'static str, value: T) -> Result<Mapped<T>, OutOfMemory> {
         const { assert!(align_of::<T>() <= 4096) };
         let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address =
             unsafe { sys::call(__NR_mmap, [0, Self::BYTES, protection.into(), flags.into(), u64::MAX, 0]) }
-                .map_err(|errno| EnterError::OutOfMemory { what, bytes: Self::BYTES, errno })?;
+                .map_err(|errno| OutOfMemory { what, bytes: Self::BYTES, errno })?;
         let pointer = NonNull::new(address as *mut T).expect("mmap does not return null");
         // SAFETY: the mapping is writable, aligned to a page, and large enough.
         unsafe { pointer.write(value) };

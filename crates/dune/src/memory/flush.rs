@@ -7,8 +7,8 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::entry::Entry;
 use super::frames::FrameAllocator;
 use super::{shootdown, tlb};
-use crate::Dune;
 use crate::arch::page::PageSize;
+use crate::arch::token::Dune;
 
 /// How many separate ranges a flush remembers before it becomes a flush of everything.
 const SPANS: usize = 4;

@@ -49,6 +49,7 @@
 mod entry;
 mod error;
 mod flush;
+pub(crate) mod flush_counts;
 mod frames;
 mod grow;
 mod harvest;
@@ -94,8 +95,8 @@ pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{FIRST_GPA, Window, Windows};
 
-use crate::Dune;
 use crate::arch::page::Level;
+use crate::arch::token::Dune;
 use crate::linux::sys;
 use crate::lock::{Guard, SpinLock};
 use entry::Entry;

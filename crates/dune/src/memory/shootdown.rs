@@ -14,9 +14,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general::{__NR_madvise, __NR_mprotect, MADV_DONTNEED, PROT_NONE, PROT_READ, PROT_WRITE};
 
 use crate::arch::page::PAGE_BYTES;
-use crate::contract::block;
+use crate::arch::thread_words;
+use crate::arch::token::Dune;
 use crate::linux::sys;
-use crate::{Dune, report};
+use crate::report;
 
 static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 
@@ -36,7 +37,7 @@ fn flush() {
     // SAFETY: 1. ring 0, by the caller's token; the block is this thread's own; 2. the bait is a page of the thread's
     // that holds nothing. It is touched in Dune mode, so that the second level has it.
     let bait = unsafe {
-        let bait = (*block::current()).bait;
+        let bait = thread_words::bait();
         (*(bait as *const AtomicU64)).fetch_add(1, Ordering::SeqCst);
         bait
     };

@@ -20,7 +20,7 @@ use super::error::EditError;
 use super::table::PageTables;
 use super::tlb::{self, Cached, Invpcid, Pcid, TlbError};
 use super::tree::SpaceKind;
-use crate::Dune;
+use crate::arch::token::Dune;
 
 /// Why an address space could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -9,7 +9,8 @@ use core::arch::asm;
 use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
-use crate::Dune;
+use super::flush_counts;
+use crate::arch::token::Dune;
 
 /// The kinds of flush that the counters tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +110,7 @@ pub enum Cached {
 pub fn flush_page(_dune: Dune, address: VirtAddr) {
     // SAFETY: 1. the token says that this is ring 0.
     unsafe { instructions::invlpg(address.as_u64()) };
-    crate::counters::flush(FlushKind::Page, 1);
+    flush_counts::add(FlushKind::Page, 1);
 }
 
 /// Forgets the translations of `count` pages, each `stride` bytes further. INVLPG.
@@ -120,7 +121,7 @@ pub(super) fn flush_pages(_dune: Dune, start: u64, stride: u64, count: u64) {
         unsafe { instructions::invlpg(start + page * stride) };
     }
     if count > 0 {
-        crate::counters::flush(FlushKind::Page, count);
+        flush_counts::add(FlushKind::Page, count);
     }
 }
 
@@ -130,7 +131,7 @@ pub(super) fn flush_pages(_dune: Dune, start: u64, stride: u64, count: u64) {
 pub fn flush_current(_dune: Dune) {
     // SAFETY: 1. the token says that this is ring 0; 2. the root stays the same. Bit 63 reads as 0.
     unsafe { instructions::write_cr3(instructions::read_cr3()) };
-    crate::counters::flush(FlushKind::Pcid, 1);
+    flush_counts::add(FlushKind::Pcid, 1);
 }
 
 /// Forgets all translations, of all PCIDs and global ones too, by changing `CR4.PGE` and changing it back.
@@ -143,7 +144,7 @@ pub fn flush_all(_dune: Dune) {
         instructions::write_cr4(cr4 ^ PGE);
         instructions::write_cr4(cr4);
     }
-    crate::counters::flush(FlushKind::All, 1);
+    flush_counts::add(FlushKind::All, 1);
 }
 
 /// The guest-physical address of the root in CR3, and the PCID field (0 where PCIDs are off).
@@ -170,7 +171,7 @@ pub unsafe fn load_root(_dune: Dune, root: PhysAddr, tag: Option<(Pcid, Cached)>
     // SAFETY: 1. the token says that this is ring 0; 2. the caller vouches for the value.
     unsafe { instructions::write_cr3(root.as_u64() | u64::from(pcid) | u64::from(keep) << 63) };
     if !keep {
-        crate::counters::flush(FlushKind::Pcid, 1);
+        flush_counts::add(FlushKind::Pcid, 1);
     }
 }
 
@@ -197,7 +198,7 @@ impl Invpcid {
         // SAFETY: 1. the token says that this is ring 0; 2. the CPU has INVPCID; 3. the PCID passed the
         // check.
         unsafe { instructions::invpcid(0, [u64::from(pcid.0), address.as_u64()]) };
-        crate::counters::flush(FlushKind::Page, 1);
+        flush_counts::add(FlushKind::Page, 1);
         Ok(())
     }
 
@@ -207,7 +208,7 @@ impl Invpcid {
         // SAFETY: 1. the token says that this is ring 0; 2. the CPU has INVPCID; 3. the PCID passed the
         // check.
         unsafe { instructions::invpcid(1, [u64::from(pcid.0), 0]) };
-        crate::counters::flush(FlushKind::Pcid, 1);
+        flush_counts::add(FlushKind::Pcid, 1);
         Ok(())
     }
 
@@ -215,14 +216,14 @@ impl Invpcid {
     pub fn all_with_globals(self, _dune: Dune) {
         // SAFETY: 1. the token says that this is ring 0; 2. the CPU has INVPCID.
         unsafe { instructions::invpcid(2, [0, 0]) };
-        crate::counters::flush(FlushKind::All, 1);
+        flush_counts::add(FlushKind::All, 1);
     }
 
     /// Type 3: forgets everything of all PCIDs, except global translations.
     pub fn all(self, _dune: Dune) {
         // SAFETY: 1. the token says that this is ring 0; 2. the CPU has INVPCID.
         unsafe { instructions::invpcid(3, [0, 0]) };
-        crate::counters::flush(FlushKind::All, 1);
+        flush_counts::add(FlushKind::All, 1);
     }
 
     /// While `CR4.PCIDE` is clear, types 0 and 1 raise #GP for every PCID but 0.

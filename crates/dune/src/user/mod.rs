@@ -8,15 +8,18 @@
 //! Ring 3 owns its FS and GS bases (through WRFSBASE where the CPU has it); ring 0 swaps GS at each change of
 //! rings and never uses a value that ring 3 could have set.
 
+pub(crate) mod error;
+
 use core::arch::{asm, global_asm};
 
 pub use crate::arch::user_context::{ReturnBy, UserContext, UserExit, UserRegisters};
 
 use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
+use crate::arch::token::Dune;
 use crate::arch::user_context::{self, offsets as user};
+use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::host::error::UserError;
-use crate::{Dune, Vector};
+use error::UserError;
 
 global_asm!(
     include_str!("user.S"),

@@ -3,7 +3,7 @@
 use kvm_bindings::kvm_cpuid_entry2;
 
 use super::ioctl;
-use crate::host::error::EngineError;
+use crate::engine::error::EngineError;
 use crate::linux::descriptor::Descriptor;
 
 /// As many entries as KVM has ever had (KVM_MAX_CPUID_ENTRIES, Linux arch/x86/include/asm/kvm_host.h).

@@ -21,7 +21,7 @@ use super::KvmMachine;
 use super::cpuid::CpuidList;
 use super::registers::MsrList;
 use crate::engine::Machine;
-use crate::host::error::EngineError;
+use crate::engine::error::EngineError;
 use crate::linux::descriptor::Descriptor;
 use crate::linux::sys::{self, Errno};
 

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use kvm_bindings::{KVM_CAP_NR_MEMSLOTS, kvm_userspace_memory_region};
 
+use crate::engine::error::EngineError;
 use crate::engine::{CpuLimits, Machine, Vcpu};
-use crate::host::error::EngineError;
 use crate::linux::descriptor::{Descriptor, can_be_replaced, made_high};
 use crate::memory::Window;
 

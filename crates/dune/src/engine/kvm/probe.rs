@@ -10,9 +10,9 @@ use kvm_bindings::*;
 
 use super::cpuid::CpuidList;
 use super::{KvmMachine, ioctl};
-use crate::doctor::DoctorError;
 use crate::engine::Machine;
 use crate::engine::facts::{Capability, CpuFacts, EngineFacts, Paging};
+use crate::engine::obstacle::DoctorError;
 use crate::linux::descriptor::Descriptor;
 
 /// The device that the engine opens.

@@ -10,7 +10,7 @@ use linux_raw_sys::errno::EINVAL;
 
 use super::ioctl;
 use crate::arch::state::{CpuState, RegisterDump, Segment};
-use crate::host::error::EngineError;
+use crate::engine::error::EngineError;
 use crate::linux::descriptor::Descriptor;
 use crate::linux::sys::Errno;
 

@@ -6,7 +6,7 @@ use kvm_bindings::{kvm_regs, kvm_sregs, kvm_xcrs, kvm_xsave};
 
 use super::ioctl;
 use super::registers::{self, MsrList};
-use crate::host::error::EngineError;
+use crate::engine::error::EngineError;
 use crate::linux::descriptor::Descriptor;
 
 /// Everything that Dune mode can tell of a vCPU between two exits.

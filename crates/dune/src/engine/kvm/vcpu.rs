@@ -14,8 +14,8 @@ use super::snapshot::Snapshot;
 use super::statistics::Statistics;
 use super::{ioctl, registers};
 use crate::arch::state::{CpuState, RegisterDump};
+use crate::engine::error::EngineError;
 use crate::engine::{Exit, Vcpu};
-use crate::host::error::EngineError;
 use crate::linux::descriptor::{Descriptor, made_high};
 use crate::linux::sys;
 

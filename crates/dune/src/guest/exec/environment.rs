@@ -6,7 +6,7 @@
 
 use super::copy::{self, BadAddress};
 use super::{NotFollowed, count, word};
-use crate::Launcher;
+use crate::contract::launcher::Launcher;
 
 /// What glibc looks for before `main`: ld.so(8), *ENVIRONMENT*, and mallopt(3), *Environment variables*.
 const ACT_ON_THE_LAUNCHER: [&[u8]; 3] = [b"LD_", b"GLIBC_TUNABLES=", b"MALLOC_"];

@@ -3,7 +3,7 @@
 use linux_raw_sys::general::__NR_pread64 as PREAD64;
 
 use super::{NotFollowed, PATH_BYTES};
-use crate::contract::request::forward;
+use crate::guest::hypercall::forward;
 use crate::linux::sys;
 
 /// Who is to run a file.

@@ -8,7 +8,7 @@
 
 pub(crate) mod action;
 mod exception;
-pub(crate) mod stack;
+mod sigaltstack;
 mod vector_state;
 
 use core::mem::MaybeUninit;
@@ -24,12 +24,14 @@ use super::syscall;
 use crate::arch::frame::TrapFrame;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::arch::vector::Vector;
+use crate::contract::actions;
 use crate::contract::block::{self, ThreadBlock};
-use crate::contract::request::{forward, forward_unless_signalled, hypercall, kind};
+use crate::contract::request::kind;
 use crate::contract::signal_frame::{
     self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext,
 };
 use crate::contract::signal_queue::{self, Action, Taken};
+use crate::guest::hypercall::{forward, forward_unless_signalled, hypercall};
 use crate::report;
 
 /// The calls that [`handle`] takes.
@@ -204,7 +206,7 @@ fn reset(signal: u32) {
     let default = Action { handler: signal_queue::DEFAULT, ..action::of_caller(signal) };
     // SAFETY: ring 0; the block is this thread's own.
     if !unsafe { (*block::current()).is_lent } {
-        action::set(signal, &default);
+        actions::set(signal, &default);
     }
     forward(RT_SIGACTION, &[signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);
 }

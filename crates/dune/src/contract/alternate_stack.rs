@@ -1,11 +1,9 @@
-//! The alternate signal stack: sigaltstack(2), for frames that ring 0 builds.
+//! The alternate signal stack: what sigaltstack(2) has set, for frames that ring 0 builds.
 
-use linux_raw_sys::errno::{EFAULT, EINVAL, ENOMEM, EPERM};
+use linux_raw_sys::errno::{EINVAL, ENOMEM, EPERM};
 use linux_raw_sys::general::{MINSIGSTKSZ, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
 
-use crate::contract::signal_frame::StackDescription;
-use crate::guest::copy;
-use crate::guest::syscall::error;
+use super::signal_frame::StackDescription;
 
 /// The alternate stack of a thread.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,22 +35,22 @@ impl AlternateStack {
     }
 
     /// Whether code with `rsp` runs on it. With SS_AUTODISARM nobody ever does.
-    pub(super) fn is_used_at(&self, rsp: u64) -> bool {
+    pub(crate) fn is_used_at(&self, rsp: u64) -> bool {
         self.flags & SS_AUTODISARM as i32 == 0 && rsp > self.start && rsp - self.start <= self.bytes
     }
 
     /// Where a frame for a signal at `rsp` starts, if it is to go here.
-    pub(super) fn top_for(&self, rsp: u64) -> Option<u64> {
+    pub(crate) fn top_for(&self, rsp: u64) -> Option<u64> {
         (self.bytes != 0 && !self.is_used_at(rsp)).then_some(self.start + self.bytes)
     }
 
     /// Whether a frame at `frame` of a signal that came here, or starts here, would lie below.
-    pub(super) fn overflows(&self, frame: u64) -> bool {
+    pub(crate) fn overflows(&self, frame: u64) -> bool {
         frame <= self.start
     }
 
     /// The description for a signal frame; the stack is given up where the program wants that.
-    pub(super) fn save(&mut self) -> StackDescription {
+    pub(crate) fn save(&mut self) -> StackDescription {
         let saved = self.describe(None);
         if self.flags & SS_AUTODISARM as i32 != 0 {
             *self = AlternateStack::NONE;
@@ -61,7 +59,7 @@ impl AlternateStack {
     }
 
     /// As sigaltstack(2) tells code with `rsp`, or as it is kept.
-    fn describe(&self, rsp: Option<u64>) -> StackDescription {
+    pub(crate) fn describe(&self, rsp: Option<u64>) -> StackDescription {
         let state = match rsp {
             _ if self.bytes == 0 => SS_DISABLE as i32,
             Some(rsp) if self.is_used_at(rsp) => SS_ONSTACK as i32,
@@ -71,7 +69,7 @@ impl AlternateStack {
     }
 
     /// Sets the stack for code with `rsp`.
-    pub(super) fn set(&mut self, new: &StackDescription, rsp: u64) -> Result<(), u32> {
+    pub(crate) fn set(&mut self, new: &StackDescription, rsp: u64) -> Result<(), u32> {
         let mode = new.flags & !(SS_AUTODISARM as i32);
         if self.bytes != 0 && self.is_used_at(rsp) {
             return Err(EPERM);
@@ -89,25 +87,6 @@ impl AlternateStack {
         *self =
             AlternateStack { start: new.start, bytes: new.bytes, flags: new.flags & SS_AUTODISARM as i32 };
         Ok(())
-    }
-
-    /// sigaltstack(2) of code with `rsp`.
-    pub(super) fn system_call(&mut self, new: u64, old: u64, rsp: u64) -> u64 {
-        let before = self.describe(Some(rsp));
-        if new != 0 {
-            // SAFETY: any bytes make a description.
-            let Ok(wanted) = (unsafe { copy::from_program::<StackDescription>(new) }) else {
-                return error(EFAULT);
-            };
-            if let Err(errno) = self.set(&wanted, rsp) {
-                return error(errno);
-            }
-        }
-        // SAFETY: the program wants the description there.
-        if old != 0 && unsafe { copy::to_program(old, &before) }.is_err() {
-            return error(EFAULT);
-        }
-        0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::engine::facts::Virtualization;
+use super::facts::Virtualization;
 
 /// The way out on a computer that cannot run Dune mode itself.
 const EMULATED_MACHINE: &str = "run it in an emulated machine that can: `cargo xtask vm -- COMMAND`";
@@ -180,4 +180,4 @@ impl DoctorError {
 }
 
 const EMFILE: i32 = linux_raw_sys::errno::EMFILE as i32;
-pub(super) const EBUSY: i32 = linux_raw_sys::errno::EBUSY as i32;
+pub(crate) const EBUSY: i32 = linux_raw_sys::errno::EBUSY as i32;

@@ -1,0 +1,40 @@
+//! Faults that come again and again.
+
+use crate::arch::frame::TrapFrame;
+
+/// The fault that a thread had last, and how often in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Repeated {
+    /// Tells faults apart: a word of the registers.
+    name: u64,
+    times: u32,
+}
+
+impl Repeated {
+    /// Counts the fault of `frame` so many `times`; how often it has been counted in a row.
+    pub(crate) fn count(&mut self, frame: &TrapFrame, times: u32) -> u32 {
+        let name = name(frame);
+        if self.name != name {
+            *self = Repeated { name, times: 0 };
+        }
+        self.times = self.times.saturating_add(times);
+        self.times
+    }
+}
+
+/// A word that differs where the program has come further since.
+fn name(frame: &TrapFrame) -> u64 {
+    let words = [
+        frame.cr2,
+        frame.rip,
+        frame.error_code,
+        frame.rsp,
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+    ];
+    words.into_iter().fold(0, |name, word| (name ^ word).rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
