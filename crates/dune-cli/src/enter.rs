@@ -5,7 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use dune::{Config, EnterError, Launcher, Mapping};
-use dune_loader::Execution;
+use dune_loader::{Execution, Opening};
 
 use crate::arguments::{EnterOptions, MemoryMode};
 use crate::failure::Failure;
@@ -48,7 +48,9 @@ fn in_dune_mode(
     // Before the program takes over that name.
     let own =
         std::env::current_exe().ok().and_then(|path| CString::new(path.into_os_string().into_vec()).ok());
-    let program = dune_loader::load_as(program, words, environment)?;
+    // A process in Dune mode that has this one executed in a program's place has had that opened for execution.
+    let opening = if options.or_host { Opening::Plain } else { Opening::ForExecution };
+    let program = dune_loader::load_as(program, words, environment, opening)?;
     let mut config = Config::new().mapping(mapping);
     if !options.no_follow
         && let Some(own) = own

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use crate::Opening;
 use crate::error::LoadError;
+use crate::raw::execution;
 
 /// Where execvp(3) looks without PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -22,10 +24,10 @@ pub(crate) struct Found {
 }
 
 /// Finds `program`: with a slash in its name it is a path, else a file in one of the directories of `path`.
-pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> Result<Found, LoadError> {
+pub(crate) fn find(program: &OsStr, path: Option<&OsStr>, opening: Opening) -> Result<Found, LoadError> {
     if program.as_bytes().contains(&b'/') {
         let path = PathBuf::from(program);
-        return open(&path).map(|file| Found { path, file });
+        return open(&path, opening).map(|file| Found { path, file });
     }
     let missing = || LoadError::NotFound { program: program.to_owned(), in_path: true };
     if program.is_empty() {
@@ -36,7 +38,7 @@ pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> Result<Found, LoadE
     for directory in path.as_bytes().split(|&byte| byte == b':') {
         // An empty name is the current directory.
         let candidate = Path::new(OsStr::from_bytes(directory)).join(program);
-        match open(&candidate) {
+        match open(&candidate, opening) {
             Ok(file) => return Ok(Found { path: candidate, file }),
             Err(LoadError::NotFound { .. }) => (),
             // Perhaps there is another one further on; if not, this is the reason.
@@ -47,7 +49,7 @@ pub(crate) fn find(program: &OsStr, path: Option<&OsStr>) -> Result<Found, LoadE
 }
 
 /// Opens the file at `path`, which has to be executable.
-pub(crate) fn open(path: &Path) -> Result<File, LoadError> {
+pub(crate) fn open(path: &Path, opening: Opening) -> Result<File, LoadError> {
     let refused = |why: io::Error| match why.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             LoadError::NotFound { program: path.as_os_str().to_owned(), in_path: false }
@@ -65,6 +67,9 @@ pub(crate) fn open(path: &Path) -> Result<File, LoadError> {
         () => (),
     }
     access(path, Access::EXEC_OK).map_err(|errno| refused(errno.into()))?;
+    if opening == Opening::ForExecution {
+        execution::open(path).map_err(refused)?;
+    }
     File::open(path).map_err(refused)
 }
 
@@ -93,7 +98,7 @@ mod tests {
         file(&a.join("only"), 0o644);
         fs::create_dir(c.join("folder")).expect("made");
         let path = std::env::join_paths([&root.path().join("none"), &a, &b, &c]).expect("joined");
-        let look = |name: &str| find(name.as_ref(), Some(&path));
+        let look = |name: &str| find(name.as_ref(), Some(&path), Opening::ForExecution);
         assert_eq!(look("tool").expect("found").path, b.join("tool"));
         let denied = look("only").expect_err("not executable");
         assert!(matches!(&denied, LoadError::Denied { path, .. } if *path == a.join("only")), "{denied}");
@@ -107,13 +112,13 @@ mod tests {
 
     #[test]
     fn a_slash_makes_it_a_path() {
-        let missing = find("./no/such/program".as_ref(), None).expect_err("not there");
+        let missing = find("./no/such/program".as_ref(), None, Opening::Plain).expect_err("not there");
         assert!(matches!(missing, LoadError::NotFound { in_path: false, .. }), "{missing}");
         assert!(matches!(
-            find("/dev/null".as_ref(), None),
+            find("/dev/null".as_ref(), None, Opening::Plain),
             Err(LoadError::NotAFile { what: "a device", .. })
         ));
-        assert!(matches!(find("/".as_ref(), None), Err(LoadError::NotAFile { .. })));
-        assert!(find("/proc/self/exe".as_ref(), None).is_ok());
+        assert!(matches!(find("/".as_ref(), None, Opening::Plain), Err(LoadError::NotAFile { .. })));
+        assert!(find("/proc/self/exe".as_ref(), None, Opening::Plain).is_ok());
     }
 }

@@ -79,12 +79,22 @@ pub struct Program {
 pub fn load(program: &OsStr, arguments: &[OsString]) -> Result<Program, LoadError> {
     let mut words = vec![program.to_owned()];
     words.extend_from_slice(arguments);
-    load_as(program, words, environment())
+    load_as(program, words, environment(), Opening::ForExecution)
 }
 
 /// The environment as this process got it: in its order, entries without an equals sign included.
 pub fn environment() -> Vec<CString> {
     raw::state::environment()
+}
+
+/// How the files of a program are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// As execve(2) opens them, before they are read: not if they are open for writing (ETXTBSY), with what security modules say to it,
+    /// and with fanotify's events (since Linux 6.8; older kernels do that for execve itself only).
+    ForExecution,
+    /// To be read: somebody has had them opened for execution already.
+    Plain,
 }
 
 /// As [`load`], with all of the program's arguments, the first one included, which need not be its name, and its environment.
@@ -96,15 +106,16 @@ pub fn load_as(
     program: &OsStr,
     words: Vec<OsString>,
     environment: Vec<CString>,
+    opening: Opening,
 ) -> Result<Program, LoadError> {
-    let found = find::find(program, std::env::var_os("PATH").as_deref())?;
-    let resolved = script::resolve(found, words)?;
+    let found = find::find(program, std::env::var_os("PATH").as_deref(), opening)?;
+    let resolved = script::resolve(found, words, opening)?;
     let file_name = resolved.path;
     let image = Image::read(&resolved.file, &file_name)?;
     let mapped = map::map(&image, &resolved.file, &file_name, Place::Program)?;
     let interpreter = match &image.interpreter {
         None => None,
-        Some(path) => Some(load_interpreter(path, &file_name)?),
+        Some(path) => Some(load_interpreter(path, &file_name, opening)?),
     };
     Ok(Program {
         path: c_string(file_name.into_os_string())?,
@@ -126,8 +137,8 @@ impl Program {
 }
 
 /// Maps the interpreter that `program` asks for.
-fn load_interpreter(path: &Path, program: &Path) -> Result<(Mapped, u64), LoadError> {
-    let file = find::open(path).map_err(|why| LoadError::Interpreter {
+fn load_interpreter(path: &Path, program: &Path, opening: Opening) -> Result<(Mapped, u64), LoadError> {
+    let file = find::open(path, opening).map_err(|why| LoadError::Interpreter {
         program: program.to_owned(),
         interpreter: path.to_owned(),
         why: Box::new(why),

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::Opening;
 use crate::error::{FormatError, LoadError};
 use crate::find::{self, Found};
 
@@ -34,7 +35,11 @@ struct Line<'a> {
 }
 
 /// Follows `#!` lines from `found`, whose arguments are `words`, to an ELF program.
-pub(crate) fn resolve(found: Found, mut words: Vec<OsString>) -> Result<Resolved, LoadError> {
+pub(crate) fn resolve(
+    found: Found,
+    mut words: Vec<OsString>,
+    opening: Opening,
+) -> Result<Resolved, LoadError> {
     let mut first = found.path.clone();
     let Found { mut path, mut file } = found;
     for _ in 0..=NESTING {
@@ -49,7 +54,7 @@ pub(crate) fn resolve(found: Found, mut words: Vec<OsString>) -> Result<Resolved
             // execvp(3): Linux said ENOEXEC, so the shell shall try.
             words.splice(..1, [SHELL.into(), path.clone().into_os_string()]);
             first = SHELL.into();
-            file = open_interpreter(Path::new(SHELL), &path)?;
+            file = open_interpreter(Path::new(SHELL), &path, opening)?;
             path = SHELL.into();
             continue;
         };
@@ -58,14 +63,14 @@ pub(crate) fn resolve(found: Found, mut words: Vec<OsString>) -> Result<Resolved
         front.extend(line.argument.map(|argument| OsStr::from_bytes(argument).to_owned()));
         front.push(path.clone().into_os_string());
         words.splice(..1, front);
-        file = open_interpreter(&interpreter, &path)?;
+        file = open_interpreter(&interpreter, &path, opening)?;
         path = interpreter;
     }
     Err(LoadError::TooManyInterpreters { path: first, limit: NESTING })
 }
 
-fn open_interpreter(interpreter: &Path, script: &Path) -> Result<File, LoadError> {
-    find::open(interpreter).map_err(|why| LoadError::Interpreter {
+fn open_interpreter(interpreter: &Path, script: &Path, opening: Opening) -> Result<File, LoadError> {
+    find::open(interpreter, opening).map_err(|why| LoadError::Interpreter {
         program: script.to_owned(),
         interpreter: interpreter.to_owned(),
         why: Box::new(why),
@@ -190,8 +195,8 @@ mod tests {
     }
 
     fn resolved(path: &Path) -> Result<Resolved, LoadError> {
-        let found = Found { path: path.to_owned(), file: find::open(path)? };
-        resolve(found, vec!["zero".into(), "one".into()])
+        let found = Found { path: path.to_owned(), file: find::open(path, Opening::Plain)? };
+        resolve(found, vec!["zero".into(), "one".into()], Opening::Plain)
     }
 
     #[test]

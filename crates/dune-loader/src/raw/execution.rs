@@ -2,9 +2,28 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr::null;
 
 use super::state;
+
+/// Has Linux open the file at `path` as it opens what it executes: not if it is open for writing (ETXTBSY), for all file systems and
+/// security modules to judge, and with fanotify's events (FAN_OPEN_EXEC). The file is closed again.
+///
+/// Since Linux 6.8 execve(2) opens the file before anything else (`alloc_bprm`, fs/exec.c), and only then notices a bad address of the
+/// arguments. Older kernels notice that first, and nothing is learnt.
+pub(crate) fn open(path: &Path) -> io::Result<()> {
+    /// No program has memory here.
+    const NOWHERE: usize = !0xfff;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a C string; that the arguments can not be read keeps anything from being executed.
+    unsafe { libc::execve(path.as_ptr(), std::ptr::without_provenance(NOWHERE), null()) };
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+        error => Err(error),
+    }
+}
 
 /// A program that Linux is to execute, in host mode, where this crate fails or what its caller does before the jump: a limit that
 /// suffices for the program may not suffice for both.

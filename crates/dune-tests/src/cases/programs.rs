@@ -3,6 +3,7 @@
 //! Each is run twice in the same surroundings, natively and through `dune enter`, and the outputs are compared. The example
 //! `program` prints what execve(2) sets, and the ring that it runs in.
 
+mod executable;
 mod followed;
 
 use std::fs;
@@ -37,6 +38,8 @@ pub const CASES: &[Case] = &[
     Case::new("programs::set_user_id_interpreter", followed::set_user_id_interpreter),
     Case::new("programs::traced_children", followed::traced_children),
     Case::new("programs::traced_from_the_start", followed::traced_from_the_start),
+    Case::new("programs::busy", executable::busy),
+    Case::new("programs::watched", executable::watched),
     Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
 ];

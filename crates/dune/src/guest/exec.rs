@@ -5,6 +5,7 @@
 //! refuse, or treat in a way of its own, is left to Linux, so that errors are its errors; and what the process may not
 //! run in Dune mode, since it is another user's by now.
 
+use linux_raw_sys::errno::EFAULT;
 use linux_raw_sys::general::{
     __NR_close as CLOSE, __NR_execve as EXECVE, __NR_execveat as EXECVEAT, __NR_faccessat as FACCESSAT,
     __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_munmap as MUNMAP,
@@ -248,8 +249,19 @@ fn check_file(file: u64, path: u64) -> Result<(), NotFollowed> {
     if mode & S_IFMT != S_IFREG || mode & (S_ISUID | S_ISGID) != 0 || has_capability {
         return Err(NotFollowed);
     }
-    if forward(FACCESSAT, &[AT_FDCWD as u64, path, X_OK.into(), 0, 0, 0]) != 0 {
+    if forward(FACCESSAT, &[AT_FDCWD as u64, path, X_OK.into(), 0, 0, 0]) != 0 || !opens_for_execution(path) {
         return Err(NotFollowed);
     }
     Ok(())
+}
+
+/// Has Linux open the file at `path` as it opens what it executes: not if it is open for writing (ETXTBSY), for all file systems and
+/// security modules to judge, and with fanotify's events (FAN_OPEN_EXEC).
+///
+/// Since Linux 6.8 execve(2) opens the file before anything else (`alloc_bprm`, fs/exec.c). So it has been opened, and closed again,
+/// when a bad address of the arguments is noticed. Older kernels notice that first, and nothing is learnt.
+fn opens_for_execution(path: u64) -> bool {
+    /// No program has memory here.
+    const NOWHERE: u64 = !0xfff;
+    forward(EXECVE, &[path, NOWHERE, 0, 0, 0, 0]) == super::syscall::error(EFAULT)
 }
