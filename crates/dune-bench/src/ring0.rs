@@ -9,12 +9,12 @@
 
 use std::arch::naked_asm;
 use std::error::Error;
-use std::mem::offset_of;
+use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
 use dune::memory::{PagePermissions, PageRange};
 use dune::user::{ReturnBy, UserContext, UserExit};
-use dune::{Dune, EnterError, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, EnterError, Handler, LeanHandler, TrapFrame, TrapHandler, TrapOutcome, Vector};
 use x86_64::VirtAddr;
 
 use crate::cycles::{self, HANDLED_AT, STORE_BYTES, STORED_TO};
@@ -65,34 +65,46 @@ impl Ring0 {
 
     /// Handles #PF by noting the time and skipping the store of [`cycles::store`], vector state kept.
     pub(crate) fn set_stamping_handler(self) {
-        fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-            let now = cycles::stop();
-            if frame.cr2 != STORED_TO.load(Ordering::Relaxed) {
-                return TrapOutcome::Unhandled;
+        struct Stamp;
+        impl TrapHandler for Stamp {
+            fn handle(&self, _: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+                let now = cycles::stop();
+                if frame.fault_address().as_u64() != STORED_TO.load(Ordering::Relaxed) {
+                    return TrapOutcome::Unhandled;
+                }
+                HANDLED_AT.store(now, Ordering::Relaxed);
+                // SAFETY: the fault is of the store in `cycles::store`, which is to be skipped.
+                unsafe { frame.set_rip(frame.rip() + STORE_BYTES) };
+                TrapOutcome::Resume
             }
-            HANDLED_AT.store(now, Ordering::Relaxed);
-            frame.rip += STORE_BYTES;
-            TrapOutcome::Resume
         }
-        self.dune.set_handler(Vector::PAGE_FAULT, handler);
+        static STAMP: Handler<Stamp> = Handler::new(Stamp);
+        // SAFETY: the handler touches atomics only.
+        unsafe { self.dune.set_handler(Vector::PAGE_FAULT, &STAMP) };
     }
 
     /// The same with a handler that leaves vector state alone.
     pub(crate) fn set_lean_stamping_handler(self) {
+        static STAMP: LeanHandler<()> = LeanHandler::new(lean_stamp, ());
         // SAFETY: the handler is assembly that uses integer registers which the C ABI gives it, and no stack.
-        unsafe { self.dune.set_lean_handler(Vector::PAGE_FAULT, lean_stamp) }
+        unsafe { self.dune.set_lean_handler(Vector::PAGE_FAULT, &STAMP) }
     }
 
     /// Handles #PF by handing the address to `S`, vector state kept.
     pub(crate) fn set_fault_handler<S: ServesFaults>(self) {
-        fn handler<S: ServesFaults>(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-            if S::serve(Ring0 { dune }, frame.cr2 as usize) {
-                TrapOutcome::Resume
-            } else {
-                TrapOutcome::Unhandled
+        struct Serve<S>(PhantomData<fn() -> S>);
+        impl<S: ServesFaults> TrapHandler for Serve<S> {
+            fn handle(&self, dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+                if S::serve(Ring0 { dune }, frame.fault_address().as_u64() as usize) {
+                    TrapOutcome::Resume
+                } else {
+                    TrapOutcome::Unhandled
+                }
             }
         }
-        self.dune.set_handler(Vector::PAGE_FAULT, handler::<S>);
+        let handler: &'static Handler<Serve<S>> = const { &Handler::new(Serve(PhantomData)) };
+        // SAFETY: it edits page tables and touches atomics.
+        unsafe { self.dune.set_handler(Vector::PAGE_FAULT, handler) };
     }
 
     /// Leaves #PF to Dune again.
@@ -195,7 +207,7 @@ impl Ring3 {
 
 /// Notes the time and skips the store, in seven instructions. Only [`cycles::store`] faults while it is set.
 #[unsafe(naked)]
-unsafe extern "C" fn lean_stamp(frame: &mut TrapFrame) {
+unsafe extern "C" fn lean_stamp(frame: &mut TrapFrame, _: &LeanHandler<()>) {
     naked_asm!(
         "lfence",
         "rdtsc",
@@ -205,7 +217,7 @@ unsafe extern "C" fn lean_stamp(frame: &mut TrapFrame) {
         "add qword ptr [rdi + {rip}], {store}",
         "ret",
         handled_at = sym HANDLED_AT,
-        rip = const offset_of!(TrapFrame, rip),
+        rip = const TrapFrame::RIP,
         store = const STORE_BYTES,
     )
 }

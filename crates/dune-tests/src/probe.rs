@@ -4,8 +4,9 @@ use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::memory::{EditError, PagePermissions, PageRange, PageSize};
-use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, GeneralRegisters, Handler, HandlerError, TrapFrame, TrapOutcome, Vector};
 use x86_64::VirtAddr;
+use x86_64::registers::rflags::RFlags;
 
 use crate::case::{CaseResult, Skip};
 
@@ -120,6 +121,46 @@ pub fn lacking_on_svm(what: &str) -> CaseResult {
     fail(format!("this CPU lacks {what}"))
 }
 
+/// Has `handler` called for `vector`, on all threads.
+pub fn handle<H>(dune: Dune, vector: Vector, handler: H)
+where
+    H: Fn(Dune, &mut TrapFrame) -> TrapOutcome + Sync + 'static,
+{
+    // SAFETY: a case takes its traps in code of its own, which is not inside of the allocator or of the standard streams, and
+    // shares atomics with it.
+    unsafe { dune.set_handler(vector, Handler::leak(handler)) };
+}
+
+/// As [`handle`] for a number.
+pub fn handle_number<H>(dune: Dune, number: u16, handler: H) -> Result<(), HandlerError>
+where
+    H: Fn(Dune, &mut TrapFrame) -> TrapOutcome + Sync + 'static,
+{
+    // SAFETY: as for `handle`.
+    unsafe { dune.set_handler_by_number(number, Handler::leak(handler)) }
+}
+
+/// As [`handle`] on this thread.
+pub fn handle_in_thread<H>(dune: Dune, vector: Vector, handler: H)
+where
+    H: Fn(Dune, &mut TrapFrame) -> TrapOutcome + Sync + 'static,
+{
+    // SAFETY: as for `handle`.
+    unsafe { dune.set_thread_handler(vector, Handler::leak(handler)) };
+}
+
+/// The registers of code that a case has interrupted.
+pub fn registers(frame: &mut TrapFrame) -> &mut GeneralRegisters {
+    // SAFETY: a case takes its traps in assembly that declares the registers which its handler changes.
+    unsafe { frame.registers_mut() }
+}
+
+/// Goes on behind an instruction of `bytes` bytes.
+pub fn skip(frame: &mut TrapFrame, bytes: u64) {
+    // SAFETY: the instruction is in assembly of the case's that expects to be gone on with.
+    unsafe { frame.set_rip(frame.rip() + bytes) };
+}
+
 /// A trap that [`catch`] caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caught {
@@ -144,7 +185,7 @@ pub fn catch(dune: Dune, body: unsafe extern "C" fn(u64), argument: u64) -> Opti
         if number != 8
             && let Some(vector) = Vector::new(number)
         {
-            dune.set_thread_handler(vector, leave);
+            handle_in_thread(dune, vector, leave);
         }
     }
     VECTOR.store(NONE, Ordering::Relaxed);
@@ -166,14 +207,17 @@ pub fn catch(dune: Dune, body: unsafe extern "C" fn(u64), argument: u64) -> Opti
 
 /// Notes the trap and goes on behind the call in `guarded`.
 fn leave(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-    const KEPT: u64 = 1 << 9 | 1 << 1;
+    const KEPT: RFlags = RFlags::from_bits_retain(1 << 9 | 1 << 1);
     VECTOR.store(frame.vector().number().into(), Ordering::Relaxed);
-    ERROR_CODE.store(frame.error_code, Ordering::Relaxed);
-    CR2.store(frame.cr2, Ordering::Relaxed);
-    RIP.store(frame.rip, Ordering::Relaxed);
-    frame.rip = RESUME_RIP.load(Ordering::Relaxed);
-    frame.rsp = RESUME_RSP.load(Ordering::Relaxed);
-    frame.rflags = KEPT;
+    ERROR_CODE.store(frame.error_code(), Ordering::Relaxed);
+    CR2.store(frame.fault_address().as_u64(), Ordering::Relaxed);
+    RIP.store(frame.rip(), Ordering::Relaxed);
+    // SAFETY: `guarded` has noted where it goes on, and how: with callee-saved registers on its stack, and nothing in others.
+    unsafe {
+        frame.set_rip(RESUME_RIP.load(Ordering::Relaxed));
+        frame.set_rsp(RESUME_RSP.load(Ordering::Relaxed));
+        frame.set_flags(KEPT);
+    }
     TrapOutcome::Resume
 }
 
@@ -207,10 +251,10 @@ unsafe extern "C" fn guarded(body: unsafe extern "C" fn(u64), argument: u64, rsp
 }
 
 /// A handler for SA_SIGINFO.
-pub type Handler = extern "C" fn(i32, &mut libc::siginfo_t, &mut libc::ucontext_t);
+pub type SignalHandler = extern "C" fn(i32, &mut libc::siginfo_t, &mut libc::ucontext_t);
 
 /// Has `handler` called for `signal`, with `mask` blocked (sigaction(2)).
-pub fn set_action(signal: i32, handler: Handler, flags: i32, mask: &[i32]) {
+pub fn set_action(signal: i32, handler: SignalHandler, flags: i32, mask: &[i32]) {
     // SAFETY: a zeroed sigaction is valid; the handler is a function for signals.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

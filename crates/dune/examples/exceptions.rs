@@ -1,4 +1,4 @@
-//! Exceptions: handlers that edit the interrupted code's registers, an IDT of one's own, interrupts, the task register.
+//! Exceptions: handlers that edit the interrupted code's registers or have a state of their own, an IDT of one's own, interrupts, the task register.
 //!
 //! | step | privileged instructions |
 //! |---|---|
@@ -11,9 +11,7 @@ use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::cpu::TablePointer;
-use dune::{Dune, TrapFrame, TrapOutcome, Vector};
-
-static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+use dune::{Dune, Handler, TrapFrame, TrapHandler, TrapOutcome, Vector};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dune = dune::enter()?;
@@ -27,29 +25,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// A handler sees the registers of the code that it interrupted and may change them.
 fn frame_editing(dune: Dune) {
     fn breakpoint(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        println!("{}: RAX was {}, making it 42", frame.vector(), frame.rax);
-        frame.rax = 42;
+        println!("{}: RAX was {}, making it 42", frame.vector(), frame.registers().rax);
+        // SAFETY: the INT3 below declares the change.
+        unsafe { frame.registers_mut().rax = 42 };
         TrapOutcome::Resume // IRET
     }
-    dune.set_handler(Vector::BREAKPOINT, breakpoint);
+    // SAFETY: the program's INT3 is below, where printing is fine.
+    unsafe { dune.set_handler(Vector::BREAKPOINT, Handler::leak(breakpoint)) };
     let mut value: u64 = 7;
     // SAFETY: the handler resumes behind the INT3 with RAX changed, which is declared.
     unsafe { asm!("int3", inout("rax") value) };
     println!("after the breakpoint: {value}");
 }
 
-/// While interrupts are off, an interrupt waits.
-fn interrupts(dune: Dune) -> Result<(), Box<dyn std::error::Error>> {
-    fn count(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
-        INTERRUPTS.fetch_add(1, Ordering::Relaxed);
+/// Counts the traps of each vector that it is set for.
+struct Count(AtomicU64);
+
+impl TrapHandler for Count {
+    fn handle(&self, _: Dune, _: &mut TrapFrame) -> TrapOutcome {
+        self.0.fetch_add(1, Ordering::Relaxed);
         TrapOutcome::Resume
     }
+}
+
+/// While interrupts are off, an interrupt waits.
+fn interrupts(dune: Dune) -> Result<(), Box<dyn std::error::Error>> {
+    static INTERRUPTS: Handler<Count> = Handler::new(Count(AtomicU64::new(0)));
+    let taken = || INTERRUPTS.state().0.load(Ordering::Relaxed);
     let vector = Vector::new(0x40).ok_or("0x40 is a vector")?;
-    dune.set_handler(vector, count);
-    let with_interrupts_off = dune
-        .without_interrupts(|| dune.raise_interrupt(vector).map(|()| INTERRUPTS.load(Ordering::Relaxed)))?;
+    // SAFETY: the handler touches an atomic only.
+    unsafe { dune.set_handler(vector, &INTERRUPTS) };
+    let with_interrupts_off = dune.without_interrupts(|| dune.raise_interrupt(vector).map(|()| taken()))?;
     println!("interrupts taken before STI: {with_interrupts_off}");
-    println!("interrupts taken after STI: {}", INTERRUPTS.load(Ordering::Relaxed));
+    println!("interrupts taken after STI: {}", taken());
     Ok(())
 }
 

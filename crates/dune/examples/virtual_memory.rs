@@ -9,7 +9,7 @@
 
 use dune::memory::tlb::{self, Invpcid};
 use dune::memory::{Flush, PAGE_BYTES, PagePermissions, PageRange, PageSize};
-use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, Handler, TrapFrame, TrapOutcome};
 use x86_64::VirtAddr;
 
 const PAGES: usize = 8;
@@ -31,10 +31,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     dirty_pages(dune, memory, range)
 }
 
-/// The page that [`fault_and_repair`] protects, and nothing else, is made writable again.
+/// The page that [`fault_and_repair`] protects is made writable again.
 fn page_fault(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-    println!("page fault: {:?} at page offset {:#x}", frame.page_fault_error(), frame.cr2 % PAGE_BYTES);
-    let page = PageRange::page(frame.fault_address());
+    let address = frame.fault_address();
+    println!(
+        "page fault: {:?} at page offset {:#x}",
+        frame.page_fault_error(),
+        address.as_u64() % PAGE_BYTES
+    );
+    let page = PageRange::page(address);
     match dune.memory().protect_now(dune, page, PagePermissions::READ_WRITE) {
         Ok(()) => TrapOutcome::Resume, // the instruction is tried again
         Err(_) => TrapOutcome::Unhandled,
@@ -42,12 +47,15 @@ fn page_fault(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
 }
 
 fn fault_and_repair(dune: Dune, memory: &mut Memory) -> Result<(), Box<dyn std::error::Error>> {
-    dune.set_handler(Vector::PAGE_FAULT, page_fault);
     let byte = &raw mut memory.0[0][0x123];
-    dune.memory().protect_now(dune, PageRange::page(VirtAddr::from_ptr(byte)), PagePermissions::READ)?;
+    let page = PageRange::page(VirtAddr::from_ptr(byte));
+    // SAFETY: this page is written to below only, where the handler may print.
+    unsafe { dune.set_range_handler(page, Handler::leak(page_fault))? };
+    dune.memory().protect_now(dune, page, PagePermissions::READ)?;
     // SAFETY: the page is this program's; the handler makes it writable in time.
     unsafe { byte.write_volatile(42) };
     println!("the write went through: {}", memory.0[0][0x123]);
+    dune.clear_range_handler(page)?;
     Ok(())
 }
 

@@ -31,7 +31,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 pub use arch::cpu;
-pub use arch::frame::TrapFrame;
+pub use arch::frame::{GeneralRegisters, TrapFrame};
 pub use arch::token::Dune;
 pub use arch::vector::Vector;
 pub use contract::config::{Config, FaultAround, Threads};
@@ -39,7 +39,7 @@ pub use contract::launcher::Launcher;
 pub use counters::Counters;
 pub use engine::error::EngineError;
 pub use guest::error::{HandlerError, LeaveError, SegmentError};
-pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapOutcome};
+pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapHandler, TrapOutcome};
 pub use host::error::EnterError;
 pub use linux::sys::Errno;
 pub use memory::mirror::Mapping;

@@ -10,7 +10,7 @@ use super::{Refused, die};
 use crate::cycles;
 
 /// What serves faults: takes the address, says whether it was one of its own.
-pub(crate) trait ServesFaults {
+pub(crate) trait ServesFaults: 'static {
     /// Serves one fault on `system`.
     fn serve<P: Pages>(system: P, address: usize) -> bool;
 }

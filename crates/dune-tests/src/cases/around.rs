@@ -233,7 +233,7 @@ fn count(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
 fn handlers() -> CaseResult {
     let dune = enter()?;
     let start = fresh(4, false);
-    dune.set_handler(Vector::PAGE_FAULT, count);
+    probe::handle(dune, Vector::PAGE_FAULT, count);
     let later = probe::map(0, 4 * HUGE, READ_WRITE, 0);
     for memory in [start, later] {
         write_in_order(memory, 0..3 * PAGES_OF_HUGE);

@@ -55,7 +55,7 @@ fn breakpoint(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
 /// The child is at ring 0, has a process id of its own, takes traps and makes system calls; so does the parent after.
 fn fork_goes_on_in_dune_mode() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, breakpoint);
+    probe::handle(dune, Vector::BREAKPOINT, breakpoint);
     let parent = probe::getpid();
     let status = in_child(|| {
         let before = TRAPS.load(Ordering::Relaxed);

@@ -38,8 +38,8 @@ fn int3() {
 
 fn traps_by_vector() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, |_, _| TrapOutcome::Resume);
-    dune.set_handler_by_number(77, |_, _| TrapOutcome::Resume)?;
+    probe::handle(dune, Vector::BREAKPOINT, |_, _| TrapOutcome::Resume);
+    probe::handle_number(dune, 77, |_, _| TrapOutcome::Resume)?;
     for _ in 0..10 {
         int3();
     }
@@ -75,7 +75,7 @@ fn flushes() -> CaseResult {
 
 fn interrupts() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler_by_number(100, |_, _| TrapOutcome::Resume)?;
+    probe::handle_number(dune, 100, |_, _| TrapOutcome::Resume)?;
     let before = dune.counters();
     dune.raise_interrupt(Vector::new(100).ok_or("below 256")?)?;
     let after = dune.counters();

@@ -4,7 +4,8 @@ use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::memory::PagePermissions;
-use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, LeanHandler, TrapFrame, TrapOutcome, Vector};
+use x86_64::registers::rflags::RFlags;
 
 use crate::case::{Case, CaseResult};
 use crate::probe::{self, Caught, catch, lacking_on_svm};
@@ -80,16 +81,18 @@ static STEP_RIP: AtomicU64 = AtomicU64::new(0);
 /// Counts steps until RAX is 3.
 fn step(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
     STEPS.fetch_add(1, Ordering::Relaxed);
-    STEP_RIP.store(frame.rip, Ordering::Relaxed);
-    if frame.rax == 3 {
-        frame.rflags &= !(1 << 8);
+    STEP_RIP.store(frame.rip(), Ordering::Relaxed);
+    if frame.registers().rax == 3 {
+        let flags = frame.flags() - RFlags::TRAP_FLAG;
+        // SAFETY: the stepped code has set the flag to count its steps, and stores all flags anew.
+        unsafe { frame.set_flags(flags) };
     }
     TrapOutcome::Resume
 }
 
 fn single_step() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::DEBUG, step);
+    probe::handle(dune, Vector::DEBUG, step);
     // SAFETY: sets TF; the handler clears it when RAX is 3.
     unsafe {
         asm!(
@@ -112,7 +115,7 @@ fn int1() -> CaseResult {
     if catch(dune, int1_only, 0).is_some_and(|caught| caught.vector == 6) {
         return lacking_on_svm("INT1 (it raises #UD)");
     }
-    dune.set_handler(Vector::DEBUG, step);
+    probe::handle(dune, Vector::DEBUG, step);
     let next: u64;
     // SAFETY: INT1 is a trap; the handler returns behind it.
     unsafe {
@@ -125,7 +128,7 @@ fn int1() -> CaseResult {
 /// DR0 watches writes to a word.
 fn hardware_breakpoint() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::DEBUG, step);
+    probe::handle(dune, Vector::DEBUG, step);
     let word = Box::new(AtomicU64::new(0));
     // DR7: enable DR0, break on writes (01), 8 bytes (10).
     const WRITES_OF_8: u64 = 1 << 1 | 0b1001 << 16 | 1 << 10;
@@ -153,12 +156,13 @@ static LEAN_CALLS: AtomicU64 = AtomicU64::new(0);
 /// #NM with CR0.TS set: the handler must not touch vectors before it has cleared the bit.
 fn device_not_available() -> CaseResult {
     #[unsafe(naked)]
-    unsafe extern "C" fn lazily(_: &mut TrapFrame) {
+    unsafe extern "C" fn lazily(_: &mut TrapFrame, _: &LeanHandler<()>) {
         naked_asm!("lock inc qword ptr [rip + {}]", "clts", "ret", sym LEAN_CALLS)
     }
+    static LAZILY: LeanHandler<()> = LeanHandler::new(lazily, ());
     let dune = dune::enter()?;
     // SAFETY: `lazily` uses integer registers only.
-    unsafe { dune.set_lean_handler(Vector::DEVICE_NOT_AVAILABLE, lazily) };
+    unsafe { dune.set_lean_handler(Vector::DEVICE_NOT_AVAILABLE, &LAZILY) };
     let sum: f64;
     // SAFETY: sets CR0.TS, which the handler clears at the first SSE instruction.
     unsafe {

@@ -222,7 +222,7 @@ fn non_canonical_jump() -> CaseResult {
 
 fn declines() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::INVALID_OPCODE, |_, _| TrapOutcome::Unhandled);
+    probe::handle(dune, Vector::INVALID_OPCODE, |_, _| TrapOutcome::Unhandled);
     // SAFETY: ends the process.
     unsafe { asm!("ud2") };
     survived()
@@ -234,7 +234,7 @@ fn panicking(_: Dune, _: &mut TrapFrame) -> TrapOutcome {
 
 fn panics() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::INVALID_OPCODE, panicking);
+    probe::handle(dune, Vector::INVALID_OPCODE, panicking);
     // SAFETY: ends the process.
     unsafe { asm!("ud2") };
     survived()
@@ -242,7 +242,7 @@ fn panics() -> CaseResult {
 
 fn panics_in_page_fault() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, panicking);
+    probe::handle(dune, Vector::PAGE_FAULT, panicking);
     read(0x10);
     survived()
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dune::{Dune, HandlerError, TrapFrame, TrapOutcome, Vector};
 
 use crate::case::{Case, CaseResult};
+use crate::probe;
 
 pub const CASES: &[Case] = &[
     Case::new("interrupts::raised_is_taken", raised_is_taken),
@@ -34,7 +35,7 @@ fn vector(number: u16) -> Vector {
 fn raised_is_taken() -> CaseResult {
     let dune = dune::enter()?;
     assert!(dune.interrupts_enabled(), "interrupts are on at entry");
-    dune.set_handler(vector(32), count);
+    probe::handle(dune, vector(32), count);
     for expected in 1..=5 {
         dune.raise_interrupt(vector(32))?;
         assert_eq!(taken(), expected);
@@ -45,13 +46,13 @@ fn raised_is_taken() -> CaseResult {
 
 fn wait_while_off() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(vector(200), count);
+    probe::handle(dune, vector(200), count);
     dune.set_interrupts(false);
     assert!(!dune.interrupts_enabled());
     dune.raise_interrupt(vector(200))?;
     // Exits to the host loop on the way must not deliver it.
     for _ in 0..10 {
-        assert_eq!(crate::probe::getpid(), i64::from(std::process::id()));
+        assert_eq!(probe::getpid(), i64::from(std::process::id()));
     }
     assert_eq!(taken(), 0);
     dune.set_interrupts(true);
@@ -88,8 +89,8 @@ fn off_in_a_handler() -> CaseResult {
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, raise);
-    dune.set_handler(vector(60), count);
+    probe::handle(dune, Vector::BREAKPOINT, raise);
+    probe::handle(dune, vector(60), count);
     // SAFETY: handled.
     unsafe { std::arch::asm!("int3") };
     assert_eq!((DURING.load(Ordering::Relaxed), taken()), (0, 1));
@@ -106,7 +107,7 @@ fn many_are_taken_once_each() -> CaseResult {
     let dune = dune::enter()?;
     let numbers = [250, 33, 64, 127, 128, 255, 32];
     for number in numbers {
-        dune.set_handler(vector(number), note);
+        probe::handle(dune, vector(number), note);
     }
     dune.set_interrupts(false);
     for number in numbers {

@@ -38,7 +38,7 @@ fn back_and_forth() -> CaseResult {
         let dune = dune::enter()?;
         assert!(dune::cpu::in_dune_mode() && dune::current().is_some());
         assert!(matches!(dune::enter(), Err(EnterError::AlreadyInDuneMode)));
-        dune.set_handler(Vector::BREAKPOINT, |_, _| TrapOutcome::Resume);
+        probe::handle(dune, Vector::BREAKPOINT, |_, _| TrapOutcome::Resume);
         // SAFETY: the trap has a handler.
         unsafe { std::arch::asm!("int3") };
         let text = format!("{turn} {:.3}", (turn as f64).sqrt());
@@ -134,7 +134,7 @@ fn refused() -> CaseResult {
     assert_eq!(try_to(), Err(LeaveError::NotInDuneMode));
     let dune = dune::enter()?;
     static OUTCOME: AtomicU64 = AtomicU64::new(0);
-    dune.set_handler(Vector::BREAKPOINT, |_, _| {
+    probe::handle(dune, Vector::BREAKPOINT, |_, _| {
         // SAFETY: as above.
         let outcome = unsafe { dune::leave() };
         OUTCOME.store((outcome == Err(LeaveError::InterruptsOff)).into(), Ordering::Relaxed);

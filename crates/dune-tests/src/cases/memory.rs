@@ -54,7 +54,7 @@ fn fault_repaired_by_a_handler() -> CaseResult {
     const PAGES: u64 = 40;
     let dune = dune::enter()?;
     let range = small_pages(dune, PAGES as usize)?;
-    dune.set_handler(Vector::PAGE_FAULT, repair);
+    probe::handle(dune, Vector::PAGE_FAULT, repair);
     protect(dune, range, PagePermissions::READ)?;
     for index in 0..PAGES {
         poke(page(range, index).start() + 8, index);
@@ -360,11 +360,11 @@ fn other_refusals() -> CaseResult {
 
 fn tables_are_busy() -> CaseResult {
     fn handler(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        frame.rax = u64::from(matches!(dune.page_tables().err(), Some(EditError::Busy(_))));
+        probe::registers(frame).rax = u64::from(matches!(dune.page_tables().err(), Some(EditError::Busy(_))));
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, handler);
+    probe::handle(dune, Vector::BREAKPOINT, handler);
     let trap = || {
         let busy: u64;
         // SAFETY: the handler changes RAX only.

@@ -12,6 +12,7 @@ mod exceptions;
 mod faults;
 mod filters;
 mod frames;
+mod handlers;
 mod huge;
 mod interrupted;
 mod interrupts;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Case> {
         syscalls::CASES,
         state::CASES,
         traps::CASES,
+        handlers::CASES,
         exceptions::CASES,
         interrupts::CASES,
         faults::CASES,

@@ -139,7 +139,7 @@ fn wait_until(else_say: &str, holds: impl Fn() -> bool) {
 fn protection_reaches_the_others(locked: bool) -> CaseResult {
     const MCL_ONFAULT: i32 = 4;
     let dune = dune::enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, make_writable);
+    probe::handle(dune, Vector::PAGE_FAULT, make_writable);
     if locked {
         // SAFETY: locks memory that is there anyway.
         let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | MCL_ONFAULT) };
@@ -186,7 +186,7 @@ fn protection_by_a_thread_that_joined() -> CaseResult {
         });
         let dune = dune::enter()?;
         // The joining thread does not use it: a fault in its flush would be one too many.
-        dune.set_handler(Vector::PAGE_FAULT, |_, _| TrapOutcome::Unhandled);
+        probe::handle(dune, Vector::PAGE_FAULT, |_, _| TrapOutcome::Unhandled);
         is_entered.wait();
         joining.join().map_err(|_| "the joining thread panicked")?.map_err(Into::into)
     })
@@ -203,7 +203,7 @@ fn collected_tables() -> CaseResult {
         if mapped.is_ok() { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, map_again);
+    probe::handle(dune, Vector::PAGE_FAULT, map_again);
     let page = PageRange::page(probe::pages(1));
     let loads = AtomicU64::new(0);
     let load = || {

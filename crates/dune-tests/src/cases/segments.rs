@@ -155,7 +155,7 @@ fn own_table() -> CaseResult {
     // SAFETY: reads the copy, where LTR has left its mark.
     assert_ne!(unsafe { copy.as_ptr().add(8).read_volatile() } & BUSY, 0);
     // Traps and system calls still find their stacks.
-    dune.set_handler(dune::Vector::BREAKPOINT, |_, _| dune::TrapOutcome::Resume);
+    probe::handle(dune, dune::Vector::BREAKPOINT, |_, _| dune::TrapOutcome::Resume);
     // SAFETY: handled.
     unsafe { asm!("int3") };
     assert!(probe::getpid() > 0);

@@ -6,7 +6,7 @@ use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::memory::{PagePermissions, PageRange};
-use dune::{Dune, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, GeneralRegisters, LeanHandler, TrapFrame, TrapOutcome, Vector};
 use x86_64::VirtAddr;
 
 use crate::case::{Case, CaseResult, Skip};
@@ -130,7 +130,7 @@ fn protected_page(dune: Dune) -> Result<impl Fn(&mut State), Box<dyn std::error:
 
 fn kept_around_a_handler() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, clobbering);
+    probe::handle(dune, Vector::BREAKPOINT, clobbering);
     kept(around_int3, 2, &[], |_| ())?;
     assert_eq!(dune.counters().traps(Vector::BREAKPOINT), 2);
     Ok(())
@@ -138,7 +138,7 @@ fn kept_around_a_handler() -> CaseResult {
 
 fn kept_around_a_page_fault() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, repairing);
+    probe::handle(dune, Vector::PAGE_FAULT, repairing);
     kept(around_store, 2, &[], protected_page(dune)?)?;
     assert_eq!(dune.counters().traps(Vector::PAGE_FAULT), 2);
     Ok(())
@@ -148,7 +148,7 @@ static LEAN_CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// Changes the registers that a function may change, the direction flag, and its stack.
 #[unsafe(naked)]
-unsafe extern "C" fn lean(_: &mut TrapFrame) {
+unsafe extern "C" fn lean(_: &mut TrapFrame, _: &LeanHandler<()>) {
     naked_asm!(
         // The ABI promises a clear direction flag: without it the case dies by #UD.
         "pushfq",
@@ -169,9 +169,10 @@ unsafe extern "C" fn lean(_: &mut TrapFrame) {
 }
 
 fn kept_around_a_lean_handler() -> CaseResult {
+    static LEAN: LeanHandler<()> = LeanHandler::new(lean, ());
     let dune = dune::enter()?;
     // SAFETY: `lean` uses integer registers only.
-    unsafe { dune.set_lean_handler(Vector::BREAKPOINT, lean) };
+    unsafe { dune.set_lean_handler(Vector::BREAKPOINT, &LEAN) };
     kept(around_int3, 2, &[], |_| ())?;
     assert_eq!(LEAN_CALLS.load(Ordering::Relaxed), 2);
     Ok(())
@@ -181,7 +182,7 @@ static PAGE_ENTRY: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the writable bit of the entry at [`PAGE_ENTRY`] and forgets the old one.
 #[unsafe(naked)]
-unsafe extern "C" fn lean_repair(_: &mut TrapFrame) {
+unsafe extern "C" fn lean_repair(_: &mut TrapFrame, _: &LeanHandler<()>) {
     naked_asm!(
         "mov rax, [rip + {entry}]",
         "or qword ptr [rax], 2",
@@ -193,9 +194,10 @@ unsafe extern "C" fn lean_repair(_: &mut TrapFrame) {
 }
 
 fn kept_around_a_lean_page_fault() -> CaseResult {
+    static LEAN: LeanHandler<()> = LeanHandler::new(lean_repair, ());
     let dune = dune::enter()?;
     // SAFETY: `lean_repair` uses integer registers only.
-    unsafe { dune.set_lean_handler(Vector::PAGE_FAULT, lean_repair) };
+    unsafe { dune.set_lean_handler(Vector::PAGE_FAULT, &LEAN) };
     let page = probe::small_pages(dune, 1)?;
     PAGE_ENTRY.store(entry_of(dune, page.start())?, Ordering::Relaxed);
     kept(around_store, 2, &[], |state| {
@@ -223,7 +225,7 @@ fn entry_of(dune: Dune, address: VirtAddr) -> Result<u64, Box<dyn std::error::Er
 
 fn kept_around_an_interrupt() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler_by_number(0x60, clobbering)?;
+    probe::handle_number(dune, 0x60, clobbering)?;
     kept(around_interrupt, 2, &[], |_| ())
 }
 
@@ -259,8 +261,8 @@ fn avx_registers_are_whole() -> CaseResult {
         return Err(Skip("this CPU has no AVX2".into()).into());
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, clobbering);
-    dune.set_handler(Vector::PAGE_FAULT, repairing);
+    probe::handle(dune, Vector::BREAKPOINT, clobbering);
+    probe::handle(dune, Vector::PAGE_FAULT, repairing);
     kept(avx_around_int3, 4, &[], |_| ())?;
     kept(avx_around_store, 4, &[], protected_page(dune)?)?;
     kept(avx_around_syscall, 4, &["rax", "rcx", "r11"], |state| {
@@ -294,7 +296,7 @@ fn handlers_start_clean() -> CaseResult {
     const DIRECTION: u64 = 1 << 10;
     const ALIGNMENT: u64 = 1 << 18;
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, look);
+    probe::handle(dune, Vector::BREAKPOINT, look);
     kept(around_int3, 2, &[], |state| state.flags |= ALIGNMENT)?;
     assert_eq!(HANDLER_FLAGS.load(Ordering::Relaxed) & (INTERRUPTS | DIRECTION | ALIGNMENT), 0);
     assert_eq!(HANDLER_MXCSR.load(Ordering::Relaxed) & !0x3f, 0x1f80);
@@ -328,32 +330,17 @@ fn kept_from_host_mode() -> CaseResult {
 fn frame_shows_the_interrupted_registers() -> CaseResult {
     static SEEN: [AtomicU64; 17] = [const { AtomicU64::new(0) }; 17];
     fn look(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        let values = [
-            frame.rax,
-            frame.rbx,
-            frame.rcx,
-            frame.rdx,
-            frame.rsi,
-            frame.rdi,
-            frame.rbp,
-            frame.r8,
-            frame.r9,
-            frame.r10,
-            frame.r11,
-            frame.r12,
-            frame.r13,
-            frame.r14,
-            frame.r15,
-            frame.rflags,
-            frame.cs,
-        ];
+        let GeneralRegisters { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15 } =
+            *frame.registers();
+        let general = [rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15];
+        let values = general.into_iter().chain([frame.flags().bits(), frame.cs()]);
         for (slot, value) in SEEN.iter().zip(values) {
             slot.store(value, Ordering::Relaxed);
         }
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, look);
+    probe::handle(dune, Vector::BREAKPOINT, look);
     kept(around_int3, 2, &[], |_| ())?;
     let expected = State::pattern(NO_FLAGS);
     for (index, value) in expected.general.iter().chain([&NO_FLAGS, &0x10]).enumerate() {

@@ -72,13 +72,13 @@ fn have_their_own_handlers() -> CaseResult {
         unsafe { std::arch::asm!("int3") }
     };
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, process);
-    dune.set_thread_handler(Vector::BREAKPOINT, own);
+    probe::handle(dune, Vector::BREAKPOINT, process);
+    probe::handle_in_thread(dune, Vector::BREAKPOINT, own);
     trap();
     thread::spawn(trap).join().map_err(|_| "a thread panicked")?;
     // The next thread takes the last one's place, but not its handlers.
     thread::spawn(move || {
-        dune::current().expect("a thread in Dune mode").set_thread_handler(Vector::BREAKPOINT, own);
+        probe::handle_in_thread(dune::current().expect("a thread in Dune mode"), Vector::BREAKPOINT, own);
         trap();
     })
     .join()

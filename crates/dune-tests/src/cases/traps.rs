@@ -4,7 +4,8 @@ use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::memory::{PagePermissions, PageRange};
-use dune::{Dune, HandlerError, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, GeneralRegisters, HandlerError, LeanHandler, TrapFrame, TrapOutcome, Vector};
+use x86_64::registers::rflags::RFlags;
 
 use crate::case::{Case, CaseResult, Ending};
 use crate::probe;
@@ -35,13 +36,13 @@ static CALLS: AtomicU64 = AtomicU64::new(0);
 
 fn breakpoint_is_handled() -> CaseResult {
     fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        SEEN.store(frame.rip, Ordering::Relaxed);
-        frame.rax = 77;
-        println!("breakpoint at {:#x}", frame.rip);
+        SEEN.store(frame.rip(), Ordering::Relaxed);
+        probe::registers(frame).rax = 77;
+        println!("breakpoint at {:#x}", frame.rip());
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, handler);
+    probe::handle(dune, Vector::BREAKPOINT, handler);
     let value: u64;
     // SAFETY: the handler returns behind the INT3 with RAX changed.
     unsafe { asm!("int3", out("rax") value) };
@@ -70,7 +71,7 @@ fn int_n_reaches_each_vector() -> CaseResult {
     fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
         SEEN.store(frame.vector().number().into(), Ordering::Relaxed);
         CALLS.fetch_add(1, Ordering::Relaxed);
-        frame.rax = 0x1000 + u64::from(frame.vector().number());
+        probe::registers(frame).rax = 0x1000 + u64::from(frame.vector().number());
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
@@ -80,7 +81,7 @@ fn int_n_reaches_each_vector() -> CaseResult {
         if vector.has_error_code() {
             continue;
         }
-        dune.set_handler_by_number(number, handler)?;
+        probe::handle_number(dune, number, handler)?;
         let stub = (int_table as *const ()).addr() as u64 + u64::from(number) * 8;
         let value: u64;
         // SAFETY: the stub executes INT N and returns; the handler changes RAX only.
@@ -97,16 +98,37 @@ fn int_n_reaches_each_vector() -> CaseResult {
 /// Each general register, RIP, RSP and the flags.
 fn frame_edits_take_effect() -> CaseResult {
     fn edit(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        frame.rip = frame.rax;
-        (frame.rax, frame.rcx, frame.rdx, frame.rsi, frame.rdi) = (1, 2, 3, 4, 5);
-        (frame.r8, frame.r9, frame.r10, frame.r11) = (6, 7, 8, 9);
-        (frame.r12, frame.r13, frame.r14, frame.r15, frame.rbx) = (10, 11, 12, 13, 14);
-        frame.rsp -= 4096;
-        frame.rflags |= 1;
+        let (rip, rsp, flags) =
+            (frame.registers().rax, frame.rsp() - 4096, frame.flags() | RFlags::CARRY_FLAG);
+        // SAFETY: the code below passes the address of its label 2, where it expects all that.
+        unsafe {
+            frame.set_rip(rip);
+            frame.set_rsp(rsp);
+            frame.set_flags(flags);
+            let registers = frame.registers_mut();
+            let all = GeneralRegisters {
+                rax: 1,
+                rcx: 2,
+                rdx: 3,
+                rsi: 4,
+                rdi: 5,
+                r8: 6,
+                r9: 7,
+                r10: 8,
+                r11: 9,
+                r12: 10,
+                r13: 11,
+                r14: 12,
+                r15: 13,
+                rbx: 14,
+                ..*registers
+            };
+            *registers = all;
+        }
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::INVALID_OPCODE, edit);
+    probe::handle(dune, Vector::INVALID_OPCODE, edit);
     let mut seen = [0u64; 16];
     // SAFETY: the handler goes on at label 2 with a lower stack pointer, which is put back; all registers that it
     // changes are declared or put back.
@@ -142,17 +164,22 @@ fn frame_edits_take_effect() -> CaseResult {
 
 fn thread_handler_comes_first() -> CaseResult {
     fn of_process(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        frame.rax = 1;
+        probe::registers(frame).rax = 1;
         TrapOutcome::Resume
     }
     fn of_thread(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        frame.rax = 2;
+        probe::registers(frame).rax = 2;
         TrapOutcome::Resume
     }
     #[unsafe(naked)]
-    unsafe extern "C" fn lean_of_thread(frame: &mut TrapFrame) {
-        naked_asm!("mov qword ptr [rdi + {rax}], 3", "ret", rax = const std::mem::offset_of!(TrapFrame, rax))
+    unsafe extern "C" fn lean_of_thread(_: &mut TrapFrame, _: &LeanHandler<u64>) {
+        naked_asm!(
+            "mov rax, [rsi + {state}]", "mov [rdi + {rax}], rax", "ret",
+            state = const LeanHandler::<u64>::STATE,
+            rax = const TrapFrame::REGISTERS + std::mem::offset_of!(GeneralRegisters, rax),
+        )
     }
+    static LEAN: LeanHandler<u64> = LeanHandler::new(lean_of_thread, 3);
     fn trap() -> u64 {
         let value;
         // SAFETY: the handlers change RAX only.
@@ -160,19 +187,19 @@ fn thread_handler_comes_first() -> CaseResult {
         value
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, of_process);
+    probe::handle(dune, Vector::BREAKPOINT, of_process);
     assert_eq!(trap(), 1);
-    dune.set_thread_handler(Vector::BREAKPOINT, of_thread);
+    probe::handle_in_thread(dune, Vector::BREAKPOINT, of_thread);
     assert_eq!(trap(), 2);
     // SAFETY: it uses integer registers only.
-    unsafe { dune.set_lean_thread_handler(Vector::BREAKPOINT, lean_of_thread) };
+    unsafe { dune.set_lean_thread_handler(Vector::BREAKPOINT, &LEAN) };
     assert_eq!(trap(), 3);
     dune.clear_thread_handler(Vector::BREAKPOINT);
     assert_eq!(trap(), 1);
     // SAFETY: as above.
-    unsafe { dune.set_lean_handler(Vector::BREAKPOINT, lean_of_thread) };
+    unsafe { dune.set_lean_handler(Vector::BREAKPOINT, &LEAN) };
     assert_eq!(trap(), 3);
-    dune.set_handler(Vector::BREAKPOINT, of_process);
+    probe::handle(dune, Vector::BREAKPOINT, of_process);
     assert_eq!(trap(), 1);
     Ok(())
 }
@@ -182,12 +209,12 @@ fn handler_allocates_and_prints() -> CaseResult {
         let numbers: Vec<u64> = (0..50_000).collect();
         let map: std::collections::HashMap<u64, String> = (0..100).map(|n| (n, n.to_string())).collect();
         println!("{} numbers, {} texts", numbers.len(), map.len());
-        frame.rax = numbers.iter().sum::<u64>() + map[&42].len() as u64;
+        probe::registers(frame).rax = numbers.iter().sum::<u64>() + map[&42].len() as u64;
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::INVALID_OPCODE, |dune, frame| {
-        frame.rip += 2;
+    probe::handle(dune, Vector::INVALID_OPCODE, |dune, frame| {
+        probe::skip(frame, 2);
         handler(dune, frame)
     });
     let value: u64;
@@ -199,9 +226,9 @@ fn handler_allocates_and_prints() -> CaseResult {
 
 /// INT3 with `depth` in RAX; the handler takes another with one less, down to 0.
 fn nested(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-    let depth = frame.rax;
+    let depth = frame.registers().rax;
     let local = std::hint::black_box([depth; 64]);
-    frame.rax = if depth == 0 { 0 } else { int3(depth - 1) + 1 };
+    probe::registers(frame).rax = if depth == 0 { 0 } else { int3(depth - 1) + 1 };
     assert!(local.iter().all(|&value| value == depth), "the stack of level {depth} was written to");
     CALLS.fetch_add(1, Ordering::Relaxed);
     TrapOutcome::Resume
@@ -216,7 +243,7 @@ fn int3(depth: u64) -> u64 {
 
 fn handler_faults_in_itself() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, nested);
+    probe::handle(dune, Vector::BREAKPOINT, nested);
     for depth in 0..5 {
         assert_eq!(int3(depth), depth);
     }
@@ -227,7 +254,7 @@ fn handler_faults_in_itself() -> CaseResult {
 /// As deep as the documentation of handlers says, again and again: every level is given back.
 fn deep_nesting_comes_back() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, nested);
+    probe::handle(dune, Vector::BREAKPOINT, nested);
     for _ in 0..100 {
         assert_eq!(int3(6), 6);
     }
@@ -237,7 +264,7 @@ fn deep_nesting_comes_back() -> CaseResult {
 
 fn nesting_too_deep() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, nested);
+    probe::handle(dune, Vector::BREAKPOINT, nested);
     int3(1000);
     probe::fail("1000 levels fitted".into())
 }
@@ -245,11 +272,12 @@ fn nesting_too_deep() -> CaseResult {
 fn page_faults_nested_too_deep() -> CaseResult {
     fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
         // SAFETY: nothing is mapped there: the handler faults itself.
-        frame.rax = unsafe { (frame.cr2 as *const u64).read_volatile() };
+        probe::registers(frame).rax =
+            unsafe { (frame.fault_address().as_u64() as *const u64).read_volatile() };
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, handler);
+    probe::handle(dune, Vector::PAGE_FAULT, handler);
     // SAFETY: nothing is mapped there.
     unsafe { (16 as *const u64).read_volatile() };
     probe::fail("there are no bounds".into())
@@ -260,12 +288,12 @@ static SECOND_PAGE: AtomicU64 = AtomicU64::new(0);
 /// The first fault's handler runs into a second one; CR2 and error code of both are right.
 fn page_fault_in_a_page_fault_handler() -> CaseResult {
     fn handler(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        let (page, cr2) = (PageRange::page(frame.fault_address()), frame.cr2);
+        let (page, cr2) = (PageRange::page(frame.fault_address()), frame.fault_address().as_u64());
         let second = SECOND_PAGE.load(Ordering::Relaxed);
         if cr2 & !0xfff != second {
             probe::poke(x86_64::VirtAddr::new(second), cr2);
         }
-        assert_eq!(frame.cr2, cr2);
+        assert_eq!(frame.fault_address().as_u64(), cr2);
         CALLS.fetch_add(1, Ordering::Relaxed);
         match dune.memory().protect_now(dune, page, PagePermissions::READ_WRITE) {
             Ok(()) => TrapOutcome::Resume,
@@ -276,7 +304,7 @@ fn page_fault_in_a_page_fault_handler() -> CaseResult {
     let range = probe::small_pages(dune, 2)?;
     probe::protect(dune, range, PagePermissions::READ)?;
     SECOND_PAGE.store(probe::page(range, 1).start().as_u64(), Ordering::Relaxed);
-    dune.set_handler(Vector::PAGE_FAULT, handler);
+    probe::handle(dune, Vector::PAGE_FAULT, handler);
     probe::poke(range.start() + 0x10, 5);
     assert_eq!(probe::peek(range.start() + 0x10), 5);
     assert_eq!(probe::peek(range.start() + 4096), range.start().as_u64() + 0x10);
@@ -290,14 +318,14 @@ fn handlers_of_all_kinds_nest() -> CaseResult {
         let x = std::hint::black_box(1.5f64);
         // SAFETY: the handler skips it.
         unsafe { asm!("ud2") };
-        frame.rax = (x * 2.0) as u64 + SEEN.load(Ordering::Relaxed);
+        probe::registers(frame).rax = (x * 2.0) as u64 + SEEN.load(Ordering::Relaxed);
         TrapOutcome::Resume
     }
     fn invalid(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
         let x = std::hint::black_box(10.5f64);
         probe::poke(x86_64::VirtAddr::new(SECOND_PAGE.load(Ordering::Relaxed)), 1);
         SEEN.fetch_add((x * 2.0) as u64, Ordering::Relaxed);
-        frame.rip += 2;
+        probe::skip(frame, 2);
         TrapOutcome::Resume
     }
     fn page(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
@@ -319,19 +347,19 @@ fn handlers_of_all_kinds_nest() -> CaseResult {
     let range = probe::small_pages(dune, 1)?;
     probe::protect(dune, range, PagePermissions::READ)?;
     SECOND_PAGE.store(range.start().as_u64(), Ordering::Relaxed);
-    dune.set_handler(Vector::BREAKPOINT, breakpoint);
-    dune.set_handler(Vector::INVALID_OPCODE, invalid);
-    dune.set_handler(Vector::PAGE_FAULT, page);
-    dune.set_handler(Vector::DEBUG, debug);
+    probe::handle(dune, Vector::BREAKPOINT, breakpoint);
+    probe::handle(dune, Vector::INVALID_OPCODE, invalid);
+    probe::handle(dune, Vector::PAGE_FAULT, page);
+    probe::handle(dune, Vector::DEBUG, debug);
     assert_eq!(int3(0), 3 + 21 + 201 + 2001);
     Ok(())
 }
 
 fn handler_out_of_range() -> CaseResult {
     let dune = dune::enter()?;
-    assert_eq!(dune.set_handler_by_number(255, nested), Ok(()));
+    assert_eq!(probe::handle_number(dune, 255, nested), Ok(()));
     for number in [256, 257, u16::MAX] {
-        let error = dune.set_handler_by_number(number, nested);
+        let error = probe::handle_number(dune, number, nested);
         assert_eq!(error, Err(HandlerError::OutOfRange { number }));
         assert!(error.is_err_and(|error| error.to_string().contains(&number.to_string())));
     }
@@ -340,7 +368,7 @@ fn handler_out_of_range() -> CaseResult {
 
 fn cleared_handler() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, nested);
+    probe::handle(dune, Vector::BREAKPOINT, nested);
     assert_eq!(int3(1), 1);
     dune.clear_handler(Vector::BREAKPOINT);
     int3(0);
@@ -349,11 +377,11 @@ fn cleared_handler() -> CaseResult {
 
 fn handler_makes_system_calls() -> CaseResult {
     fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        frame.rax = probe::getpid() as u64;
+        probe::registers(frame).rax = probe::getpid() as u64;
         TrapOutcome::Resume
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, handler);
+    probe::handle(dune, Vector::BREAKPOINT, handler);
     assert_eq!(int3(0), u64::from(std::process::id()));
     Ok(())
 }

@@ -338,7 +338,7 @@ fn nested_in_a_handler() -> CaseResult {
         if run().is_ok() { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
     }
     let dune = dune::enter()?;
-    dune.set_handler(Vector::BREAKPOINT, handler);
+    probe::handle(dune, Vector::BREAKPOINT, handler);
     let mut context = ring3::context(dune, call_loop)?;
     context.registers.rbp = 2;
     for _ in 0..2 {

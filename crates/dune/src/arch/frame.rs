@@ -1,6 +1,7 @@
 //! What a handler sees of the interrupted code.
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::mem::offset_of;
 
 use x86_64::VirtAddr;
@@ -9,73 +10,59 @@ use x86_64::structures::idt::PageFaultErrorCode;
 
 use super::vector::Vector;
 
+/// The general registers of interrupted code, without the stack pointer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the registers' names say what they are")]
+pub struct GeneralRegisters {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+}
+
 /// The state of the code that a trap interrupted at ring 0.
 ///
-/// A handler may edit it: the interrupted code goes on with what stands here when the handler returns. `cs` and
-/// `ss` must stay ring 0's.
-#[derive(Clone, Copy)]
+/// The interrupted code goes on with what stands here when the handler returns. A handler can read all of it; what changes it is
+/// `unsafe`, since the interrupted code may be anything: safe code of a function that has a value in that register.
+///
+/// Assembly finds its parts at [`RIP`](TrapFrame::RIP) and the other constants.
 #[repr(C)]
 pub struct TrapFrame {
-    /// General register R15.
-    pub r15: u64,
-    /// General register R14.
-    pub r14: u64,
-    /// General register R13.
-    pub r13: u64,
-    /// General register R12.
-    pub r12: u64,
-    /// General register RBP.
-    pub rbp: u64,
-    /// General register RBX.
-    pub rbx: u64,
-    /// General register R11.
-    pub r11: u64,
-    /// General register R10.
-    pub r10: u64,
-    /// General register R9.
-    pub r9: u64,
-    /// General register R8.
-    pub r8: u64,
-    /// General register RAX.
-    pub rax: u64,
-    /// General register RCX.
-    pub rcx: u64,
-    /// General register RDX.
-    pub rdx: u64,
-    /// General register RSI.
-    pub rsi: u64,
-    /// General register RDI.
-    pub rdi: u64,
-    /// The address a page fault is about, read before anything else could fault. Without meaning for other vectors.
-    pub cr2: u64,
+    pub(crate) registers: GeneralRegisters,
+    pub(crate) cr2: u64,
     ring3_gs: u64,
     vector: u64,
-    /// The CPU's error code, 0 for vectors without one (Intel SDM vol. 3 §6.13).
-    pub error_code: u64,
-    /// Where the interrupted code goes on: the faulting instruction for faults, the next one for traps.
-    pub rip: u64,
-    /// Code selector of the interrupted code.
-    pub cs: u64,
-    /// Flags of the interrupted code.
-    pub rflags: u64,
-    /// Stack pointer of the interrupted code.
-    pub rsp: u64,
-    /// Stack selector of the interrupted code.
-    pub ss: u64,
+    pub(crate) error_code: u64,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+    /// A frame belongs to the thread that took the trap.
+    not_send: PhantomData<*mut ()>,
 }
 
 // The assembly pushes in this order, and calls handlers with the stack pointer at the frame: its size has to keep
 // the ABI's 16-byte alignment, as the CPU aligned the stack before its five (or six) words.
 const _: () = assert!(size_of::<TrapFrame>() == 24 * 8);
-const _: () = assert!(offset_of!(TrapFrame, rdi) == 14 * 8);
+const _: () = assert!(offset_of!(TrapFrame, registers.rdi) == 14 * 8);
 const _: () = assert!(offset_of!(TrapFrame, vector) == 17 * 8);
 
-// Offsets for the assembly.
-pub(crate) const CR2: usize = offset_of!(TrapFrame, cr2);
+// Offsets for the assembly beside those of `TrapFrame`.
 pub(crate) const RING3_GS: usize = offset_of!(TrapFrame, ring3_gs);
 pub(crate) const VECTOR: usize = offset_of!(TrapFrame, vector);
-pub(crate) const RIP: usize = offset_of!(TrapFrame, rip);
-pub(crate) const RFLAGS: usize = offset_of!(TrapFrame, rflags);
 
 /// In an error code that names a gate or segment: that of the IDT (Intel SDM vol. 3 §6.13).
 pub(crate) const GATE: u64 = 2;
@@ -83,9 +70,92 @@ pub(crate) const GATE: u64 = 2;
 pub(crate) const SOFTWARE_INTERRUPT_BYTES: u64 = 2;
 
 impl TrapFrame {
+    /// Where assembly finds [`rip`](TrapFrame::rip), in bytes from the frame.
+    pub const RIP: usize = offset_of!(TrapFrame, rip);
+    /// Where assembly finds [`rsp`](TrapFrame::rsp).
+    pub const RSP: usize = offset_of!(TrapFrame, rsp);
+    /// Where assembly finds [`flags`](TrapFrame::flags).
+    pub const RFLAGS: usize = offset_of!(TrapFrame, rflags);
+    /// Where assembly finds the address that a page fault is about.
+    pub const CR2: usize = offset_of!(TrapFrame, cr2);
+    /// Where assembly finds the [`registers`](TrapFrame::registers); the offset of one among them comes on top.
+    pub const REGISTERS: usize = offset_of!(TrapFrame, registers);
+
     /// The vector that was taken.
     pub fn vector(&self) -> Vector {
         Vector(self.vector as u8)
+    }
+
+    /// The general registers of the interrupted code.
+    pub fn registers(&self) -> &GeneralRegisters {
+        &self.registers
+    }
+
+    /// The general registers, to be changed.
+    ///
+    /// # Safety
+    ///
+    /// The interrupted code expects the change, as assembly does that declares the register as an output of the instruction that
+    /// traps. Any other code has its own values there, references among them.
+    pub unsafe fn registers_mut(&mut self) -> &mut GeneralRegisters {
+        &mut self.registers
+    }
+
+    /// Where the interrupted code goes on: the faulting instruction for faults, the next one for traps.
+    pub fn rip(&self) -> u64 {
+        self.rip
+    }
+
+    /// Has the interrupted code go on at `rip`.
+    ///
+    /// # Safety
+    ///
+    /// There is code which may be jumped to from where the interrupted code stands, with its registers, stack and flags.
+    pub unsafe fn set_rip(&mut self, rip: u64) {
+        self.rip = rip;
+    }
+
+    /// The stack pointer of the interrupted code.
+    pub fn rsp(&self) -> u64 {
+        self.rsp
+    }
+
+    /// Gives the interrupted code another stack pointer.
+    ///
+    /// # Safety
+    ///
+    /// The code at [`rip`](TrapFrame::rip) finds there what it needs, its red zone included.
+    pub unsafe fn set_rsp(&mut self, rsp: u64) {
+        self.rsp = rsp;
+    }
+
+    /// The interrupted code's flags.
+    pub fn flags(&self) -> RFlags {
+        RFlags::from_bits_retain(self.rflags)
+    }
+
+    /// Gives the interrupted code other flags. IOPL stays 0, by which the entry of system calls tells ring 0 from ring 3.
+    ///
+    /// # Safety
+    ///
+    /// The interrupted code expects the change: the direction flag as the ABI wants it, a single step that has a handler.
+    pub unsafe fn set_flags(&mut self, flags: RFlags) {
+        self.rflags = (flags - (RFlags::IOPL_LOW | RFlags::IOPL_HIGH)).bits();
+    }
+
+    /// The code selector of the interrupted code: ring 0's.
+    pub fn cs(&self) -> u64 {
+        self.cs
+    }
+
+    /// The stack selector of the interrupted code: ring 0's.
+    pub fn ss(&self) -> u64 {
+        self.ss
+    }
+
+    /// The CPU's error code, 0 for vectors without one (Intel SDM vol. 3 §6.13).
+    pub fn error_code(&self) -> u64 {
+        self.error_code
     }
 
     /// Makes the trap of INT n what it is in ring 3, where the gate forbids it: a #GP of the instruction, whose error code names
@@ -96,7 +166,7 @@ impl TrapFrame {
         self.rip -= SOFTWARE_INTERRUPT_BYTES;
     }
 
-    /// The address a page fault is about.
+    /// The address a page fault is about, read before anything else could fault. Without meaning for other vectors.
     pub fn fault_address(&self) -> VirtAddr {
         VirtAddr::new_truncate(self.cr2)
     }
@@ -104,11 +174,6 @@ impl TrapFrame {
     /// A page fault's error code in words.
     pub fn page_fault_error(&self) -> PageFaultErrorCode {
         PageFaultErrorCode::from_bits_truncate(self.error_code)
-    }
-
-    /// The interrupted code's flags in words.
-    pub fn flags(&self) -> RFlags {
-        RFlags::from_bits_truncate(self.rflags)
     }
 }
 
@@ -125,12 +190,10 @@ impl fmt::Debug for TrapFrame {
             ["r9", "r10", "r11", "r12"],
             ["r13", "r14", "r15", "cr2"],
         ];
-        let values = [
-            [self.rax, self.rbx, self.rcx, self.rdx],
-            [self.rsi, self.rdi, self.rbp, self.r8],
-            [self.r9, self.r10, self.r11, self.r12],
-            [self.r13, self.r14, self.r15, self.cr2],
-        ];
+        let GeneralRegisters { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, .. } = self.registers;
+        let GeneralRegisters { r11, r12, r13, r14, r15, .. } = self.registers;
+        let values =
+            [[rax, rbx, rcx, rdx], [rsi, rdi, rbp, r8], [r9, r10, r11, r12], [r13, r14, r15, self.cr2]];
         for (names, values) in registers.iter().zip(values) {
             for (name, value) in names.iter().zip(values) {
                 write!(f, "  {name:<3} {value:#018x}")?;

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use super::descriptors::{RING0_CODE, RING0_DATA};
-use super::frame::TrapFrame;
+use super::frame::{GeneralRegisters, TrapFrame};
 
 /// The integer registers, in the order in which syscall.S pushes them; the last five are what IRETQ takes.
 #[derive(Debug, Clone, Copy)]
@@ -47,8 +47,8 @@ impl Registers {
 
     /// Those of the code that `frame` interrupted.
     pub(crate) fn of_trap(frame: &TrapFrame) -> Registers {
-        let TrapFrame { r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, .. } =
-            *frame;
+        let GeneralRegisters { r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi } =
+            frame.registers;
         let TrapFrame { rip, rflags, rsp, .. } = *frame;
         let (cs, ss) = (RING0_CODE.into(), RING0_DATA.into());
         Registers {
@@ -79,9 +79,8 @@ impl Registers {
     pub(crate) fn store_to(&self, frame: &mut TrapFrame) {
         let Registers { rcx, r11, r15, r14, r13, r12, rbp, rbx, r9, r8, r10, rdx, rsi, rdi, rax, .. } = *self;
         let Registers { rip, rflags, rsp, .. } = *self;
-        (frame.rcx, frame.r11, frame.r15, frame.r14, frame.r13, frame.r12) = (rcx, r11, r15, r14, r13, r12);
-        (frame.rbp, frame.rbx, frame.r9, frame.r8, frame.r10, frame.rdx) = (rbp, rbx, r9, r8, r10, rdx);
-        (frame.rsi, frame.rdi, frame.rax) = (rsi, rdi, rax);
+        frame.registers =
+            GeneralRegisters { r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi };
         (frame.rip, frame.rflags, frame.rsp) = (rip, rflags, rsp);
     }
 }

@@ -4,7 +4,6 @@
 //! SWAPGS. The assembly beside this file addresses the fields by the offsets exported at the end.
 
 use core::mem::offset_of;
-use core::sync::atomic::AtomicU64;
 
 use super::alternate_stack::AlternateStack;
 use super::repeated::Repeated;
@@ -12,6 +11,7 @@ use super::request::{Request, kind};
 use super::signal_frame::SignalInfo;
 use super::signal_queue::Queue;
 use super::thread_counters::ThreadCounters;
+use super::trap_table::Slot;
 use crate::arch::descriptors::{Gdt, TaskStateSegment};
 use crate::arch::frame::TrapFrame;
 use crate::arch::thread_words;
@@ -76,7 +76,7 @@ pub(crate) struct ThreadBlock {
     /// The alternate signal stack.
     pub alternate_stack: AlternateStack,
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
-    pub handlers: [AtomicU64; 256],
+    pub handlers: [Slot; 256],
     /// What happened so far.
     pub counters: ThreadCounters,
     /// Descriptors of this thread.
@@ -113,7 +113,7 @@ impl ThreadBlock {
             retried: Repeated::default(),
             put_off: Repeated::default(),
             alternate_stack: AlternateStack::NONE,
-            handlers: [const { AtomicU64::new(0) }; 256],
+            handlers: [const { Slot::new() }; 256],
             counters: ThreadCounters::new(),
             gdt: Gdt::new(0),
             tss: TaskStateSegment::new([0; 7]),

@@ -10,3 +10,4 @@ pub(crate) mod request;
 pub(crate) mod signal_frame;
 pub(crate) mod signal_queue;
 pub(crate) mod thread_counters;
+pub(crate) mod trap_table;

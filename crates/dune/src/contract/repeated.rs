@@ -1,6 +1,6 @@
 //! Faults that come again and again.
 
-use crate::arch::frame::TrapFrame;
+use crate::arch::frame::{GeneralRegisters, TrapFrame};
 
 /// The fault that a thread had last, and how often in a row.
 #[derive(Debug, Default)]
@@ -24,17 +24,7 @@ impl Repeated {
 
 /// A word that differs where the program has come further since.
 fn name(frame: &TrapFrame) -> u64 {
-    let words = [
-        frame.cr2,
-        frame.rip,
-        frame.error_code,
-        frame.rsp,
-        frame.rax,
-        frame.rbx,
-        frame.rcx,
-        frame.rdx,
-        frame.rsi,
-        frame.rdi,
-    ];
+    let GeneralRegisters { rax, rbx, rcx, rdx, rsi, rdi, .. } = frame.registers;
+    let words = [frame.cr2, frame.rip, frame.error_code, frame.rsp, rax, rbx, rcx, rdx, rsi, rdi];
     words.into_iter().fold(0, |name, word| (name ^ word).rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -14,6 +14,33 @@ pub enum HandlerError {
         /// What was asked for.
         number: u16,
     },
+    /// Part of the range has a handler.
+    #[error(
+        "the range {start:#x}..{end:#x} has a handler already; clear it, or set yours for addresses beside it"
+    )]
+    RangeTaken {
+        /// Where the range that has one starts.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// The table of ranges is full.
+    #[error("{most} ranges have handlers, more there can not be; let neighbours share one, or clear some")]
+    TooManyRanges {
+        /// How many there can be.
+        most: usize,
+    },
+    /// No handler was set for this range.
+    #[error("there is no handler for {start:#x}..{end:#x}; clear ranges as they were set, not parts of them")]
+    NoSuchRange {
+        /// Where the range starts.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// The table of ranges is being changed.
+    #[error(transparent)]
+    Busy(#[from] crate::lock::Busy),
     /// The vector belongs to an exception.
     #[error("vector {vector} belongs to an exception; raise interrupts with vectors from 32 to 255")]
     VectorReserved {

@@ -57,23 +57,24 @@
     mov eax, [rsp + {FRAME_VECTOR}]
     sub qword ptr gs:[\IST_SLOT], {STACK_LEVEL}
     inc qword ptr gs:[{TRAPS} + rax * 8]
-    mov rcx, gs:[{HANDLERS} + rax * 8]
+    mov rsi, gs:[{HANDLERS} + rax * 8]
     mov rdi, rsp
     cld
-    test rcx, rcx
+    test rsi, rsi
     js 2f
     jnz 1f
     lea rdx, [rip + {PROCESS_HANDLERS}]
-    mov rcx, [rdx + rax * 8]
-    test rcx, rcx
+    mov rsi, [rdx + rax * 8]
+    test rsi, rsi
     js 2f
 1:
     call dune_trap_call_full
     jmp 3f
 2:
-    // Bit 63 marks a lean handler: extern "C" fn(&mut TrapFrame), integer registers only.
-    btr rcx, 63
-    call rcx
+    // Bit 63 marks a lean handler: a LeanHandler, whose first word is an
+    // extern "C" fn(&mut TrapFrame, &LeanHandler), integer registers only.
+    btr rsi, 63
+    call qword ptr [rsi]
 3:
     add qword ptr gs:[\IST_SLOT], {STACK_LEVEL}
 .endm
@@ -171,16 +172,15 @@ TRAP_BODY_ANY_GS dune_trap_nmi, {IST_NMI}
 TRAP_BODY_ANY_GS dune_trap_debug, {IST_DEBUG}, 1
 TRAP_BODY_ANY_GS dune_trap_machine_check, {IST_MACHINE_CHECK}
 
-// dune_trap_call_full: (rdi: &mut TrapFrame, rcx: handler or 0) -> (); the Rust side gets a clean vector state and
+// dune_trap_call_full: (rdi: &mut TrapFrame, rsi: handler or 0) -> (); the Rust side gets a clean vector state and
 // flags, and the interrupted code's are kept. All registers but rsp are free: the frame holds them.
     .type dune_trap_call_full, @function
 dune_trap_call_full:
     mov rbx, rsp
-    mov rsi, rcx
     KEEP_VECTOR_STATE
     push 2
     popfq
-    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, u64)
+    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, *const Head)
     RESTORE_VECTOR_STATE
     mov rsp, rbx
     ret

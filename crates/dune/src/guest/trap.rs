@@ -3,7 +3,7 @@
 use linux_raw_sys::general::SIGABRT;
 
 use super::entry::entry_asm;
-use super::handlers::{self, Handler, PROCESS_HANDLERS, TrapOutcome};
+use super::handlers::{self, PROCESS_HANDLERS, TrapOutcome};
 use super::{copy, fault, signal, stacks};
 use crate::arch::descriptors::{Gate, Idt};
 use crate::arch::frame::{self, TrapFrame};
@@ -12,13 +12,14 @@ use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::arch::vector::Vector;
 use crate::contract::block;
+use crate::contract::trap_table::{Entry, Head};
 use crate::report;
 
 entry_asm!(
     "trap.S",
-    FRAME_CR2 = const frame::CR2,
-    FRAME_RIP = const frame::RIP,
-    FRAME_RFLAGS = const frame::RFLAGS,
+    FRAME_CR2 = const TrapFrame::CR2,
+    FRAME_RIP = const TrapFrame::RIP,
+    FRAME_RFLAGS = const TrapFrame::RFLAGS,
     FRAME_VECTOR = const frame::VECTOR,
     FRAME_RING3_GS = const frame::RING3_GS,
     GATE = const frame::GATE,
@@ -93,16 +94,15 @@ pub(crate) fn gates() -> Idt {
     })
 }
 
-/// Calls the handler behind `word`, the table entry that trap.S found for the frame's vector, 0 for none.
+/// Calls `handler`, which the table entry that trap.S found for the frame's vector leads to, null for none.
 ///
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept. Where an
 /// unwinder looks for somebody who stops a panic, it ends here: `extern "C"` lets none out.
-extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
-    // SAFETY: this code runs at ring 0 in Dune mode.
-    let dune = unsafe { Dune::assume() };
-    match handlers::decode(word) {
-        Some(handler) => call(handler, dune, frame),
-        None => unhandled(dune, frame, "no handler is set for this vector"),
+extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
+    if handler.is_null() {
+        unhandled(frame, "no handler is set for this vector");
+    } else if call(frame, Entry::full(handler)) != TrapOutcome::Resume {
+        unhandled_by(frame, handler);
     }
 }
 
@@ -110,8 +110,8 @@ extern "C" fn dispatch(frame: &mut TrapFrame, word: u64) {
 ///
 /// A function of its own, so that the report is in the way of the unwinder that is stopped by [`dispatch`]: the guard
 /// costs nothing unless there is a panic, where `catch_unwind` would cost a third of the whole way.
-#[inline(never)]
-fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
+#[inline(always)]
+fn call(frame: &mut TrapFrame, handler: Entry) -> TrapOutcome {
     struct Panicked(*const TrapFrame);
 
     impl Drop for Panicked {
@@ -123,11 +123,21 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
     }
 
     let panicked = Panicked(frame);
-    let outcome = handler(dune, frame);
+    // SAFETY: 1. ring 0, in the trap of this frame; dune_trap_call_full has kept the vector state; 2. it is.
+    let outcome = unsafe { handlers::call(handler, frame) };
     core::mem::forget(panicked);
-    if outcome == TrapOutcome::Unhandled {
-        unhandled(dune, frame, "its handler returned Unhandled");
+    outcome
+}
+
+/// A trap that its handler has refused. If that was the thread's own, the process's is next.
+#[cold]
+#[inline(never)]
+fn unhandled_by(frame: &mut TrapFrame, handler: *const Head) {
+    let next = handlers::process_slot(frame.vector()).load();
+    if next.head() != handler && call(frame, next) == TrapOutcome::Resume {
+        return;
     }
+    unhandled(frame, "its handler returned Unhandled");
 }
 
 /// A trap that no handler of the program's wants. A page fault may be about a mapping that the page tables lack, which
@@ -135,7 +145,9 @@ fn call(handler: Handler, dune: Dune, frame: &mut TrapFrame) {
 /// signal itself, as on Linux, or ends the process.
 #[cold]
 #[inline(never)]
-fn unhandled(dune: Dune, frame: &mut TrapFrame, why: &str) {
+fn unhandled(frame: &mut TrapFrame, why: &str) {
+    // SAFETY: this code runs at ring 0 in Dune mode.
+    let dune = unsafe { Dune::assume() };
     // Where dune_trap_call_full has kept the vector state: below the address that it returns to, below the frame.
     // SAFETY: ring 0; the block is this thread's own.
     let area_size = unsafe { (*block::current()).vector_area_size };

@@ -16,6 +16,7 @@ use crate::contract::config::Threads;
 use crate::contract::launcher::Launcher;
 use crate::engine::kvm::KvmMachine;
 use crate::engine::{Machine, Vcpu};
+use crate::guest::range_handlers;
 use crate::linux::{proc, sys};
 use crate::lock::{Guard, SpinLock};
 use crate::memory::mirror::{Mapping, Ownership};
@@ -137,6 +138,7 @@ impl Process {
         let block = unsafe { (*survivor).block.as_ptr() } as u64;
         let is_gone = |holder| holder != block;
         actions::free_if(is_gone);
+        range_handlers::free_if(is_gone);
         self.births.free_if(is_gone);
         self.memory.free_if(is_gone);
         self.id.store(sys::process_id(), Ordering::Relaxed);
@@ -151,6 +153,7 @@ impl Process {
     pub(super) fn abandon(&self) {
         self.close_vcpus(null_mut());
         actions::free_if(|_| true);
+        range_handlers::free_if(|_| true);
         // SAFETY: nobody uses the machine in this process, which is about to get another.
         unsafe { core::ptr::drop_in_place(self.machine.get()) };
         crate::forget_process();
@@ -210,6 +213,7 @@ impl Process {
     /// Frees the locks that the thread of `block` held, which shared this memory as a process of its own and was killed.
     pub(crate) fn free_locks_from(&self, block: u64) {
         let is_gone = |holder| holder == block;
+        range_handlers::free_if(is_gone);
         self.births.free_if(is_gone);
         self.memory.free_if(is_gone);
     }

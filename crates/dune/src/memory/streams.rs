@@ -31,6 +31,8 @@ pub(crate) enum Reason {
     ThreadHandler = 2,
     /// Address spaces copy page tables.
     AddressSpaces = 4,
+    /// There are handlers for #PF in ranges.
+    RangeHandlers = 8,
 }
 
 /// A place to watch.

@@ -151,7 +151,7 @@ pub fn other_thread() -> CaseResult {
     });
     assert_eq!(peek(far + PAGE), 77);
     poke(far, 3);
-    dune.set_handler(Vector::PAGE_FAULT, handler);
+    probe::handle(dune, Vector::PAGE_FAULT, handler);
     assert_eq!(load(far + 3 * PAGE), Some(0));
     dune.clear_handler(Vector::PAGE_FAULT);
     // More rights than the tables know of.

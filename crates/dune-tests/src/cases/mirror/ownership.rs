@@ -71,7 +71,7 @@ pub fn another_space() -> CaseResult {
         // Mapped after the space was made, while it was not in use: a fault finds it.
         dune.clear_handler(Vector::PAGE_FAULT);
         poke(later, 5);
-        dune.set_handler(Vector::PAGE_FAULT, handler);
+        probe::handle(dune, Vector::PAGE_FAULT, handler);
         drop(many);
         drop(active);
         assert_eq!((store(old), load(new), peek(later)), (Some(WRITE | PRESENT), Some(0), 5));

@@ -17,22 +17,28 @@ static FAULT_ADDRESS: AtomicU64 = AtomicU64::new(0);
 static FAULT_ERROR: AtomicU64 = AtomicU64::new(0);
 
 pub fn handler(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-    if frame.rdi != COOKIE {
+    if frame.registers().rdi != COOKIE {
         return TrapOutcome::Unhandled;
     }
-    FAULT_ADDRESS.store(frame.cr2, Ordering::Relaxed);
-    FAULT_ERROR.store(frame.error_code, Ordering::Relaxed);
-    if frame.rip == frame.cr2 {
-        frame.rsp += 8; // the return address of a call
+    FAULT_ADDRESS.store(frame.fault_address().as_u64(), Ordering::Relaxed);
+    FAULT_ERROR.store(frame.error_code(), Ordering::Relaxed);
+    if frame.rip() == frame.fault_address().as_u64() {
+        let behind = frame.rsp() + 8; // the return address of a call
+        // SAFETY: as below.
+        unsafe { frame.set_rsp(behind) };
     }
-    frame.rip = frame.rdx;
-    frame.rax = 1;
+    let next = frame.registers().rdx;
+    // SAFETY: with the cookie in RDI the code has passed in RDX where it goes on, and expects RAX to be changed.
+    unsafe {
+        frame.set_rip(next);
+        frame.registers_mut().rax = 1;
+    }
     TrapOutcome::Resume
 }
 
 pub fn enter() -> Result<Dune, dune::EnterError> {
     let dune = dune::enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, handler);
+    probe::handle(dune, Vector::PAGE_FAULT, handler);
     Ok(dune)
 }
 

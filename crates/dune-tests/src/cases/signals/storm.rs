@@ -39,7 +39,7 @@ fn under_signals(least: u64, mut body: impl FnMut() -> CaseResult) -> CaseResult
 /// Computing, system calls, memory calls and traps go on undisturbed between signals.
 pub(super) fn storm() -> CaseResult {
     let dune = dune::enter()?;
-    dune.set_handler(dune::Vector::BREAKPOINT, |_, _| dune::TrapOutcome::Resume);
+    probe::handle(dune, dune::Vector::BREAKPOINT, |_, _| dune::TrapOutcome::Resume);
     let sum = || (1..2000u64).map(|n| (n as f64).sqrt() * (n as f64).ln()).sum::<f64>();
     let expected = sum();
     under_signals(300, || {
@@ -135,7 +135,7 @@ pub(super) fn wait_for_trap_handlers() -> CaseResult {
     }
     let dune = dune::enter()?;
     set(libc::SIGALRM, tick, 0, &[]);
-    dune.set_handler(dune::Vector::BREAKPOINT, handler);
+    probe::handle(dune, dune::Vector::BREAKPOINT, handler);
     // SAFETY: the trap has a handler.
     unsafe { asm!("int3") };
     let deadline = Instant::now() + Duration::from_secs(10);
