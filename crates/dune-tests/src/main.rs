@@ -16,7 +16,6 @@ mod random;
 mod ring3;
 mod waits;
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -29,7 +28,6 @@ fn main() -> ExitCode {
         return case::run_here(cases::all(), name);
     }
     let mut options = Arguments::from_args();
-    let _held = hold_static_keys();
     // One at a time: a case may measure, and the machines have one or two CPUs.
     options.test_threads = Some(1);
     let trials = cases::all()
@@ -42,24 +40,4 @@ fn main() -> ExitCode {
         conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored
     );
     conclusion.exit_code()
-}
-
-/// An idle VM with one vCPU, for as long as the suite runs.
-///
-/// KVM patches the kernel's code when the first VM appears and when the last one goes (static keys, among them one in
-/// the scheduler). QEMU's emulation can run code that is half patched on its other CPU, so the emulated kernel must
-/// not be patched twice in each case.
-fn hold_static_keys() -> Option<[OwnedFd; 2]> {
-    const KVM_CREATE_VM: libc::c_ulong = 0xae01;
-    const KVM_CREATE_VCPU: libc::c_ulong = 0xae41;
-    let own = |fd: i32| {
-        // SAFETY: a descriptor that the kernel has just made, and nobody else's.
-        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-    };
-    let device = std::fs::File::open("/dev/kvm").ok()?;
-    // SAFETY: takes a number and makes a descriptor.
-    let machine = own(unsafe { libc::ioctl(device.as_raw_fd(), KVM_CREATE_VM, 0) })?;
-    // SAFETY: as above.
-    let vcpu = own(unsafe { libc::ioctl(machine.as_raw_fd(), KVM_CREATE_VCPU, 0) })?;
-    Some([machine, vcpu])
 }

@@ -35,6 +35,11 @@ stty -opost -echo </dev/console
 dmesg -n 1
 dmesg -c >/dune/boot.log
 
+# Why: see hold-kvm.rs of dune-tests, and svm.rs.
+if [ "$DUNE_MACHINE" = svm ]; then
+    hold-kvm || fail "KVM makes no VM to be held while programs run"
+fi
+
 export DUNE_KERNEL="$(uname -r)"
 cd /root
 printf '\001dune:begin %s\n' "$DUNE_KERNEL"

@@ -13,6 +13,8 @@ use crate::process::Running;
 /// target/i386/tcg/sysemu/fpu_helper.c of QEMU 7.2, and of 9). If that is VMRUN's flag for nested paging, Dune mode goes on
 /// with guest-physical addresses taken for physical ones: it ends by a triple fault, or writes accessed bits into whatever
 /// page of the machine's own kernel stands there.
+///
+/// Nor may its kernel patch its own code while programs run, as QEMU can run what is half patched: `init.sh` starts `hold-kvm`.
 pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 isolcpus=0";
 
 /// CPU 0, which the kernel has and programs have not.

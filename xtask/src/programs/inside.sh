@@ -12,20 +12,6 @@ mount -t tmpfs tmpfs $root/run || exit 93
 
 seconds() { cut -d ' ' -f 1 /proc/uptime; }
 
-# A program that sleeps in Dune mode until the machine ends. KVM patches the kernel's code when the first VM appears and
-# when the last one goes, and QEMU can run code that is half patched on its other CPU: no case is to be the first or last.
-hold_kvm() {
-    dune enter -- sleep 1000000 </dev/null >/dev/null 2>/tmp/holder &
-    holder=$!
-    tries=300
-    until ls -l /proc/$holder/fd 2>/dev/null | grep -q kvm-vcpu; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || { echo 'no program sleeps in Dune mode:' && cat /tmp/holder && return; }
-        sleep 0.1
-    done
-}
-case " $*" in *' '*,dune,*) hold_kvm ;; esac
-
 for job; do
     IFS=, read -r name mode limit script argument <<END
 $job
