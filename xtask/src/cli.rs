@@ -41,7 +41,8 @@ pub enum Task {
     #[command(after_help = "Examples:\n  \
         cargo xtask test\n  \
         cargo xtask test --machine svm\n  \
-        cargo xtask test --machine svm -- page_fault")]
+        cargo xtask test --machine svm -- page_fault\n  \
+        cargo xtask test --machine svm --kernel 6.1")]
     Test(TestArguments),
 
     /// Run real programs natively and in Dune mode on svm, compare, and write docs/programs.md anew.
@@ -85,6 +86,10 @@ pub struct TestArguments {
     /// Without that a machine is given up when no case comes in for long; what is long depends on how fast it proves to be.
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub timeout: Option<Duration>,
+
+    /// Run only the integration suite, on Debian's kernel of this version in place of 6.12, for example 6.1.
+    #[arg(long, value_name = "VERSION", value_parser = kernel_version)]
+    pub kernel: Option<String>,
 
     /// Arguments of the integration suite: names of tests to run.
     #[arg(last = true, value_name = "TESTS")]
@@ -158,11 +163,11 @@ pub struct VmArguments {
     #[arg(long, value_name = "DIR")]
     pub overlay: Option<PathBuf>,
 
-    /// A kernel to boot in place of Debian's.
-    #[arg(long, value_name = "VMLINUZ", requires = "modules")]
-    pub kernel: Option<PathBuf>,
+    /// A kernel to boot in place of Debian's 6.12: another of Debian's by its version, for example 6.1, or a file.
+    #[arg(long, value_name = "VERSION|VMLINUZ", value_parser = kernel_choice)]
+    pub kernel: Option<KernelChoice>,
 
-    /// That kernel's modules, as in /lib/modules/VERSION.
+    /// The modules of a kernel that is a file, as in /lib/modules/VERSION.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     pub modules: Option<PathBuf>,
 
@@ -179,10 +184,49 @@ pub struct VmArguments {
     pub command: Vec<OsString>,
 }
 
+/// A kernel to boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// Debian's of this version.
+    Version(String),
+    /// The one in this file.
+    File(PathBuf),
+}
+
+/// Parses a version like 6.1 or 6.12.107.
+fn kernel_version(text: &str) -> Result<String, String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let numbers = text.split('.').filter(|part| is_number(part)).count();
+    if (2..=3).contains(&numbers) && text.split('.').count() == numbers {
+        Ok(text.to_owned())
+    } else {
+        Err("a version like 6.1 or 6.12 is wanted".to_owned())
+    }
+}
+
+/// Parses a version, or takes the text for a file's name.
+fn kernel_choice(text: &str) -> Result<KernelChoice, String> {
+    Ok(kernel_version(text).map_or_else(|_| KernelChoice::File(text.into()), KernelChoice::Version))
+}
+
 /// Parses a time limit.
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a whole number of seconds above 0 is wanted".to_owned()),
         Ok(number) => Ok(Duration::from_secs(number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_versions_or_files() {
+        assert_eq!(kernel_choice("6.1"), Ok(KernelChoice::Version("6.1".to_owned())));
+        assert_eq!(kernel_choice("6.12.107"), Ok(KernelChoice::Version("6.12.107".to_owned())));
+        for file in ["6", "6.", "./6.1", "vmlinuz-6.1", "6.1.0-56"] {
+            assert_eq!(kernel_choice(file), Ok(KernelChoice::File(file.into())), "{file}");
+        }
     }
 }

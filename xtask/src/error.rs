@@ -20,13 +20,21 @@ pub enum Error {
     Failed { command: String, status: std::process::ExitStatus, output: String },
 
     #[error("{what} would come through apt, which this computer lacks: {remedy}")]
-    NoApt { what: &'static str, remedy: String },
+    NoApt { what: String, remedy: String },
 
     #[error("no package of {wanted} exists for this distribution: {remedy}")]
     NoPackage { wanted: String, remedy: String },
 
     #[error("{} has no module `{module}`, built in or loadable: name the matching /lib/modules/VERSION with --modules", directory.display())]
     NoModule { module: String, directory: PathBuf },
+
+    #[error("--kernel {} names a file, whose modules are wanted too: give --modules /lib/modules/VERSION", path.display())]
+    KernelWithoutModules { path: PathBuf },
+
+    #[error(
+        "--kernel {version} fetches a kernel with its own modules: leave --modules out, or name a file with --kernel VMLINUZ"
+    )]
+    ModulesOfVersion { version: String },
 
     #[error("machine {machine} has one processor, not {asked}: leave --smp out, or use --machine svm")]
     TooManyProcessors { machine: &'static str, asked: u32 },

@@ -1,10 +1,10 @@
 //! `cargo xtask vm`: one command in one machine.
 
 use crate::artifacts;
-use crate::cli::VmArguments;
+use crate::cli::{KernelChoice, VmArguments};
 use crate::error::{Error, Result};
 use crate::machine::{self, Limits, MachineName, Run, host};
-use crate::packages::Kernel;
+use crate::packages::{self, Kernel};
 
 /// Runs the task; gives the command's exit status.
 pub fn run(arguments: &VmArguments) -> Result<u8> {
@@ -12,13 +12,13 @@ pub fn run(arguments: &VmArguments) -> Result<u8> {
         refuse_machine_options(arguments)?;
         return host::run(&artifacts::release_binaries()?, &arguments.command, arguments.timeout);
     };
-    let kernel = arguments.kernel.clone().zip(arguments.modules.clone());
+    let kernel = kernel(arguments)?;
     let outcome = machine::run(
         &Run {
             machine,
             processors: arguments.smp,
             memory: arguments.memory,
-            kernel: kernel.map(|(image, modules)| Kernel { image, modules }),
+            kernel,
             append: arguments.append.as_deref(),
             artifacts: &artifacts::release_binaries()?,
             files: &[],
@@ -33,6 +33,17 @@ pub fn run(arguments: &VmArguments) -> Result<u8> {
         eprintln!("xtask: meanwhile the kernel of {} complained:\n{}", machine.name(), outcome.complaints);
     }
     Ok(outcome.status)
+}
+
+/// The kernel that was asked for.
+fn kernel(arguments: &VmArguments) -> Result<Option<Kernel>> {
+    match (arguments.kernel.clone(), arguments.modules.clone()) {
+        (None, _) => Ok(None),
+        (Some(KernelChoice::Version(version)), None) => packages::kernel_version(&version).map(Some),
+        (Some(KernelChoice::Version(version)), Some(_)) => Err(Error::ModulesOfVersion { version }),
+        (Some(KernelChoice::File(image)), Some(modules)) => Ok(Some(Kernel { image, modules })),
+        (Some(KernelChoice::File(path)), None) => Err(Error::KernelWithoutModules { path }),
+    }
 }
 
 /// Options that change a machine cannot change this computer.

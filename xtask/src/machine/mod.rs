@@ -84,9 +84,8 @@ impl Machine {
         }
     }
 
-    /// Fetches what it needs, if that was not done before.
+    /// Fetches what it needs beside a kernel, if that was not done before.
     pub fn prepare(self) -> Result<()> {
-        packages::kernel()?;
         packages::busybox()?;
         match self {
             Self::Svm => packages::qemu().map(drop),

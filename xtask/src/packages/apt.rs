@@ -1,6 +1,6 @@
 //! apt with a state of its own, so that it needs no root's rights and touches nothing of the system.
 
-use super::{Needs, Set};
+use super::{Archive, Needs, Set};
 use crate::error::{Error, Result};
 use crate::process::{self, find_program, mortal_command};
 use crate::progress::Step;
@@ -20,11 +20,15 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Sets apt up below `folder` with fresh package lists.
-    pub fn new(folder: &Path, set: &Set) -> Result<Self> {
+    /// Sets apt up below `machines` with fresh lists of the packages in the set's part of the archive.
+    pub fn new(machines: &Path, set: &Set<'_>) -> Result<Self> {
         if find_program("apt-get").is_none() || find_program("dpkg-deb").is_none() {
-            return Err(Error::NoApt { what: set.name, remedy: set.remedy.to_owned() });
+            return Err(Error::NoApt { what: set.name.to_owned(), remedy: set.remedy.to_owned() });
         }
+        let folder = &machines.join(match set.archive {
+            Archive::Release => "apt",
+            Archive::Kernels => "apt-kernels",
+        });
         for name in ["lists/partial", "cache/archives/partial", "sources.d"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
@@ -37,7 +41,7 @@ impl Apt {
         write("status", "")?;
         let mut config = configuration(folder);
         let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        if let Some(sources) = debian_sources(&system) {
+        if let Some(sources) = debian_sources(&system, set.archive) {
             write("sources.list", &sources)?;
             config += &format!(
                 "Dir::Etc::sourcelist \"{0}/sources.list\";\nDir::Etc::sourceparts \"{0}/sources.d\";\n",
@@ -69,7 +73,7 @@ impl Apt {
     }
 
     /// Downloads what `set` needs into `folder`; gives the packages, each as `name=version`.
-    pub fn fetch(&self, set: &Set, folder: &Path) -> Result<Vec<String>> {
+    pub fn fetch(&self, set: &Set<'_>, folder: &Path) -> Result<Vec<String>> {
         let packages = self.resolve(set)?;
         let step = Step::measured(&format!("downloading {} ({} packages)", set.name, packages.len()));
         self.download(&packages, folder, &step)?;
@@ -77,15 +81,24 @@ impl Apt {
     }
 
     /// The packages to fetch for `set`, each as `name=version`.
-    fn resolve(&self, set: &Set) -> Result<Vec<String>> {
+    fn resolve(&self, set: &Set<'_>) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for choice in set.packages {
             let choice = self.with_python(choice);
-            let known = choice.split('|').find_map(|name| Some((name, self.describe(name)?)));
-            let Some((name, description)) = known else {
+            let known = choice
+                .split('|')
+                .filter_map(|name| self.newest(name))
+                .find_map(|name| Some((self.describe(&name)?, name)));
+            let Some((description, name)) = known else {
                 return Err(Error::NoPackage { wanted: choice, remedy: set.remedy.to_owned() });
             };
-            names.push(concrete_kernel(&description).unwrap_or_else(|| name.to_owned()));
+            let name = concrete_kernel(&description).unwrap_or(name);
+            names.extend(kernel_parts(&self.describe(&name).unwrap_or_default()));
+            names.push(name);
+        }
+        if set.needs == Needs::Nothing {
+            // Nothing is asked of a release that may have no other package of these.
+            return names.iter().map(|name| self.with_version(name, set)).collect();
         }
         let mut command = self.command("apt-get");
         command.args(["-q", "--simulate", "--no-install-recommends", "install"]).args(&names);
@@ -102,6 +115,22 @@ impl Apt {
             .filter(|(name, _)| wanted(name))
             .map(|(name, version)| format!("{name}={version}"))
             .collect())
+    }
+
+    /// The newest package whose name is like `pattern`, which may have one `*`.
+    fn newest(&self, pattern: &str) -> Option<String> {
+        let Some((start, end)) = pattern.split_once('*') else { return Some(pattern.to_owned()) };
+        let output = process::run(self.command("apt-cache").args(["pkgnames", start])).ok()?;
+        newest_of(output.lines(), start, end)
+    }
+
+    /// `name=version` of the package `name`.
+    fn with_version(&self, name: &str, set: &Set<'_>) -> Result<String> {
+        let description = self.describe(name).unwrap_or_default();
+        match description.lines().find_map(|line| line.strip_prefix("Version: ")) {
+            Some(version) => Ok(format!("{name}={version}")),
+            None => Err(Error::NoPackage { wanted: name.to_owned(), remedy: set.remedy.to_owned() }),
+        }
     }
 
     /// `choice` with `$python3` replaced by the package that `python3` stands for; as it was if there is none.
@@ -178,8 +207,21 @@ fn configuration(folder: &Path) -> String {
     )
 }
 
+/// Of `names`, the one with the highest numbers between `start` and `end`.
+fn newest_of<'a>(names: impl Iterator<Item = &'a str>, start: &str, end: &str) -> Option<String> {
+    let numbers = |name: &str| -> Option<Vec<u32>> {
+        let middle = name.strip_prefix(start)?.strip_suffix(end)?;
+        // A name with more words in it is another kind, for example linux-image-6.1.0-56-rt.
+        let words =
+            middle.split(['.', '-', '+', '~']).filter(|word| !word.is_empty() && !word.starts_with("deb"));
+        words.map(|word| word.parse().ok()).collect()
+    };
+    let known = names.filter_map(|name| Some((numbers(name)?, name)));
+    known.max().map(|(_, name)| name.to_owned())
+}
+
 /// The archive's own sources for the Debian release that `os_release` describes; other distributions keep theirs.
-fn debian_sources(os_release: &str) -> Option<String> {
+fn debian_sources(os_release: &str, archive: Archive) -> Option<String> {
     let fields: BTreeMap<&str, &str> = os_release
         .lines()
         .filter_map(|line| line.split_once('='))
@@ -188,11 +230,14 @@ fn debian_sources(os_release: &str) -> Option<String> {
     let release = fields.get("VERSION_CODENAME").filter(|_| fields.get("ID") == Some(&"debian"))?;
     let keyring = "[arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
     let mirror = "http://deb.debian.org";
-    Some(format!(
-        "deb {keyring} {mirror}/debian {release} main\n\
-         deb {keyring} {mirror}/debian {release}-updates main\n\
-         deb {keyring} {mirror}/debian-security {release}-security main\n"
-    ))
+    let source = |path: &str, suite: &str| format!("deb {keyring} {mirror}/{path} {suite} main\n");
+    let updated = |release: &str| {
+        source("debian", release) + &source("debian-security", &format!("{release}-security"))
+    };
+    Some(match archive {
+        Archive::Release => updated(release) + &source("debian", &format!("{release}-updates")),
+        Archive::Kernels => updated("bookworm") + &updated("trixie") + &source("debian", "trixie-backports"),
+    })
 }
 
 /// The kernel that a meta package's description names, for example `linux-image-6.1.0-44-cloud-amd64`.
@@ -204,6 +249,14 @@ fn concrete_kernel(description: &str) -> Option<String> {
         .filter_map(|package| package.split_whitespace().next())
         .find(|name| is_meta && name.starts_with("linux-image-"))
         .map(str::to_owned)
+}
+
+/// The packages that hold the files of a kernel that has none in its own: so Debian has it from 6.19 on.
+fn kernel_parts(description: &str) -> Vec<String> {
+    let depends = description.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
+    let names = depends.split([',', '|']).filter_map(|package| package.split_whitespace().next());
+    let is_part = |name: &&str| name.starts_with("linux-binary-") || name.starts_with("linux-modules-");
+    names.filter(is_part).map(str::to_owned).collect()
 }
 
 /// What stands for the release's Python in a set.
@@ -255,6 +308,31 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_may_lie_in_several_packages() {
+        let kernel = "Package: linux-image-7.3.4+deb13-cloud-amd64\nDepends: dracut | initramfs-tools, \
+            linux-base-7.3.4+deb13-cloud-amd64 (= 1), linux-binary-7.3.4+deb13-cloud-amd64 (= 1), \
+            linux-modules-7.3.4+deb13-cloud-amd64 (= 1)\n";
+        let parts = ["linux-binary-7.3.4+deb13-cloud-amd64", "linux-modules-7.3.4+deb13-cloud-amd64"];
+        assert_eq!(kernel_parts(kernel), parts);
+        assert!(kernel_parts("Depends: kmod, linux-base (>= 4.3~)\n").is_empty());
+    }
+
+    #[test]
+    fn the_newest_kernel_has_the_highest_numbers() {
+        let names = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64-unsigned",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.1.0-57-rt-cloud-amd64",
+            "linux-image-6.12.107+deb12-cloud-amd64",
+        ];
+        let newest = |start| newest_of(names.into_iter(), start, "-cloud-amd64");
+        assert_eq!(newest("linux-image-6.1.").as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest("linux-image-6.12.").as_deref(), Some("linux-image-6.12.107+deb12-cloud-amd64"));
+        assert_eq!(newest("linux-image-6.2."), None);
+    }
+
+    #[test]
     fn python3_names_its_version() {
         let python = "Package: python3\nPre-Depends: python3-minimal (= 3.11.2-1+b1)\n\
             Depends: python3.11 (>= 3.11.2-1~), libpython3-stdlib (= 3.11.2-1+b1)\n";
@@ -276,8 +354,9 @@ mod tests {
 
     #[test]
     fn only_debian_gets_debians_sources() {
-        let bookworm = debian_sources("ID=debian\nVERSION_CODENAME=bookworm\n").expect("Debian");
+        let bookworm =
+            debian_sources("ID=debian\nVERSION_CODENAME=bookworm\n", Archive::Release).expect("Debian");
         assert!(bookworm.contains("debian-security bookworm-security main"));
-        assert_eq!(debian_sources("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
+        assert_eq!(debian_sources("ID=ubuntu\nVERSION_CODENAME=noble\n", Archive::Kernels), None);
     }
 }

@@ -15,15 +15,26 @@ const STAMP: &str = ".packages";
 
 /// A folder of unpacked packages.
 #[derive(Debug)]
-struct Set {
-    name: &'static str,
+struct Set<'a> {
+    name: &'a str,
     /// The packages wanted; of several names for one thing, separated by `|`, the first that exists. `$python3` stands
-    /// for the release's Python, for example `python3.11`.
-    packages: &'static [&'static str],
+    /// for the release's Python, for example `python3.11`, and a name with a `*` for the newest of its kind.
+    packages: &'a [&'a str],
     /// What to fetch with them.
     needs: Needs,
+    /// Where to look for them.
+    archive: Archive,
     /// What else would do, for a computer without apt.
-    remedy: &'static str,
+    remedy: &'a str,
+}
+
+/// Which parts of Debian's archive are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Archive {
+    /// This computer's release: its programs and libraries fit together.
+    Release,
+    /// All releases that still have kernels, with their backports: a kernel needs nothing of its release.
+    Kernels,
 }
 
 /// Which of the packages that a set's packages depend on are fetched too.
@@ -37,53 +48,67 @@ enum Needs {
     Everything,
 }
 
-const QEMU: Set = Set {
+const QEMU: Set<'static> = Set {
     name: "qemu",
     packages: &["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"],
     needs: Needs::Libraries,
+    archive: Archive::Release,
     remedy: "install qemu-system-x86_64",
 };
 
-const BOCHS: Set = Set {
+const BOCHS: Set<'static> = Set {
     name: "bochs",
     packages: &["bochs", "bochs-term", "bochsbios", "vgabios"],
     needs: Needs::Libraries,
+    archive: Archive::Release,
     remedy: "install Bochs (bochs-bin or bochs, with its BIOS and the term display library)",
 };
 
-const XORRISO: Set =
-    Set { name: "xorriso", packages: &["xorriso"], needs: Needs::Libraries, remedy: "install xorriso" };
+const XORRISO: Set<'static> = Set {
+    name: "xorriso",
+    packages: &["xorriso"],
+    needs: Needs::Libraries,
+    archive: Archive::Release,
+    remedy: "install xorriso",
+};
 
-const ISOLINUX: Set = Set {
+const ISOLINUX: Set<'static> = Set {
     name: "isolinux",
     packages: &["isolinux", "syslinux-common"],
     needs: Needs::Nothing,
+    archive: Archive::Release,
     remedy: "install isolinux (isolinux.bin and ldlinux.c32)",
 };
 
-const BUSYBOX: Set = Set {
+const BUSYBOX: Set<'static> = Set {
     name: "busybox",
     packages: &["busybox-static"],
     needs: Needs::Nothing,
+    archive: Archive::Release,
     remedy: "install a static busybox",
 };
 
-const KERNEL: Set = Set {
+/// The version of [`KERNEL`].
+pub const DEFAULT_KERNEL: &str = "6.12";
+
+const KERNEL: Set<'static> = Set {
     name: "kernel",
     packages: &["linux-image-6.12-cloud-amd64|linux-image-cloud-amd64"],
     needs: Needs::Nothing,
+    archive: Archive::Release,
     remedy: "name a kernel with --kernel VMLINUZ --modules /lib/modules/VERSION",
 };
 
-const E2FSPROGS: Set = Set {
+const E2FSPROGS: Set<'static> = Set {
     name: "e2fsprogs",
     packages: &["e2fsprogs"],
     needs: Needs::Libraries,
+    archive: Archive::Release,
     remedy: "install e2fsprogs, for mke2fs",
 };
 
 /// What `cargo xtask programs` runs.
-const PROGRAMS: Set = Set {
+const PROGRAMS: Set<'static> = Set {
     name: "programs",
     packages: &[
         "bash",
@@ -110,6 +135,7 @@ const PROGRAMS: Set = Set {
         "util-linux",
     ],
     needs: Needs::Everything,
+    archive: Archive::Release,
     remedy: "its programs are tested as Debian has them; run `cargo xtask programs` on Debian",
 };
 
@@ -144,7 +170,7 @@ impl Program {
         Some(Self { path, tree: PathBuf::from("/"), library_path: Vec::new() })
     }
 
-    fn fetched(set: &Set, inside: &str) -> Result<Self> {
+    fn fetched(set: &Set<'_>, inside: &str) -> Result<Self> {
         let tree = fetch(set)?;
         let path = tree.join(inside);
         Ok(Self { path, library_path: library_folders(&tree), tree })
@@ -253,7 +279,33 @@ pub struct Kernel {
 
 /// Debian's kernel for virtual machines.
 pub fn kernel() -> Result<Kernel> {
-    let tree = fetch(&KERNEL)?;
+    kernel_of(&KERNEL)
+}
+
+/// Debian's newest kernel of a version, for example `6.1`.
+pub fn kernel_version(version: &str) -> Result<Kernel> {
+    if version == DEFAULT_KERNEL {
+        return kernel();
+    }
+    let name = format!("kernel-{version}");
+    // A meta package where there is one; else by the names that Debian gives: 6.1.0-56, 6.12.107+deb12.
+    let package = format!(
+        "linux-image-{version}-cloud-amd64|linux-image-{version}.*-cloud-amd64|linux-image-{version}+*-cloud-amd64|\
+         linux-image-{version}-*-cloud-amd64"
+    );
+    let remedy = format!("Debian's archive has no kernel {version}; try 6.1 or a later one, as 6.18");
+    kernel_of(&Set {
+        name: &name,
+        packages: &[&package],
+        needs: Needs::Nothing,
+        archive: Archive::Kernels,
+        remedy: &remedy,
+    })
+}
+
+/// The kernel in a set that has only one.
+fn kernel_of(set: &Set<'_>) -> Result<Kernel> {
+    let tree = fetch(set)?;
     let only = |folder: PathBuf, prefix: &str| {
         let files = fs::read_dir(&folder).ok()?.flatten();
         files
@@ -264,12 +316,12 @@ pub fn kernel() -> Result<Kernel> {
     let modules = only(tree.join("lib/modules"), "").or_else(|| only(tree.join("usr/lib/modules"), ""));
     match (image, modules) {
         (Some(image), Some(modules)) => Ok(Kernel { image, modules }),
-        _ => Err(incomplete(&KERNEL)),
+        _ => Err(incomplete(set)),
     }
 }
 
 /// The error of a folder that lacks what its packages should hold.
-fn incomplete(set: &Set) -> Error {
+fn incomplete(set: &Set<'_>) -> Error {
     Error::NoPackage {
         wanted: set.packages.join(", "),
         remedy: format!(
@@ -284,7 +336,7 @@ fn incomplete(set: &Set) -> Error {
 ///
 /// The folder appears under its name only when it is complete, and one xtask at a time works on it: a run that is
 /// interrupted leaves a `.partial` folder from which the next one goes on.
-fn fetch(set: &Set) -> Result<PathBuf> {
+fn fetch(set: &Set<'_>) -> Result<PathBuf> {
     let machines = workspace::machines();
     let (tree, stamp) = (machines.join(set.name), machines.join(set.name).join(STAMP));
     let wanted = set.packages.join("\n");
@@ -303,7 +355,7 @@ fn fetch(set: &Set) -> Result<PathBuf> {
         return Ok(tree);
     }
 
-    let apt = apt::Apt::new(&machines.join("apt"), set)?;
+    let apt = apt::Apt::new(&machines, set)?;
     let partial = machines.join(format!("{}.partial", set.name));
     let (debs, unpacked) = (partial.join("debs"), partial.join("tree"));
     fs::create_dir_all(&debs).map_err(Error::file("create", &debs))?;

@@ -7,8 +7,9 @@ mod variants;
 
 use crate::artifacts;
 use crate::cli::TestArguments;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::{Machine, MachineName, host};
+use crate::packages;
 use crate::process;
 use std::process::Command;
 use std::time::Instant;
@@ -18,8 +19,8 @@ use tally::Tally;
 /// Runs the task; gives 0 only if nothing failed.
 pub fn run(arguments: &TestArguments) -> Result<u8> {
     let mut tally = Tally::default();
-    // Naming machines or tests is for the quick way round while working: the suite alone.
-    if arguments.machine.is_empty() && arguments.filter.is_empty() {
+    // Naming machines, tests or a kernel is for the quick way round while working: the suite alone.
+    if arguments.machine.is_empty() && arguments.filter.is_empty() && arguments.kernel.is_none() {
         tally += local_checks()?;
     }
     match machines(arguments) {
@@ -70,8 +71,12 @@ fn machines(arguments: &TestArguments) -> Result<Tally> {
     if tally.failed > 0 {
         return Ok(tally);
     }
-    let suite = Suite { programs: &programs, filter: &arguments.filter, limit: arguments.timeout };
-    if asked(MachineName::Host) {
+    let kernel = packages::kernel_version(arguments.kernel.as_deref().unwrap_or(packages::DEFAULT_KERNEL))?;
+    let suite = Suite { programs: &programs, filter: &arguments.filter, kernel, limit: arguments.timeout };
+    if arguments.kernel.is_some() && arguments.machine.contains(&MachineName::Host) {
+        return Err(Error::NotOnHost { option: "--kernel" });
+    }
+    if asked(MachineName::Host) && arguments.kernel.is_none() {
         match host::virtualization() {
             Ok(()) => {
                 tally += phase("suite on host", |tally| {

@@ -5,6 +5,7 @@ use super::tally::Tally;
 use crate::artifacts::Artifact;
 use crate::error::{Error, Result};
 use crate::machine::{self, Limits, Machine, Output, Run, host};
+use crate::packages::Kernel;
 use crate::process;
 use crate::progress::print;
 use std::ffi::OsString;
@@ -12,12 +13,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// What to run everywhere.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Suite<'a> {
     /// Programs for the PATH, the suite among them.
     pub programs: &'a [Artifact],
     /// Arguments of the suite: names of tests.
     pub filter: &'a [OsString],
+    /// The kernel of emulated machines.
+    pub kernel: Kernel,
     /// When to give up on a machine although cases come in.
     pub limit: Option<Duration>,
 }
@@ -84,7 +87,7 @@ impl Suite<'_> {
             machine,
             processors: None,
             memory: None,
-            kernel: None,
+            kernel: Some(self.kernel.clone()),
             append: None,
             artifacts: self.programs,
             files: &[],
