@@ -27,9 +27,6 @@ pub mod memory;
 mod report;
 pub mod user;
 
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
-
 pub use arch::cpu;
 pub use arch::frame::{GeneralRegisters, TrapFrame};
 pub use arch::token::Dune;
@@ -44,66 +41,6 @@ pub use host::error::EnterError;
 pub use linux::sys::Errno;
 pub use memory::mirror::Mapping;
 pub use user::error::UserError;
-
-use host::process::Process;
-use memory::{EditError, Memory, PageTables};
-
-impl Dune {
-    /// The page tables of the process, locked for editing until the value is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`EditError::Busy`] if somebody holds them, for example the code that a trap handler interrupted.
-    ///
-    /// # Example
-    ///
-    /// ```no_run
-    /// use dune::memory::{PagePermissions, PageRange};
-    /// use x86_64::VirtAddr;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let address = 0x7000_0000_0000;
-    /// let dune = dune::enter()?;
-    /// let page = PageRange::new(VirtAddr::new(address), 4096)?;
-    /// dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[inline]
-    pub fn page_tables(self) -> Result<PageTables<'static>, EditError> {
-        self.memory().page_tables()
-    }
-
-    /// The memory of the process as Dune mode sees it: windows, frames, address spaces.
-    #[inline]
-    pub fn memory(self) -> &'static Memory {
-        process().memory()
-    }
-}
-
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(null_mut());
-
-/// What the threads of the process share; there is one as soon as one of them is in Dune mode.
-#[inline]
-pub(crate) fn process() -> &'static Process {
-    // SAFETY: set before the first token was handed out, and never freed.
-    unsafe { &*PROCESS.load(Ordering::Acquire) }
-}
-
-/// The same, if there is one.
-pub(crate) fn current_process() -> Option<&'static Process> {
-    // SAFETY: as above.
-    unsafe { PROCESS.load(Ordering::Acquire).as_ref() }
-}
-
-/// There is none after all.
-fn forget_process() {
-    PROCESS.store(null_mut(), Ordering::Release);
-}
-
-fn set_process(process: &'static Process) {
-    PROCESS.store(core::ptr::from_ref(process).cast_mut(), Ordering::Release);
-}
 
 /// The token, if the calling thread is in Dune mode: for threads that were started there, and for libraries.
 pub fn current() -> Option<Dune> {

@@ -43,6 +43,8 @@ pub(crate) struct ThreadBlock {
     pub request: Request,
     /// Address of a page that nobody else touches (see `shootdown`).
     pub bait: u64,
+    /// [`VERSION`](super::VERSION).
+    pub version: u64,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
     pub user_context: u64,
     /// Stack pointer to return to when ring 3 comes back, where ring 0's FS base is kept; 0 while FS is ring 0's.
@@ -107,6 +109,7 @@ impl ThreadBlock {
             has_xsave: 0,
             handled_in_ring0: [0; SYSCALL_NUMBERS / 64],
             bait: 0,
+            version: super::VERSION,
             is_lent: false,
             signals: Queue::new(),
             second_level_fault: None,
@@ -167,7 +170,3 @@ pub(crate) unsafe fn current() -> *mut ThreadBlock {
     // SAFETY: the caller's.
     unsafe { thread_words::block() as *mut ThreadBlock }
 }
-
-// What code below finds without knowing the rest.
-const _: () = assert!(offset_of!(ThreadBlock, request) + offset_of!(Request, block) == thread_words::BLOCK);
-const _: () = assert!(offset_of!(ThreadBlock, bait) == thread_words::BAIT);

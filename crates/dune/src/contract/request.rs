@@ -1,15 +1,13 @@
 //! The request: how ring 0 asks the host loop for something.
 //!
-//! Ring 0 fills the [`Request`] of its thread block and executes HLT; the host loop answers in `result` and
-//! resumes. Registers passed in memory and HLT as the exit is the cheapest combination on KVM.
-
-use core::mem::offset_of;
+//! Ring 0 fills the [`Request`] of its thread block and executes the engine's exit instruction; the host loop answers in
+//! `result` and resumes.
 
 use super::block::ThreadBlock;
 
 /// What a request asks for; the values are part of the assembly's contract.
 pub(crate) mod kind {
-    /// Nothing: an HLT that is not ours.
+    /// Nothing: an exit instruction that is not ours.
     pub(crate) const NONE: u64 = 0;
     /// Make the system call `number` with `arguments` for the program.
     pub(crate) const SYSCALL: u64 = 1;
@@ -21,7 +19,10 @@ pub(crate) mod kind {
     pub(crate) const INTERRUPT: u64 = 3;
     /// Give a window to the address `arguments[0]`, unless it has one; the answer is 1 if it has one then.
     pub(crate) const GROW: u64 = 4;
-    /// Make the child that the [`Birth`](crate::guest::clone::Birth) at `arguments[0]` describes.
+    /// Prepare the thread that the [`Preparation`](super::birth::Preparation) at `arguments[0]` describes; the answer is the
+    /// address of its [`Thread`](super::thread::Thread), or 0.
+    pub(crate) const PREPARE: u64 = 11;
+    /// Make the child that the [`Birth`](super::birth::Birth) at `arguments[0]` describes.
     pub(crate) const BIRTH: u64 = 6;
     /// Go on in host mode with the FS base `arguments[0]` and the stack pointer `arguments[1]`.
     pub(crate) const LEAVE: u64 = 9;
@@ -32,6 +33,10 @@ pub(crate) mod kind {
     /// Read the engine's count of second-level faults.
     pub(crate) const SECOND_LEVEL_FAULTS: u64 = 5;
 }
+
+/// What a forwarded system call returns that was not made, or not finished, since a signal came first: never seen by
+/// the program. Linux's own number for that, which never leaves Linux (ERESTARTSYS of include/linux/errno.h).
+pub(crate) const RESTART: u64 = (-512i64) as u64;
 
 /// A request to the host loop and its answer.
 #[derive(Debug)]
@@ -48,8 +53,3 @@ pub(crate) struct Request {
     /// Address of the block this request stands in, for ring-0 code that only has GS.
     pub block: *mut ThreadBlock,
 }
-
-const _: () = assert!(
-    offset_of!(Request, number) == offset_of!(Request, kind) + 8,
-    "one cache line holds kind, number and arguments"
-);

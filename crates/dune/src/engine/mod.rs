@@ -1,7 +1,7 @@
 //! The engine seam: what runs Dune mode, seen without knowing which engine it is.
 //!
 //! An engine opens a virtual machine for the calling process, gives it windows of the process's memory, and runs
-//! vCPUs. Everything above this module speaks of [`CpuState`], [`Window`](crate::memory::Window) and [`Exit`];
+//! vCPUs. Everything that is built on this module speaks of [`CpuState`], [`Window`] and [`Exit`];
 //! no type of KVM's crosses the line, so that an engine of our own can take KVM's place. Dispatch is static: the
 //! host loop is compiled for the engine it runs on.
 
@@ -9,19 +9,29 @@ pub(crate) mod error;
 pub(crate) mod facts;
 pub(crate) mod kvm;
 pub(crate) mod obstacle;
+pub(crate) mod window;
+
+/// The instruction by which Dune mode asks the host loop for something, as a template of assembly: it ends `Vcpu::run` as
+/// [`Exit::Request`] and changes no register.
+pub(crate) use kvm::exit_instruction;
 
 pub(crate) use crate::arch::state::{CpuState, RegisterDump};
+
+/// The engine that this library is compiled for: its machine, and what hangs on that.
+pub(crate) type Engine = kvm::KvmMachine;
+/// Its vCPUs.
+pub(crate) type EngineVcpu = <Engine as Machine>::Vcpu;
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::engine::error::EngineError;
-use crate::memory::Window;
+use window::Window;
 
 /// Why a vCPU stopped running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Dune mode executed HLT: a request stands in the thread block.
+    /// Dune mode executed the [exit instruction](exit_instruction): a request stands in the thread block.
     Request,
     /// A signal is pending for this thread, or the engine was asked to stop; nothing else happened.
     Interrupted,
@@ -75,8 +85,28 @@ pub(crate) trait Machine: Sized {
     /// The file that whoever makes a machine opens for reading and writing.
     const DEVICE: &'static CStr;
 
-    /// The descriptors that the program must not close.
-    fn descriptors(&self) -> [RawFd; 2];
+    /// The lowest guest-physical address that a window can have.
+    const FIRST_GPA: u64;
+
+    /// How many windows a machine can have at most.
+    const MOST_WINDOWS: usize;
+
+    /// A machine has a task in the process, which counts where Linux counts tasks.
+    const HAS_TASK: bool;
+
+    /// Linux has to let the process read what Dune mode accesses in any way.
+    const READS_WHAT_IT_BACKS: bool;
+
+    /// How many descriptors it has besides those of the vCPUs.
+    const DESCRIPTORS: usize;
+
+    /// The descriptors that the program must not close, [`DESCRIPTORS`](Self::DESCRIPTORS) of them.
+    fn descriptors(&self) -> impl Iterator<Item = RawFd>;
+
+    /// Has all vCPUs of the process but the calling thread's forget what they have cached of the page tables, and waits until they
+    /// have. `page` is a page of the process's that only the calling thread uses, and that it has just written to; its content is
+    /// lost. False if Linux has refused each way to do so.
+    fn flush_others(page: u64) -> bool;
 
     /// What its vCPUs can be loaded with.
     fn cpu_limits(&self) -> CpuLimits;

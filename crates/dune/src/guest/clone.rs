@@ -7,8 +7,6 @@
 //! only the process that made a machine. A child that borrows its parent's memory until it execs (vfork, posix_spawn)
 //! runs in host mode: the parent's vCPU is the parent's, and all the child does is to become another program.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
     __NR_clone, __NR_clone3, __NR_fork, CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_SETTLS, CLONE_THREAD,
@@ -16,42 +14,18 @@ use linux_raw_sys::general::{
 };
 
 use super::syscall::error;
-use super::{copy, signal};
+use super::{copy, range_handlers, signal};
 use crate::arch::cpu;
 use crate::arch::page::PAGE_BYTES;
 use crate::arch::registers::{Registers, VectorArea};
+use crate::contract::birth::{Birth, Child, Preparation};
 use crate::contract::config::Threads;
+use crate::contract::process::process;
 use crate::contract::request::kind;
 use crate::contract::signal_frame::SignalFrame;
+use crate::contract::thread::Thread;
 use crate::contract::{actions, block};
 use crate::guest::hypercall::hypercall;
-use crate::host::error::EnterError;
-use crate::host::thread::{self, HostThread};
-use crate::report;
-
-/// What the host loop is asked to bear.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Birth {
-    /// The system call to make, without a stack for the child: it starts on the host loop's.
-    pub number: u64,
-    /// Its arguments.
-    pub arguments: [u64; 6],
-    /// What becomes of the child.
-    pub child: Child,
-}
-
-/// What a child starts with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Child {
-    /// A process of its own, in Dune mode.
-    Fork,
-    /// A thread in Dune mode; the arguments give it its loop stack.
-    Thread(*mut HostThread),
-    /// A thread in host mode, or a child whose parent waits until it execs. It starts as if it returned from the signal
-    /// handler of this frame on its own stack; the host loop fills in the mask.
-    InHostMode(*mut SignalFrame),
-}
 
 /// What the four system calls have in common.
 #[derive(Debug, Clone, Copy)]
@@ -100,10 +74,10 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     };
     let shares_memory = request.flags & u64::from(CLONE_VM) != 0;
     if request.flags & u64::from(CLONE_THREAD) == 0 {
-        crate::process().wait_for_births();
+        process().wait_for_births();
     }
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
-        return match crate::process().threads_start_in() {
+        return match process().threads_start_in() {
             Threads::HostMode if request.stack != 0 => {
                 start_in_host_mode(frame, vector_area, request, &mut copy)
             }
@@ -115,7 +89,7 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
         // SAFETY: ring 0; the block is this thread's own.
         let is_lent = unsafe { (*block::current()).is_lent };
         // A child of vfork has descriptors of its own: a vCPU that it makes would be lost with it.
-        return if crate::process().launcher().is_some() && !is_lent {
+        return if process().launcher().is_some() && !is_lent {
             // What it execs is ring 0's business.
             start_thread(frame, vector_area, request, &mut copy)
         } else {
@@ -130,7 +104,7 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     if request.stack != 0 {
         frame.rsp = request.stack;
     }
-    let process = crate::process();
+    let process = process();
     // What the child is to find whole. Each is taken before what its holders take.
     let held = (actions::hold(), process.hold_births(), process.memory().hold());
     let result = bear(&request, Child::Fork);
@@ -213,23 +187,25 @@ fn start_thread(
     };
     let first =
         Registers { rax: 0, rsp: if request.stack == 0 { frame.rsp } else { request.stack }, ..*frame };
-    let child = match thread::prepare(crate::process(), &first, vector_area, fs_base) {
-        Ok(child) => child,
-        Err(error_text) => {
-            warn_once(&error_text);
-            return error(EAGAIN);
-        }
-    };
-    let (stack, size) = child.loop_stack();
-    request.set_stack(copy, stack, size);
-    let borrows = request.flags & u64::from(CLONE_VFORK) != 0;
-    if borrows {
-        child.lend();
+    let process = process();
+    // The host loop would wait for tables that the code holds which a handler has interrupted to call here.
+    if process.memory().page_tables().is_err() {
+        return error(EAGAIN);
     }
-    let result = bear(&request, Child::Thread(child.pointer()));
-    if borrows || crate::linux::sys::result(result).is_err() {
+    let is_lent = request.flags & u64::from(CLONE_VFORK) != 0;
+    let preparation = Preparation { first, vector_area, fs_base, is_lent };
+    // SAFETY: ring 0; the preparation lives until the answer is there.
+    let prepared = unsafe { hypercall(kind::PREPARE, (&raw const preparation) as u64, 0) };
+    // SAFETY: the host loop answers with a place for a thread, which is never freed, or with 0.
+    let Some(child) = (unsafe { (prepared as *const Thread).as_ref() }) else { return error(EAGAIN) };
+    let (stack, size) = child.loop_stack;
+    request.set_stack(copy, stack, size);
+    let result = bear(&request, Child::Thread(child));
+    if is_lent || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
-        crate::process().free_locks_from(child.block());
+        let block = child.block as u64;
+        range_handlers::free_if(|holder| holder == block);
+        process.free_locks_from(block);
         child.give_back();
     }
     result
@@ -261,12 +237,4 @@ fn start_in_host_mode(
 pub(super) fn exit(status: u64, may_restart: bool) -> u64 {
     // SAFETY: ring 0; the request takes two numbers.
     unsafe { hypercall(kind::EXIT, status, may_restart.into()) }
-}
-
-/// Says once per process why a thread could not be started.
-fn warn_once(why: &EnterError) {
-    static WARNED: AtomicBool = AtomicBool::new(false);
-    if !WARNED.swap(true, Ordering::Relaxed) {
-        report::message(format_args!("dune: no further thread can be started in Dune mode (EAGAIN): {why}"));
-    }
 }

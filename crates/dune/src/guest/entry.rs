@@ -1,10 +1,17 @@
 //! What the assembly of both entries, traps and system calls, has in common.
 
-/// Assembles `file` of this folder behind macros.S, with the constants that both entries use and those that follow.
+/// Assembles `file` of this folder behind the engine's exit and macros.S, with the constants that both entries use and those that follow.
 macro_rules! entry_asm {
     ($file:literal, $($operand:tt)*) => {
         core::arch::global_asm!(
-            concat!(include_str!("macros.S"), include_str!($file)),
+            concat!(
+                "    .ifndef dune_exit_defined\n    .set dune_exit_defined, 1\n",
+                ".macro EXIT_TO_HOST_LOOP\n    ",
+                $crate::engine::exit_instruction!(),
+                "\n.endm\n    .endif\n",
+                include_str!("macros.S"),
+                include_str!($file)
+            ),
             VECTOR_AREA_SIZE = const $crate::contract::block::VECTOR_AREA_SIZE,
             VECTOR_MASK = const $crate::contract::block::VECTOR_MASK,
             HAS_XSAVE = const $crate::contract::block::HAS_XSAVE,

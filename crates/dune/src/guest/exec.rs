@@ -19,10 +19,10 @@ mod interpreter;
 use self::environment::Environment;
 use self::interpreter::Asks;
 use super::copy::{self, BadAddress};
-use super::signal::RESTART;
 use crate::contract::launcher::Launcher;
-use crate::engine::Machine;
-use crate::engine::kvm::KvmMachine;
+use crate::contract::process::process;
+use crate::contract::request::RESTART;
+use crate::engine::{Engine, Machine};
 use crate::guest::hypercall::{forward, forward_unless_signalled};
 use crate::linux::{proc, sys};
 
@@ -45,7 +45,7 @@ pub(super) fn handle(
         _ => return None,
     };
     let execute: Execute = if may_restart { forward_unless_signalled } else { forward };
-    crate::process().wait_for_births();
+    process().wait_for_births();
     if plain
         && let Some(launcher) = launcher
         && let Ok(restart) = follow(launcher, execute, path, argv, envp)
@@ -109,7 +109,7 @@ fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -
 /// Whether this process can still make a machine: it may have changed its user since it entered, or given up rights that
 /// access(2) knows nothing of (Landlock, AppArmor, a mount with nodev).
 fn may_open_device() -> bool {
-    let (device, flags) = (KvmMachine::DEVICE.as_ptr() as u64, O_RDWR | O_CLOEXEC);
+    let (device, flags) = (Engine::DEVICE.as_ptr() as u64, O_RDWR | O_CLOEXEC);
     match sys::result(forward(OPENAT, &[AT_FDCWD as u64, device, flags.into(), 0, 0, 0])) {
         Ok(opened) => {
             forward(CLOSE, &[opened, 0, 0, 0, 0, 0]);

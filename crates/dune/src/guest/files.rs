@@ -9,8 +9,8 @@ use linux_raw_sys::general::{
 };
 
 use super::syscall::error;
+use crate::contract::process::Process;
 use crate::guest::hypercall::forward;
-use crate::host::process::Process;
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 4] = [CLOSE, CLOSE_RANGE, DUP2, DUP3];

@@ -14,14 +14,16 @@ use super::signal::{self, SYSCALL_BYTES};
 use super::syscall::error;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::contract::block;
+use crate::contract::process::process;
 use crate::contract::request::kind;
+use crate::engine::{Engine, Machine};
 use crate::guest::hypercall::{forward, hypercall};
 use crate::linux::tasks;
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 4] = [PRCTL, SECCOMP, SETNS, UNSHARE];
 
-/// Makes the call if it is one of this module's; the kernel's raw return value, or [`RESTART`](signal::RESTART) if a signal came
+/// Makes the call if it is one of this module's; the kernel's raw return value, or [`RESTART`](crate::contract::request::RESTART) if a signal came
 /// first.
 pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
     let arguments = registers.arguments();
@@ -33,7 +35,7 @@ pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Op
     };
     Some(match whose {
         Whose::Linux => forward(number, &arguments),
-        Whose::AllThreads if crate::process().active_threads() > 1 => error(EINVAL),
+        Whose::AllThreads if process().active_threads() > 1 => error(EINVAL),
         Whose::AllThreads | Whose::Thread => leave(registers, area),
     })
 }
@@ -83,8 +85,13 @@ fn alone(number: u32, registers: &Registers, area: VectorArea) -> u64 {
     let is_refused = [EINVAL, EUSERS].map(error).contains(&result);
     // SAFETY: ring 0; the block is this thread's own.
     let is_lent = unsafe { (*block::current()).is_lent };
-    let process = crate::process();
-    if is_refused && !is_lent && process.active_threads() == 1 && tasks::has_workers_only(process) {
+    let process = process();
+    if Engine::HAS_TASK
+        && is_refused
+        && !is_lent
+        && process.active_threads() == 1
+        && tasks::has_workers_only(|id| process.is_ending(id))
+    {
         return leave(registers, area);
     }
     result
@@ -96,7 +103,7 @@ fn leave(registers: &Registers, area: VectorArea) -> u64 {
     // SAFETY: ring 0; the block is this thread's own.
     let is_nested = unsafe { (*block::current()).user_return_rsp } != 0;
     let is_inside = registers.rflags & INTERRUPT_FLAG == 0;
-    if is_nested || is_inside || crate::process().memory().foreign_root().is_some() {
+    if is_nested || is_inside || process().memory().foreign_root().is_some() {
         return error(EINVAL);
     }
     let before = Registers { rip: registers.rip - SYSCALL_BYTES, ..*registers };

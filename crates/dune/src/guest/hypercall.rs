@@ -4,6 +4,7 @@ use core::arch::naked_asm;
 
 use crate::contract::block::{REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_NUMBER, REQUEST_RESULT};
 use crate::contract::request::kind;
+use crate::engine::exit_instruction;
 
 /// Makes request `kind` with up to two arguments. Interrupts are off until the answer is there, because a
 /// handler's system call would use the same block.
@@ -20,7 +21,7 @@ pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) ->
         "mov gs:[{FIRST}], rsi",
         "mov gs:[{SECOND}], rdx",
         "mov gs:[{KIND}], rdi",
-        "hlt",
+        exit_instruction!(),
         "mov rax, gs:[{RESULT}]",
         "popfq",
         "ret",
@@ -40,7 +41,7 @@ pub(crate) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
 }
 
 /// As [`forward`], unless a signal waits or comes before the call: then the call is not made, and the result is
-/// [`RESTART`](crate::guest::signal::RESTART).
+/// [`RESTART`](crate::contract::request::RESTART).
 pub(crate) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: as for `forward`.
     unsafe { forward_raw(number.into(), arguments, kind::SYSCALL) }
@@ -72,7 +73,7 @@ unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6], kind: 
         "mov rax, [rsi + 40]",
         "mov gs:[{ARGUMENTS} + 40], rax",
         "mov gs:[{KIND}], rdx",
-        "hlt",
+        exit_instruction!(),
         "mov rax, gs:[{RESULT}]",
         "popfq",
         "ret",

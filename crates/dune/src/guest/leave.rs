@@ -3,11 +3,13 @@
 use core::arch::naked_asm;
 
 use super::error::LeaveError;
-use super::signal::RESTART;
 use crate::arch::cpu;
 use crate::arch::registers::INTERRUPT_FLAG;
 use crate::contract::block::{self, REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
+use crate::contract::process::process;
+use crate::contract::request::RESTART;
 use crate::contract::request::kind;
+use crate::engine::exit_instruction;
 
 /// See [`crate::leave`].
 pub(crate) fn leave() -> Result<(), LeaveError> {
@@ -20,9 +22,7 @@ pub(crate) fn leave() -> Result<(), LeaveError> {
         return Err(LeaveError::InterruptsOff);
     }
     // SAFETY: ring 0; the block is this thread's own.
-    if unsafe { (*block::current()).user_return_rsp } != 0
-        || crate::process().memory().foreign_root().is_some()
-    {
+    if unsafe { (*block::current()).user_return_rsp } != 0 || process().memory().foreign_root().is_some() {
         return Err(LeaveError::OtherAddressSpace);
     }
     // SAFETY: ring 0, on the program's stack, in the process's own address space.
@@ -55,7 +55,7 @@ unsafe extern "C" fn switch_back(fs_base: u64) -> u64 {
         "mov gs:[{FS_BASE}], rdi",
         "mov gs:[{STACK}], rsp",
         "mov qword ptr gs:[{KIND}], {LEAVE}",
-        "hlt",
+        exit_instruction!(),
         "mov rax, gs:[{RESULT}]",
         "add rsp, 56",
         "sti",

@@ -24,6 +24,7 @@ use super::syscall::error;
 use super::{around, grow};
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
 use crate::arch::token::Dune;
+use crate::engine::{Engine, Machine};
 use crate::guest::hypercall::forward;
 use crate::linux::{maps, sys};
 use crate::memory::mirror::Ownership;
@@ -75,9 +76,11 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
 }
 
 /// The arguments with PROT_READ where there is PROT_WRITE or PROT_EXEC. x86 CPUs read what can be written or executed
-/// (mmap(2), Notes); but KVM has Linux fetch a page for a read, and Linux does so only with PROT_READ (check_vma_flags in
-/// mm/gup.c).
+/// (mmap(2), Notes); but Linux may not let the engine have it without PROT_READ.
 fn with_read(number: u32, mut arguments: [u64; 6]) -> [u64; 6] {
+    if !Engine::READS_WHAT_IT_BACKS {
+        return arguments;
+    }
     let implies_reading = u64::from(PROT_WRITE | PROT_EXEC);
     if [MMAP, MPROTECT, PKEY_MPROTECT].contains(&number) && arguments[2] & implies_reading != 0 {
         arguments[2] |= u64::from(PROT_READ);

@@ -29,7 +29,7 @@ dune_syscall_entry:
     jc dune_syscall_in_ring0
 1:
     mov qword ptr gs:[{REQUEST_KIND}], {KIND_SYSCALL}
-    hlt
+    EXIT_TO_HOST_LOOP
     mov rax, gs:[{REQUEST_RESULT}]
     cmp qword ptr gs:[{SIGNALS_PENDING}], 0
     jne dune_syscall_signal

@@ -14,7 +14,8 @@ use crate::arch::state::{SyscallRegisters, SysenterRegisters};
 use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::contract::block::{self, SYSCALL_NUMBERS};
-use crate::contract::request::kind;
+use crate::contract::process::process;
+use crate::contract::request::{RESTART, kind};
 use crate::guest::hypercall::forward;
 
 entry_asm!(
@@ -98,15 +99,15 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
     let may_restart = registers.rflags & INTERRUPT_FLAG != 0;
     memory_calls::handle(dune, number, &arguments)
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
-        .or_else(|| files::handle(crate::process(), number, &arguments))
-        .or_else(|| exec::handle(crate::process().launcher(), number, &arguments, may_restart))
+        .or_else(|| files::handle(process(), number, &arguments))
+        .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
         .or_else(|| filter::handle(number, registers, area))
         .unwrap_or_else(|| match number {
             ARCH_PRCTL => arch_prctl(registers.rdi, registers.rsi),
             EXIT => clone::exit(registers.rdi, may_restart),
             _ => match clone::system_call(registers, area) {
                 // A signal waits until interrupts are on, and no child may see it.
-                signal::RESTART if !may_restart => error(EAGAIN),
+                RESTART if !may_restart => error(EAGAIN),
                 result => result,
             },
         })

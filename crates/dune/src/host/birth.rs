@@ -9,12 +9,12 @@ use linux_raw_sys::general::{__NR_exit, __NR_exit_group, __NR_rt_sigreturn, SIGA
 
 use super::newborn::Newborn;
 use super::run_loop::host_loop;
-use super::thread::HostThread;
+use super::thread::{HostThread, behind};
 use super::{cpu_number, signal};
+use crate::contract::birth::{Birth, Child};
+use crate::contract::request::RESTART;
 use crate::engine::error::EngineError;
-use crate::engine::{Machine, Vcpu};
-use crate::guest::clone::{Birth, Child};
-use crate::guest::signal::RESTART;
+use crate::engine::{EngineVcpu, Machine, Vcpu};
 use crate::linux::{sys, tasks};
 use crate::report;
 
@@ -34,6 +34,7 @@ fn bear_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
         Child::Thread(child) => {
             // SAFETY: ring 0 has prepared the child and the arguments for exactly this, and nobody uses it yet.
             unsafe {
+                let child = behind(child.cast_mut());
                 (*child).first_mask = Some(mask);
                 clone(birth, serve, child as u64)
             }
@@ -78,18 +79,17 @@ fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
 
 /// In the child of a fork: puts a machine and a vCPU of its own in place of the parent's. Allocates nothing, because
 /// the allocator may have been in use in the parent.
-fn revive(
-    thread: &mut HostThread,
-    state: &<crate::engine::kvm::KvmVcpu as Vcpu>::Snapshot,
-) -> Result<(), EngineError> {
+fn revive(thread: &mut HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result<(), EngineError> {
     let process = thread.process;
-    process.survive(thread);
+    process.survive(thread.shared());
     thread.pending_interrupts = [0; 4];
     // Whoever its parent was, its memory is its own.
     thread.block.is_lent = false;
     // SAFETY: this is the child's only thread, and holds no reference to the machine.
     let machine = unsafe { process.replace_machine() };
-    let vcpu = machine.rebuild(process.memory.windows().iter(), &mut thread.vcpu, state)?;
+    let vcpu = machine.rebuild(process.memory().windows().iter(), &mut thread.vcpu, state)?;
+    process.set_descriptors(machine.descriptors());
+    thread.shared().descriptor.store(vcpu.descriptor(), Ordering::Relaxed);
     thread.vcpu = vcpu;
     thread.cpu_number = cpu_number::UNKNOWN;
     Ok(())
@@ -106,8 +106,8 @@ pub(super) fn end(thread: &mut HostThread, status: u64, may_restart: bool) -> u6
     let mut call = __NR_exit;
     if !thread.block.is_lent {
         // Else the parent does so. Whoever is the last to depart has to know of the others.
-        thread.user.store(sys::thread_id(), Ordering::Release);
-        if thread.process.depart() && tasks::nobody_else(thread.process) {
+        thread.shared().user.store(sys::thread_id(), Ordering::Release);
+        if thread.process.depart() && tasks::nobody_else(|id| thread.process.is_ending(id)) {
             call = __NR_exit_group;
         }
     }

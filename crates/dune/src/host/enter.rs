@@ -6,16 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use linux_raw_sys::general::RLIMIT_AS;
 
 use super::error::EnterError;
-use super::process::Process;
+use super::process::{self, HostProcess};
 use super::switch::{Continuation, switch};
-use super::thread::{FREE, HostThread, ThreadMemory};
+use super::thread::{self, HostThread, ThreadMemory};
 use super::{accesses, huge, main_stack};
 use crate::arch::cpu;
 use crate::arch::token::Dune;
 use crate::contract::config::Config;
+use crate::contract::process::{Process, forget_process, set_process};
+use crate::contract::thread::{FREE, Thread};
 use crate::doctor;
-use crate::engine::Machine;
-use crate::engine::kvm::KvmMachine;
+use crate::engine::{Engine, Machine};
 use crate::guest::trap;
 use crate::linux::mapped::Mapped;
 use crate::linux::{proc, sys};
@@ -53,7 +54,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         return Err(EnterError::AlreadyInDuneMode);
     }
     let first = ENTRY.lock().unwrap_or_else(PoisonError::into_inner);
-    match crate::current_process() {
+    match process::current() {
         Some(process) if process.is_own() => {
             drop(first);
             return join(process);
@@ -63,7 +64,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         None => (),
     }
     let facts = doctor::check()?;
-    let machine = KvmMachine::open()?;
+    let machine = Engine::open()?;
     // What the windows must cover comes first, then the windows.
     main_stack::grow();
     let thread_memory = ThreadMemory::new()?;
@@ -78,10 +79,10 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
-    let process =
-        Leaked::new(Process::new(machine, memory, trap::gates(), config.threads, config.launcher.clone()));
-    let mut thread = HostThread::new(process.get(), thread_memory)?;
-    thread.continuation = Continuation::here();
+    let shared = Process::new(memory, config.threads, config.launcher.clone());
+    let process = Leaked::new(HostProcess::new(machine, shared, trap::gates()));
+    let mut place = HostThread::placed(process.get(), thread_memory)?;
+    place.host().continuation = Continuation::here();
     accesses::prepare();
     proc::keep();
     if config.launcher.is_some() {
@@ -89,22 +90,24 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     }
     if config.mapping == Mapping::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
-        process.get().memory.mirror_everything()?;
+        process.get().memory().mirror_everything()?;
     }
-    thread.pin()?;
+    place.pin()?;
     process.get().arrive();
-    let (stack, thread) = (thread.stack.top(), thread.leak());
-    process.get().enlist(thread);
-    crate::set_process(process.get());
+    let (stack, place) = (place.host().stack.top(), place.leak());
+    let thread = thread::behind(place.cast());
+    // SAFETY: leaked; should entry fail, the process that has the list goes first.
+    process.get().enlist(unsafe { &*place.cast::<Thread>() });
+    set_process(process.get().as_shared());
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything
     // the thread uses was mapped; 3. process and thread are leaked below.
     let refused = unsafe { switch(stack, thread) } != 0;
     if refused {
         // SAFETY: `switch` returned in host mode, so that nobody uses the thread any more.
-        let thread = unsafe { Mapped::from_leaked(thread) };
-        let exit = format!("{:?}", thread.refused);
-        drop(thread);
-        crate::forget_process();
+        let mut place = unsafe { Mapped::from_leaked(place) };
+        let exit = format!("{:?}", place.host().refused);
+        drop(place);
+        forget_process();
         return Err(EnterError::Refused { exit });
     }
     // From here on this is Dune mode, and what it runs on stays.
@@ -114,12 +117,10 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
 }
 
 /// Enters where other threads have entered before, or this one has.
-fn join(process: &'static Process) -> Result<Dune, EnterError> {
+fn join(process: &'static HostProcess) -> Result<Dune, EnterError> {
     main_stack::grow();
-    let thread = match HostThread::reuse(process) {
-        Some(thread) => thread,
-        None => HostThread::enlisted(process)?,
-    };
+    let place = HostThread::place(process)?;
+    let thread = thread::behind(place);
     let stack = {
         // SAFETY: nobody else uses the thread until it runs.
         let thread = unsafe { &mut *thread };
@@ -134,15 +135,17 @@ fn join(process: &'static Process) -> Result<Dune, EnterError> {
         // SAFETY: as before.
         let thread = unsafe { &*thread };
         let exit = format!("{:?}", thread.refused);
-        thread.user.store(FREE, Ordering::Release);
+        thread.shared().user.store(FREE, Ordering::Release);
         return Err(EnterError::Refused { exit });
     }
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     let dune = unsafe { Dune::assume() };
-    if process.memory.mapping() == Mapping::Precise {
+    if process.memory().mapping() == Mapping::Precise {
         // What host mode has changed. The rights that it has added would be found by faults; not all that it has taken.
-        let _turn = process.memory.take_turn();
-        process.memory.synchronise_or_miss(Memory::everything(), Ownership::Respect, |flush| flush.now(dune));
+        let _turn = process.memory().take_turn();
+        process
+            .memory()
+            .synchronise_or_miss(Memory::everything(), Ownership::Respect, |flush| flush.now(dune));
     }
     Ok(dune)
 }

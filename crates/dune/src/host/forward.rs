@@ -9,8 +9,8 @@ use core::sync::atomic::AtomicU64;
 use linux_raw_sys::errno::EINTR;
 use linux_raw_sys::general::{__NR_brk, __NR_mmap, __NR_mremap, __NR_shmat};
 
+use crate::contract::request::RESTART;
 use crate::contract::signal_frame::SignalContext;
-use crate::guest::signal::RESTART;
 
 unsafe extern "C" {
     /// Makes system call `number` unless `*pending` is not 0; the kernel's raw return value, or [`RESTART`]. Numbers that

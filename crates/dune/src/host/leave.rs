@@ -6,12 +6,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general::{__NR_arch_prctl, __NR_rt_sigprocmask, SIG_SETMASK};
 
 use super::birth::go_on_in_host_mode;
-use super::process::Process;
+use super::process::HostProcess;
 use super::signal;
-use super::thread::{FREE, HostThread, LEFT, thread_pointer};
+use super::thread::{HostThread, thread_pointer};
 use crate::contract::actions;
+use crate::contract::request::RESTART;
 use crate::contract::signal_frame::SignalFrame;
-use crate::guest::signal::RESTART;
+use crate::contract::thread::{FREE, LEFT};
+use crate::engine::{Engine, Machine};
 use crate::linux::{sys, tasks};
 
 /// Goes on in host mode on the program's stack, at `rsp`, with `fs_base`. Returns if a signal has to be seen first.
@@ -26,7 +28,7 @@ pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {
     thread.process.depart();
     // SAFETY: guest::leave stands in `switch_back` with what it has pushed at `rsp`; nobody uses the thread when its
     // stack has been left.
-    unsafe { resume(rsp, mask, &raw const thread.user) }
+    unsafe { resume(rsp, mask, &raw const thread.shared().user) }
 }
 
 /// Goes on in host mode as `frame` says, with `fs_base`, for the rest of the thread's life. Returns if a signal has to be seen first.
@@ -46,7 +48,7 @@ pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut Signal
         signal::give_actions_back(|| true);
     } else {
         // The frame has to last until it is used: the next thread may have this place when this one has ended.
-        thread.user.store(sys::thread_id() | LEFT, Ordering::Release);
+        thread.shared().user.store(sys::thread_id() | LEFT, Ordering::Release);
         depart_for_good(thread.process);
     }
     // SAFETY: the frame is a whole one; nobody uses the thread's loop stack any more.
@@ -57,16 +59,18 @@ pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut Signal
 }
 
 /// Counts the calling thread out of `process`, which goes on as any other where that was the last in Dune mode.
-fn depart_for_good(process: &Process) {
+fn depart_for_good(process: &HostProcess) {
     if !process.depart() {
         actions::expect_leavers();
         return;
     }
     signal::give_actions_back(|| process.active_threads() == 0);
-    if tasks::nobody_else(process) {
+    if tasks::nobody_else(|id| process.is_ending(id)) {
         // How it ends is not known here any more.
         process.abandon();
-        tasks::wait_for_workers(process);
+        if Engine::HAS_TASK {
+            tasks::wait_for_workers(|id| process.is_ending(id));
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use linux_raw_sys::general::{
     pollfd,
 };
 
-use crate::guest::clone::Birth;
+use crate::contract::birth::Birth;
+use crate::engine::{Engine, Machine};
 use crate::linux::sys;
 
 /// Where a child tells its parent whether it lives: an eventfd, which both have.
@@ -37,7 +38,7 @@ impl Newborn {
     pub(super) fn expected(birth: &Birth) -> Option<Newborn> {
         const EFD_CLOEXEC: u64 = 0o2_000_000;
         // With a table of descriptors in common, closing here is closing there.
-        if flags(birth) & u64::from(CLONE_FILES) != 0 || !tasks_are_scarce() {
+        if !Engine::HAS_TASK || flags(birth) & u64::from(CLONE_FILES) != 0 || !tasks_are_scarce() {
             return None;
         }
         // SAFETY: makes a descriptor. Without one, nobody waits.

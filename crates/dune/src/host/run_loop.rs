@@ -4,12 +4,12 @@
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, cpu_number, forward, grow, leave, second_level, signal};
+use super::{birth, cpu_number, forward, grow, leave, second_level, signal, thread};
 use crate::arch::vector::Vector;
+use crate::contract::birth::{Birth, Preparation};
 use crate::contract::request::kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::engine::{Exit, Vcpu};
-use crate::guest::clone::Birth;
 use crate::memory::mirror::Mapping;
 use crate::report;
 
@@ -62,10 +62,10 @@ fn serve(thread: &mut HostThread) {
             thread.vcpu.withdraw_stop();
         }
         if forward::makes_mappings(number)
-            && thread.process.memory.mapping() == Mapping::Full
+            && thread.process.memory().mapping() == Mapping::Full
             && crate::linux::sys::result(result).is_ok()
         {
-            grow::or_report(&thread.process.memory, thread.process.machine(), result);
+            grow::or_report(thread.process.memory(), thread.process.machine(), result);
         }
     } else {
         serve_own(thread, asked);
@@ -93,7 +93,11 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             thread.block.counters.forwarded_syscalls += 1;
             forward::system_call_first(thread.block.request.number, &thread.block.request.arguments)
         }
-        kind::GROW => grow::or_report(&thread.process.memory, thread.process.machine(), first).into(),
+        kind::GROW => grow::or_report(thread.process.memory(), thread.process.machine(), first).into(),
+        kind::PREPARE => {
+            // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
+            thread::prepare(thread.process, unsafe { &*(first as *const Preparation) })
+        }
         kind::BIRTH => {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
             birth::bear(thread, unsafe { &*(first as *const Birth) })

@@ -17,9 +17,8 @@ use linux_raw_sys::general::{
     SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
 };
 
-use super::forward;
-use super::process::Process;
-use super::thread::HostThread;
+use super::thread::{HostThread, behind};
+use super::{forward, process};
 use crate::contract::actions::{self, SIGNALS, as_told_to_linux, is_ours};
 use crate::contract::alternate_stack::AlternateStack;
 use crate::contract::request::Request;
@@ -151,9 +150,9 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext)
     let added = action.blocked(signal);
     let rsp = context.registers.rsp;
     // A child of a fork in host mode has no process of ours until it enters.
-    let mut threads = crate::current_process().into_iter().flat_map(Process::threads);
+    let mut threads = process::current().into_iter().flat_map(|process| process.threads());
     // SAFETY: threads on the list are never freed.
-    let in_dune_mode = threads.find(|&thread| unsafe { (*thread).stack.is_used_at(rsp) });
+    let in_dune_mode = threads.find(|&thread| unsafe { (*thread).is_in_host_loop(rsp) });
     match in_dune_mode {
         _ if !action.has_handler() => without_handler(signal, &action),
         None => call_in_host_mode(signal, info, context, &action, context.mask | added),
@@ -164,7 +163,7 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext)
         Some(thread) => {
             // SAFETY: the thread is this one, between two instructions of its host loop, and these fields are for
             // signals: the queue, and the vCPU's flag.
-            let (block, vcpu) = unsafe { (&*(*thread).block.as_ptr(), &(*thread).vcpu) };
+            let (block, vcpu) = unsafe { (&*(*thread).block, &(*behind(thread)).vcpu) };
             // The first signal that interrupts a call ends what mask the call had; the next finds that of its handler.
             let is_first = !block.signals.is_pending();
             let mask = if is_first { mask_in_force(context, &block.request) } else { context.mask };

@@ -7,6 +7,7 @@ use super::run_loop::host_loop;
 use super::thread::{HostThread, thread_pointer};
 use crate::contract::block::REQUEST_KIND;
 use crate::contract::request::kind;
+use crate::engine::exit_instruction;
 
 /// Where Dune mode starts. [`switch`] fills in the first two; a child thread starts elsewhere.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread)
         // First instruction in Dune mode: only RSP, the segments and the vector state are set.
         "2:",
         "mov qword ptr gs:[{KIND}], {ENTERED}",
-        "hlt",
+        exit_instruction!(),
         "sti",
         "xor eax, eax",
         "3:",

@@ -1,27 +1,29 @@
 //! What the host side keeps for a thread in Dune mode.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::errno::ESRCH;
 use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, __NR_tkill, PROT_NONE};
 
 use super::cpu_number;
 use super::error::EnterError;
-use super::process::Process;
+use super::process::HostProcess;
 use super::second_level::Unexplained;
 use super::switch::Continuation;
 use crate::arch::cpu;
 use crate::arch::descriptors::{self, Gdt, Idt, TaskStateSegment};
 use crate::arch::registers::{Registers, VectorArea};
 use crate::arch::state::{CpuState, DescriptorTable, Xcr0};
+use crate::contract::birth::Preparation;
 use crate::contract::block::ThreadBlock;
-use crate::engine::kvm::KvmVcpu;
-use crate::engine::{Exit, Machine};
+use crate::contract::thread::{FREE, LEFT, TAKEN, Thread};
+use crate::engine::{EngineVcpu, Exit, Machine, Vcpu};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
 use crate::linux::mapped::{Mapped, OutOfMemory};
 use crate::linux::sys;
 use crate::memory::mirror::Mapping;
+use crate::report;
 use crate::user;
 
 /// A stack for the host loop, with a guard page below.
@@ -47,11 +49,6 @@ impl LoopStack {
     pub(super) fn top(&self) -> u64 {
         self.start + Self::SIZE
     }
-
-    /// Whether code with `rsp` runs on it.
-    pub(super) fn is_used_at(&self, rsp: u64) -> bool {
-        rsp > self.start && rsp <= self.top()
-    }
 }
 
 impl Drop for LoopStack {
@@ -61,14 +58,6 @@ impl Drop for LoopStack {
     }
 }
 
-/// A value of [`HostThread::user`]: nobody uses it.
-pub(super) const FREE: u32 = 0;
-/// A value of [`HostThread::user`]: a thread uses it. Not a thread id, which is below 2^22 (proc(5), `pid_max`).
-pub(super) const TAKEN: u32 = u32::MAX;
-
-/// In a value of [`HostThread::user`]: the thread has left Dune mode for good, and takes its place with it when it ends.
-pub(super) const LEFT: u32 = 1 << 30;
-
 /// Whether the task `id`, a thread of this process or one that shares its memory, has left Linux, so that it executes nothing any
 /// more. Any task with that number counts.
 fn is_gone(id: u32) -> bool {
@@ -77,15 +66,31 @@ fn is_gone(id: u32) -> bool {
     asked.is_err_and(|errno| errno.raw() == ESRCH as i32)
 }
 
-/// A thread in Dune mode, as its host loop sees it. Lives as long as the process: when the thread ends, the next one
-/// takes it over with its vCPU and its stacks.
+/// A place for a thread in Dune mode: what both sides know of it, and the host side's own record.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Place {
+    shared: Thread,
+    host: HostThread,
+}
+
+/// The host side's record of `thread`, which stands in a [`Place`] as all do.
+pub(super) fn behind(thread: *mut Thread) -> *mut HostThread {
+    // SAFETY: the place is there as long as the thread.
+    unsafe { &raw mut (*thread.cast::<Place>()).host }
+}
+
+/// A thread in Dune mode, as its host loop sees it. When the thread ends, the next one takes it over with its vCPU and its
+/// stacks.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct HostThread {
     pub(super) continuation: Continuation,
-    pub(super) vcpu: KvmVcpu,
+    pub(super) vcpu: EngineVcpu,
     pub(super) block: Mapped<ThreadBlock>,
-    pub(super) process: &'static Process,
+    pub(super) process: &'static HostProcess,
+    /// What both sides know of it: set when it has its place.
+    shared: *const Thread,
     fsgsbase: bool,
     /// Dune mode has reached its first instruction.
     pub(super) entered: bool,
@@ -101,11 +106,6 @@ pub(crate) struct HostThread {
     /// The signal mask to start with, if that is not the one of the new Linux thread.
     pub(super) first_mask: Option<u64>,
     regions: Regions,
-    /// Whether the next thread may use this: [`FREE`], [`TAKEN`], or the id of a thread that is about to be gone, or that has
-    /// [`LEFT`].
-    pub(super) user: AtomicU32,
-    /// The next on the process's list.
-    pub(super) next: *mut HostThread,
 }
 
 /// Memory of a thread that has to exist before the windows are planned.
@@ -139,59 +139,80 @@ fn set_up(block: &mut Mapped<ThreadBlock>, regions: &Regions) {
     block.gdt = Gdt::new((&raw const block.tss) as u64);
 }
 
-impl HostThread {
-    /// A thread of `process` with a new vCPU.
-    pub(super) fn new(
-        process: &'static Process,
-        thread_memory: ThreadMemory,
-    ) -> Result<Mapped<HostThread>, EnterError> {
-        let vcpu = process.machine().create_vcpu(process.new_vcpu_id())?;
-        let ThreadMemory { mut block, regions, stack } = thread_memory;
-        let fsgsbase = fit_to_cpu(&mut block, process);
-        Ok(Mapped::new(
-            "a thread",
-            HostThread {
-                continuation: Continuation::default(),
-                vcpu,
-                block,
-                process,
-                fsgsbase,
-                entered: false,
-                refused: None,
-                cpu_number: cpu_number::UNKNOWN,
-                pending_interrupts: [0; 4],
-                unexplained: Unexplained::default(),
-                stack,
-                first_mask: None,
-                regions,
-                user: AtomicU32::new(TAKEN),
-                next: core::ptr::null_mut(),
-            },
-        )?)
-    }
-
-    /// A thread beside others, in either mode.
-    pub(super) fn enlisted(process: &'static Process) -> Result<*mut HostThread, EnterError> {
-        let thread_memory = ThreadMemory::new()?;
-        let _births = process.hold_births();
-        let thread = HostThread::new(process, thread_memory)?;
-        thread.pin()?;
-        let thread = thread.leak();
-        process.enlist(thread);
-        Ok(thread)
+impl Place {
+    /// The host side's record.
+    pub(super) fn host(&mut self) -> &mut HostThread {
+        &mut self.host
     }
 
     /// Pins what ring 0 finds through its registers, block and stacks, and this, since ring 0 goes through the list of
     /// threads in calls that it makes to settle page faults.
     pub(super) fn pin(&self) -> Result<(), EnterError> {
-        let block = ((&raw const *self.block) as u64, size_of::<ThreadBlock>() as u64);
-        let own = (core::ptr::from_ref(self) as u64, size_of::<HostThread>() as u64);
-        let mut all = self.regions.usable().chain([block, own]);
-        all.try_for_each(|(start, bytes)| self.process.pin(start, bytes))
+        let thread = &self.host;
+        let block = ((&raw const *thread.block) as u64, size_of::<ThreadBlock>() as u64);
+        let own = (core::ptr::from_ref(self) as u64, size_of::<Place>() as u64);
+        let mut all = thread.regions.usable().chain([block, own]);
+        all.try_for_each(|(start, bytes)| thread.process.pin(start, bytes))
+    }
+}
+
+impl HostThread {
+    /// A thread of `process` with a new vCPU.
+    pub(super) fn placed(
+        process: &'static HostProcess,
+        thread_memory: ThreadMemory,
+    ) -> Result<Mapped<Place>, EnterError> {
+        let vcpu = process.machine().create_vcpu(process.new_vcpu_id())?;
+        let ThreadMemory { mut block, regions, stack } = thread_memory;
+        let fsgsbase = fit_to_cpu(&mut block, process);
+        let loop_stack = (stack.start, LoopStack::SIZE);
+        let shared = Thread::new(vcpu.descriptor(), block.as_ptr(), loop_stack);
+        let host = HostThread {
+            continuation: Continuation::default(),
+            vcpu,
+            block,
+            process,
+            shared: core::ptr::null(),
+            fsgsbase,
+            entered: false,
+            refused: None,
+            cpu_number: cpu_number::UNKNOWN,
+            pending_interrupts: [0; 4],
+            unexplained: Unexplained::default(),
+            stack,
+            first_mask: None,
+            regions,
+        };
+        let mut place = Mapped::new("a thread", Place { shared, host })?;
+        place.host.shared = &raw const place.shared;
+        Ok(place)
+    }
+
+    /// A thread beside others, in either mode.
+    fn enlisted(process: &'static HostProcess) -> Result<*mut Thread, EnterError> {
+        let thread_memory = ThreadMemory::new()?;
+        let _births = process.hold_births();
+        let place = HostThread::placed(process, thread_memory)?;
+        place.pin()?;
+        let thread = place.leak().cast::<Thread>();
+        // SAFETY: leaked, and not to be freed any more.
+        process.enlist(unsafe { &*thread });
+        Ok(thread)
+    }
+
+    /// A place beside those of others: one whose thread has ended, or a new one.
+    pub(super) fn place(process: &'static HostProcess) -> Result<*mut Thread, EnterError> {
+        HostThread::reuse(process).map_or_else(|| HostThread::enlisted(process), Ok)
+    }
+
+    /// What both sides know of it.
+    pub(super) fn shared(&self) -> &'static Thread {
+        // SAFETY: the thread runs, so that its place has been leaked.
+        unsafe { &*self.shared }
     }
 
     /// Takes over a thread that has ended, if there is one.
-    pub(super) fn reuse(process: &'static Process) -> Option<*mut HostThread> {
+    fn reuse(process: &'static HostProcess) -> Option<*mut Thread> {
         let free = process.threads().find(|&thread| {
             // SAFETY: threads on the list are never freed.
             let user = unsafe { &(*thread).user };
@@ -201,7 +222,7 @@ impl HostThread {
                 && user.compare_exchange(last, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         // SAFETY: the exchange made this code the only user.
-        let thread = unsafe { &mut *free };
+        let thread = unsafe { &mut *behind(free) };
         *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
         set_up(&mut thread.block, &thread.regions);
         fit_to_cpu(&mut thread.block, process);
@@ -223,7 +244,7 @@ impl HostThread {
             rsp: self.continuation.rsp,
             rbx: self.continuation.rbx,
             rflags: self.continuation.rflags,
-            cr3: self.process.memory.root().as_u64(),
+            cr3: self.process.memory().root().as_u64(),
             fs_base: self.continuation.fs_base,
             gs_base: (&raw const *block) as u64,
             cs: descriptors::CODE_SEGMENT,
@@ -244,64 +265,35 @@ impl HostThread {
     }
 }
 
-/// A thread that is ready to be started: nobody else knows of it.
-#[derive(Debug)]
-pub(crate) struct Prepared(*mut HostThread);
-
-impl Prepared {
-    /// The thread, for the system call that starts it.
-    pub(crate) fn pointer(&self) -> *mut HostThread {
-        self.0
-    }
-
-    /// The address of its block.
-    pub(crate) fn block(&self) -> u64 {
-        // SAFETY: threads are never freed; the address does not change.
-        (unsafe { (*self.0).block.as_ptr() }) as u64
-    }
-
-    /// Lowest address and size of the stack that the host loop will run on.
-    pub(crate) fn loop_stack(&self) -> (u64, u64) {
-        // SAFETY: nobody else uses the thread yet.
-        let stack = unsafe { &(*self.0).stack };
-        (stack.start, LoopStack::SIZE)
-    }
-
-    /// For a process that shares this one's memory until it execs, while this one waits.
-    pub(crate) fn lend(&self) {
-        // SAFETY: nobody else uses the thread yet.
-        let thread = unsafe { &mut *self.0 };
-        thread.block.is_lent = true;
-    }
-
-    /// Leaves the thread to the next one, as the call that was to start it has failed.
-    pub(crate) fn give_back(self) {
-        // SAFETY: nobody else uses the thread yet.
-        let thread = unsafe { &*self.0 };
-        thread.process.depart();
-        thread.user.store(FREE, Ordering::Release);
+/// Prepares the thread that ring 0 describes; the address of its [`Thread`], or 0 if there is no memory, or no further vCPU: KVM
+/// has a limit (KVM_CAP_MAX_VCPUS).
+#[cold]
+pub(super) fn prepare(process: &'static HostProcess, preparation: &Preparation) -> u64 {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    match HostThread::place(process) {
+        Ok(thread) => {
+            set_off(thread, preparation);
+            process.arrive();
+            thread as u64
+        }
+        Err(why) => {
+            if !WARNED.swap(true, Ordering::Relaxed) {
+                report::message(format_args!(
+                    "dune: no further thread can be started in Dune mode (EAGAIN): {why}"
+                ));
+            }
+            0
+        }
     }
 }
 
-/// Prepares a thread whose first act in Dune mode is to return from the system call `first` with the vector state of
-/// `vector_area`. Called at ring 0, where the program's allocator may be in use.
-///
-/// # Errors
-///
-/// No memory, or no further vCPU: KVM has a limit (KVM_CAP_MAX_VCPUS).
-pub(crate) fn prepare(
-    process: &'static Process,
-    first: &Registers,
-    vector_area: VectorArea,
-    fs_base: u64,
-) -> Result<Prepared, EnterError> {
-    let prepared = match HostThread::reuse(process) {
-        Some(thread) => thread,
-        None => HostThread::enlisted(process)?,
-    };
+/// Has the thread of `place` start as `preparation` says: to return from a system call.
+fn set_off(place: *mut Thread, preparation: &Preparation) {
+    let Preparation { first, vector_area, fs_base, is_lent } = *preparation;
     // SAFETY: nobody else uses the thread until it is started.
-    let thread = unsafe { &mut *prepared };
+    let thread = unsafe { &mut *behind(place) };
     let block = &mut *thread.block;
+    block.is_lent = is_lent;
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
     let frame = block.syscall_stack - size_of::<Registers>() as u64;
@@ -310,7 +302,7 @@ pub(crate) fn prepare(
     // SAFETY: both lie in the topmost level of the new thread's system-call stack, which nobody uses yet; the source
     // is as large, being made for the same CPU.
     unsafe {
-        (frame as *mut Registers).write(*first);
+        (frame as *mut Registers).write(first);
         core::ptr::copy_nonoverlapping(vector_area.as_mut_ptr(), area, area_size as usize);
     }
     thread.continuation = Continuation {
@@ -322,19 +314,17 @@ pub(crate) fn prepare(
     };
     // There is nobody to return an error to: what goes wrong from now on is reported.
     thread.entered = true;
-    process.arrive();
-    Ok(Prepared(prepared))
 }
 
 /// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
-fn fit_to_cpu(block: &mut ThreadBlock, process: &Process) -> bool {
+fn fit_to_cpu(block: &mut ThreadBlock, process: &HostProcess) -> bool {
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
     let (common, special) =
         ([&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS], &special_memory::NUMBERS);
     for numbers in common.into_iter().chain([&special[..], &filter::NUMBERS]) {
         block.handle_in_ring0(numbers);
     }
-    if process.memory.mapping() == Mapping::Precise {
+    if process.memory().mapping() == Mapping::Precise {
         block.handle_in_ring0(&memory_calls::NUMBERS);
     }
     if process.launcher().is_some() {

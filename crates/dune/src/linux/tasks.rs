@@ -12,23 +12,23 @@ use linux_raw_sys::general::{O_DIRECTORY, O_RDONLY};
 use super::descriptor_limit::RaisedLimit;
 use super::proc::{self, number};
 use super::sys;
-use crate::host::process::Process;
 
-/// Whether the calling thread is the only one, but for tasks that Linux has made for it and threads that are about to end.
-pub(crate) fn nobody_else(process: &Process) -> bool {
-    others(process).is_some_and(|others| others.threads == 0)
+/// Whether the calling thread is the only one, but for tasks that Linux has made for it and threads of which `is_ending` says that
+/// they are about to end.
+pub(crate) fn nobody_else(is_ending: impl Fn(u32) -> bool) -> bool {
+    others(&is_ending).is_some_and(|others| others.threads == 0)
 }
 
 /// Whether there are such tasks, and nobody else.
-pub(crate) fn has_workers_only(process: &Process) -> bool {
-    others(process).is_some_and(|others| others.threads == 0 && others.workers > 0)
+pub(crate) fn has_workers_only(is_ending: impl Fn(u32) -> bool) -> bool {
+    others(&is_ending).is_some_and(|others| others.threads == 0 && others.workers > 0)
 }
 
 /// Waits until there are no such tasks any more, for a second at most: KVM's ends soon after its machine.
-pub(crate) fn wait_for_workers(process: &Process) {
+pub(crate) fn wait_for_workers(is_ending: impl Fn(u32) -> bool) {
     const TRIES: u32 = 1000;
     for _ in 0..TRIES {
-        if others(process).is_none_or(|others| others.workers == 0) {
+        if others(&is_ending).is_none_or(|others| others.workers == 0) {
             return;
         }
         sys::pause();
@@ -45,7 +45,7 @@ struct Others {
 }
 
 /// Counts them, if they can be counted.
-fn others(process: &Process) -> Option<Others> {
+fn others(is_ending: &impl Fn(u32) -> bool) -> Option<Others> {
     /// `struct linux_dirent64` (getdents(2)): the length of the entry, and its name.
     const LENGTH: usize = 16;
     const NAME: usize = 19;
@@ -64,7 +64,7 @@ fn others(process: &Process) -> Option<Others> {
         while rest.len() > NAME {
             let length = usize::from(u16::from_ne_bytes([rest[LENGTH], rest[LENGTH + 1]]));
             let name = CStr::from_bytes_until_nul(&rest[NAME..]).ok()?;
-            if number(name.to_bytes()).is_some_and(|id| id != own && !process.is_ending(id)) {
+            if number(name.to_bytes()).is_some_and(|id| id != own && !is_ending(id)) {
                 match kind(name) {
                     Kind::Thread => others.threads += 1,
                     Kind::Worker => others.workers += 1,

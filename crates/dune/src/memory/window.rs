@@ -4,13 +4,16 @@
 //! starts from *guest-physical* addresses, which are fewer (MAXPHYADDR, 39 to 52 bits, against 47 bits of
 //! virtual ones). A window packs a stretch of the one into the other; KVM knows it as one memory slot.
 
-use core::fmt;
 use core::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::plan::PlanError;
 use crate::arch::page::{PAGE_BYTES, PageRange};
+use crate::engine::{Engine, Machine};
+
+pub use crate::engine::window::Window;
+
 use crate::linux::reserved::{Reserved, Zeroed};
 use crate::lock::{Guard, SpinLock};
 
@@ -24,55 +27,8 @@ pub(super) const GRANULE: u64 = 64 << 20;
 /// There are so many below 2^47.
 const GRANULES: usize = ((1 << 47) / GRANULE) as usize;
 
-/// The guest-physical address of the first window. Below lie KVM's private pages (TSS, identity map, APIC).
-pub const FIRST_GPA: PhysAddr = PhysAddr::new(4 * GIB);
-
-/// A range of virtual addresses that one offset turns into guest-physical addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Window {
-    /// The pages.
-    pub range: PageRange,
-    /// The guest-physical address of the first page, equal to its virtual address modulo 64 MiB, or 1 GiB if the window is as long.
-    pub gpa: PhysAddr,
-}
-
-impl Window {
-    /// The first virtual address.
-    pub const fn start(&self) -> VirtAddr {
-        self.range.start()
-    }
-
-    /// The length in bytes.
-    pub const fn bytes(&self) -> u64 {
-        self.range.bytes()
-    }
-
-    /// The guest-physical address of `address`, if it lies inside.
-    #[inline]
-    pub fn to_physical(&self, address: VirtAddr) -> Option<PhysAddr> {
-        self.range
-            .contains(address)
-            .then(|| PhysAddr::new(self.gpa.as_u64() + (address.as_u64() - self.range.first())))
-    }
-
-    /// The virtual address of `address`, if it lies inside.
-    #[inline]
-    pub fn to_virtual(&self, address: PhysAddr) -> Option<VirtAddr> {
-        let offset = address.as_u64().checked_sub(self.gpa.as_u64())?;
-        (offset < self.bytes()).then(|| VirtAddr::new(self.range.first() + offset))
-    }
-
-    /// The guest-physical address after the last page.
-    pub(super) fn gpa_end(&self) -> u64 {
-        self.gpa.as_u64() + self.bytes()
-    }
-}
-
-impl fmt::Debug for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Window({:?} at {:#x})", self.range, self.gpa)
-    }
-}
+/// The guest-physical address of the first window.
+pub const FIRST_GPA: PhysAddr = PhysAddr::new(Engine::FIRST_GPA);
 
 /// A window that readers may see while it is written: they look only when they have its number.
 #[derive(Debug, Default)]
@@ -116,7 +72,7 @@ pub struct Windows {
 
 impl Windows {
     /// How many windows there can be: KVM's slots on x86 since Linux 5.12.
-    pub const CAPACITY: usize = 32764;
+    pub const CAPACITY: usize = Engine::MOST_WINDOWS;
 
     /// No windows yet.
     pub(super) fn new() -> Result<Windows, PlanError> {

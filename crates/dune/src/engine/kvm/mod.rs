@@ -4,6 +4,7 @@
 //! are those of `kvm-bindings`.
 
 mod cpuid;
+mod flush;
 mod ioctl;
 pub(crate) mod probe;
 mod registers;
@@ -19,9 +20,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use kvm_bindings::{KVM_CAP_NR_MEMSLOTS, kvm_userspace_memory_region};
 
 use crate::engine::error::EngineError;
+use crate::engine::window::Window;
 use crate::engine::{CpuLimits, Machine, Vcpu};
 use crate::linux::descriptor::{Descriptor, can_be_replaced, made_high};
-use crate::memory::Window;
 
 use cpuid::CpuidList;
 use snapshot::Snapshot;
@@ -39,6 +40,14 @@ pub(crate) struct KvmMachine {
     /// Where vCPUs count second-level faults, once there is one to ask.
     statistics: OnceLock<Option<Statistics>>,
 }
+
+/// HLT ends KVM_RUN, and KVM emulates nothing of it. With the registers in memory it is the cheapest exit that KVM has.
+macro_rules! exit_instruction {
+    () => {
+        "hlt"
+    };
+}
+pub(crate) use exit_instruction;
 
 impl KvmMachine {
     /// Opens `/dev/kvm` and makes a machine for the calling process.
@@ -59,6 +68,20 @@ impl Machine for KvmMachine {
     type Vcpu = KvmVcpu;
 
     const DEVICE: &'static CStr = c"/dev/kvm";
+
+    /// Below lie pages of KVM's own (TSS, identity map, APIC).
+    const FIRST_GPA: u64 = 4 << 30;
+
+    /// Linux's KVM_USER_MEM_SLOTS on x86.
+    const MOST_WINDOWS: usize = 32764;
+
+    /// Since Linux 6.13, and 6.12.117.
+    const HAS_TASK: bool = true;
+
+    /// It has Linux fetch a page for a read, and Linux does so only with PROT_READ (`check_vma_flags` in mm/gup.c).
+    const READS_WHAT_IT_BACKS: bool = true;
+
+    const DESCRIPTORS: usize = 2;
 
     fn cpu_limits(&self) -> CpuLimits {
         let leaf = |function, index| self.cpuid.find(function, index);
@@ -92,8 +115,12 @@ impl Machine for KvmMachine {
         Ok(vcpu.with_statistics(statistics))
     }
 
-    fn descriptors(&self) -> [RawFd; 2] {
-        [self.device.number(), self.vm.number()]
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        [self.device.number(), self.vm.number()].into_iter()
+    }
+
+    fn flush_others(page: u64) -> bool {
+        flush::take_away(page)
     }
 
     fn can_be_rebuilt(&self, parent: &KvmVcpu) -> bool {

@@ -26,7 +26,7 @@ use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::arch::vector::Vector;
 use crate::contract::actions;
 use crate::contract::block::{self, ThreadBlock};
-use crate::contract::request::kind;
+use crate::contract::request::{RESTART, kind};
 use crate::contract::signal_frame::{
     self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext,
 };
@@ -36,10 +36,6 @@ use crate::report;
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 3] = [RT_SIGACTION, SIGALTSTACK, RT_SIGRETURN];
-
-/// What a forwarded system call returns that was not made, or not finished, since a signal came first: never seen by
-/// the program. Linux's own number for that, which never leaves Linux (ERESTARTSYS of include/linux/errno.h).
-pub(crate) const RESTART: u64 = (-512i64) as u64;
 
 /// The length of SYSCALL.
 pub(super) const SYSCALL_BYTES: u64 = 2;
