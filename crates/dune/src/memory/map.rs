@@ -1,13 +1,16 @@
 //! Mapping, unmapping, aliases.
 
+use core::cell::Cell;
+
 use x86_64::PhysAddr;
 
 use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
-use super::table::{PageTables, part_end, tables_to_split};
+use super::table::{PageTables, part_end};
+use super::walk::{Rule, Slot, Step};
 use super::work::Work;
-use crate::arch::page::{Level, PagePermissions, PageRange, PageSize};
+use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 
 /// With pages of which size a range is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,19 +98,12 @@ impl<'m> PageTables<'m> {
         if page.bytes() != size.bytes() {
             return Err(EditError::LengthMismatch { new: page.bytes(), existing: size.bytes() });
         }
-        let form = Form::new(permissions, MapSize::Exactly(size));
-        let mut work = Work::begin(self.frames, self.count_path(page.first(), Level::of(size)))?;
-        let table = self.path(page.first(), Level::of(size), form.user, &mut work);
-        let mut flush = work.flush;
-        let level = Level::of(size);
-        let index = level.index(page.first());
-        let old = table.swap(index, Entry::leaf(frame.as_u64(), form.bits, size));
-        if !old.is_empty() && !old.is_leaf(level) {
-            self.drop_table(old, level.below(), &mut flush);
-        } else {
-            flush.record(page.first(), size, old);
-        }
-        Ok(flush)
+        let rule =
+            Replace { frame: frame.as_u64(), form: Form::new(permissions, MapSize::Exactly(size)), size };
+        let span = (page.first(), page.end());
+        let mut work = Work::begin(self.frames, self.count(&rule, span)?)?;
+        self.apply(&rule, span, &mut work);
+        Ok(work.flush)
     }
 
     /// Maps `range`, where nothing may be mapped, on the memory that the process has there: the way back from
@@ -156,13 +152,13 @@ impl<'m> PageTables<'m> {
     /// is discharged.
     pub fn unmap(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
         let span = (range.first(), range.end());
-        let mut found = false;
-        let count = self.count_clear(self.root_table(), Level::ROOT, span, false, &mut found);
-        if !found {
+        let rule = Clear::default();
+        let count = self.count(&rule, span)?;
+        if !rule.found.get() {
             return Err(self.not_mapped(range.first()));
         }
         let mut work = Work::begin(self.frames, count)?;
-        self.clear(self.root_table(), Level::ROOT, span, &mut work);
+        self.apply(&rule, span, &mut work);
         Ok(work.flush)
     }
 
@@ -203,10 +199,9 @@ impl<'m> PageTables<'m> {
         while at < range.end() {
             let placed = piece(self, at).and_then(|piece| {
                 let span = (at, piece.end.min(range.end()));
-                let root = self.root_table();
-                let count = self.count_place(Some(root), Level::ROOT, span, piece.delta, form, false);
-                work.restock(count)?;
-                self.place(root, Level::ROOT, span, piece.delta, form, &mut work);
+                let rule = Place { delta: piece.delta, form };
+                work.restock(self.count(&rule, span)?)?;
+                self.apply(&rule, span, &mut work);
                 Ok(span.1)
             });
             match placed {
@@ -215,7 +210,7 @@ impl<'m> PageTables<'m> {
                     if at > range.first() {
                         // Nothing to split: these pages were mapped in whole a moment ago. What the CPU may
                         // have read ahead of them is quarantined with the tables.
-                        self.clear(self.root_table(), Level::ROOT, (range.first(), at), &mut work);
+                        self.apply(&Clear::default(), (range.first(), at), &mut work);
                     }
                     work.flush.ignore();
                     return Err(error);
@@ -271,125 +266,158 @@ impl<'m> PageTables<'m> {
         (first, next - at)
     }
 
-    /// The tables that [`Self::place`] will need.
-    fn count_place(
-        &self,
-        table: Option<&Table>,
-        level: Level,
-        (mut at, end): (u64, u64),
-        delta: u64,
-        form: Form,
-        lent: bool,
-    ) -> usize {
-        let mut count = 0;
-        if level.0 == 1 {
-            return 0;
-        }
-        while at < end {
-            let part = part_end(level, at, end);
-            let entry = table.map_or(Entry::EMPTY, |table| table.get(level.index(at)));
-            if entry.is_empty() {
-                let whole = part - at == level.span();
-                if !(whole && form.size.leaf(level, at, at.wrapping_add(delta), self.giant).is_some()) {
-                    count += 1 + self.count_place(None, level.below(), (at, part), delta, form, false);
-                }
-            } else {
-                let lent = lent || entry.is_lent();
-                let child = self.child(entry);
-                count += usize::from(lent);
-                count += self.count_place(Some(child), level.below(), (at, part), delta, form, lent);
-            }
-            at = part;
-        }
-        count
+    /// Whether a page is mapped below `table`, which is of `level`.
+    fn has_pages(&self, table: &Table, level: Level) -> bool {
+        (0..512).map(|index| table.get(index)).any(|entry| {
+            !entry.is_empty() && (entry.is_leaf(level) || self.has_pages(self.child(entry), level.below()))
+        })
     }
 
-    fn place(
+    /// Retires the tables below an entry that has been taken out; `level` is that of the table.
+    pub(super) fn drop_table(&self, entry: Entry, level: Level, flush: &mut Flush<'m>) {
+        flush.record_everything();
+        if entry.is_lent() || !self.may_free() {
+            // While others share the tables, they may still use these; a table too much is better than one
+            // too few.
+            return;
+        }
+        // The entries stay as they are until the flush: the CPU may still walk through them.
+        let table = self.child(entry);
+        for index in 0..512 {
+            let below = table.get(index);
+            if below.is_empty() {
+            } else if below.is_leaf(level) {
+                flush.record_globals(below);
+            } else {
+                self.drop_table(below, level.below(), flush);
+            }
+        }
+        flush.retire(self.frames, PhysAddr::new_truncate(entry.table_address()));
+    }
+}
+
+/// Maps pages where nothing is.
+struct Place {
+    delta: u64,
+    form: Form,
+}
+
+impl Place {
+    /// The frame for a slot, and the size of the page if it is to be one.
+    fn page(&self, tables: &PageTables<'_>, slot: &Slot) -> (u64, Option<PageSize>) {
+        let frame = slot.at.wrapping_add(self.delta);
+        let size = self.form.size.leaf(slot.level, slot.at, frame, tables.giant);
+        (frame, size.filter(|_| slot.is_whole() && slot.entry.is_empty()))
+    }
+}
+
+impl<'m> Rule<'m> for Place {
+    fn user(&self) -> bool {
+        self.form.user
+    }
+
+    fn step(&self, tables: &PageTables<'m>, slot: &Slot) -> Result<Step, EditError> {
+        Ok(if self.page(tables, slot).1.is_some() { Step::Set } else { Step::Descend })
+    }
+
+    fn set(&self, tables: &PageTables<'m>, table: &Table, slot: &Slot, _: &mut Flush<'m>) {
+        if let (frame, Some(size)) = self.page(tables, slot) {
+            table.set(slot.index(), Entry::leaf(frame, self.form.bits, size));
+        }
+    }
+}
+
+/// Maps one page, whatever is there.
+struct Replace {
+    frame: u64,
+    form: Form,
+    size: PageSize,
+}
+
+impl<'m> Rule<'m> for Replace {
+    fn user(&self) -> bool {
+        self.form.user
+    }
+
+    fn step(&self, _: &PageTables<'m>, slot: &Slot) -> Result<Step, EditError> {
+        Ok(if slot.level > Level::of(self.size) { Step::Descend } else { Step::Set })
+    }
+
+    fn set(&self, tables: &PageTables<'m>, table: &Table, slot: &Slot, flush: &mut Flush<'m>) {
+        let old = table.swap(slot.index(), Entry::leaf(self.frame, self.form.bits, self.size));
+        if !old.is_empty() && !old.is_leaf(slot.level) {
+            tables.drop_table(old, slot.level.below(), flush);
+        } else {
+            flush.record(slot.at, self.size, old);
+        }
+    }
+}
+
+/// Unmaps what is there.
+#[derive(Default)]
+struct Clear {
+    /// Whether there is a page.
+    found: Cell<bool>,
+}
+
+impl<'m> Rule<'m> for Clear {
+    fn step(&self, tables: &PageTables<'m>, slot: &Slot) -> Result<Step, EditError> {
+        if slot.entry.is_empty() {
+            return Ok(Step::Keep);
+        }
+        let is_whole = slot.is_whole();
+        if slot.is_leaf() {
+            self.found.set(true);
+            return Ok(if is_whole { Step::Set } else { Step::Descend });
+        }
+        if !(slot.is_lent && is_whole) {
+            return Ok(Step::Descend);
+        }
+        // Another root's tables go from here as they are.
+        if !self.found.get() {
+            self.found.set(tables.has_pages(tables.child(slot.entry), slot.level.below()));
+        }
+        Ok(Step::Set)
+    }
+
+    fn check_lowest(
         &self,
+        _: &PageTables<'m>,
         table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        delta: u64,
-        form: Form,
-        work: &mut Work<'m>,
+        (start, end): (u64, u64),
+    ) -> Result<(), EditError> {
+        if !self.found.get() {
+            let is_mapped = |at: u64| !table.get(Level(1).index(at)).is_empty();
+            self.found.set((start..end).step_by(PAGE_BYTES as usize).any(is_mapped));
+        }
+        Ok(())
+    }
+
+    fn set(&self, tables: &PageTables<'m>, table: &Table, slot: &Slot, flush: &mut Flush<'m>) {
+        if !slot.is_leaf() {
+            table.swap(slot.index(), Entry::EMPTY);
+            flush.record_everything();
+            return;
+        }
+        let old = table.swap(slot.index(), tables.vacancy(slot.level, slot.at));
+        if let Some(size) = slot.level.leaf() {
+            flush.record(slot.at, size, old);
+        }
+    }
+
+    fn leave(
+        &self,
+        tables: &PageTables<'m>,
+        table: &Table,
+        slot: &Slot,
+        below: &Table,
+        flush: &mut Flush<'m>,
     ) {
-        while at < end {
-            let part = part_end(level, at, end);
-            let index = level.index(at);
-            let frame = at.wrapping_add(delta);
-            let whole = part - at == level.span();
-            let empty = table.get(index).is_empty();
-            match form.size.leaf(level, at, frame, self.giant) {
-                Some(size) if whole && empty => table.set(index, Entry::leaf(frame, form.bits, size)),
-                _ => {
-                    if table.get(index) == Entry::EMPTY {
-                        table.set(index, Entry::table(work.stock.pop(), form.user));
-                    }
-                    let child = self.enter(table, index, level, form.user, work, at);
-                    self.place(child, level.below(), (at, part), delta, form, work);
-                }
-            }
-            at = part;
-        }
-    }
-
-    /// The tables that [`Self::clear`] will need, and whether there is anything to clear.
-    fn count_clear(
-        &self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        lent: bool,
-        found: &mut bool,
-    ) -> usize {
-        let mut count = 0;
-        while at < end {
-            let part = part_end(level, at, end);
-            let entry = table.get(level.index(at));
-            if entry.is_empty() {
-            } else if entry.is_leaf(level) {
-                *found = true;
-                count += tables_to_split(level, at, part);
-            } else {
-                let lent = lent || entry.is_lent();
-                let mut inside = false;
-                let below = self.count_clear(self.child(entry), level.below(), (at, part), lent, &mut inside);
-                *found |= inside;
-                if !(lent && part - at == level.span()) {
-                    count += below + usize::from(lent);
-                }
-            }
-            at = part;
-        }
-        count
-    }
-
-    fn clear(&self, table: &Table, level: Level, (mut at, end): (u64, u64), work: &mut Work<'m>) {
-        while at < end {
-            let part = part_end(level, at, end);
-            let index = level.index(at);
-            let entry = table.get(index);
-            let whole = part - at == level.span();
-            if entry.is_empty() {
-            } else if entry.is_leaf(level) && whole {
-                let old = table.swap(index, self.vacancy(level, at));
-                if let Some(size) = level.leaf() {
-                    work.flush.record(at, size, old);
-                }
-            } else if !entry.is_leaf(level) && entry.is_lent() && whole {
-                table.swap(index, Entry::EMPTY);
-                work.flush.record_everything();
-            } else {
-                let child = self.enter(table, index, level, false, work, at);
-                self.clear(child, level.below(), (at, part), work);
-                let vacancy = self.vacancy(level, at);
-                let below = if vacancy == Entry::EMPTY { vacancy } else { Entry::hole(level.below()) };
-                if self.may_free() && child.is_full_of(below) {
-                    let old = table.swap(index, vacancy);
-                    work.flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
-                }
-            }
-            at = part;
+        let vacancy = tables.vacancy(slot.level, slot.at);
+        let empty = if vacancy == Entry::EMPTY { vacancy } else { Entry::hole(slot.level.below()) };
+        if tables.may_free() && below.is_full_of(empty) {
+            let old = table.swap(slot.index(), vacancy);
+            flush.retire(tables.frames, PhysAddr::new_truncate(old.table_address()));
         }
     }
 }

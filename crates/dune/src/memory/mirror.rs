@@ -35,7 +35,8 @@ use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
 use super::plan::TASK_SIZE;
-use super::table::{PageTables, part_end};
+use super::table::PageTables;
+use super::walk::{Rule, Slot, Step};
 use super::work::Work;
 use super::{Memory, MemoryError};
 use crate::arch::cpu;
@@ -68,16 +69,6 @@ pub(crate) enum Ownership {
 struct Wish {
     bits: u64,
     ownership: Ownership,
-}
-
-/// What to do with an entry.
-#[derive(PartialEq, Eq)]
-enum Step {
-    Keep,
-    /// Put the wish in its place.
-    Set,
-    /// Go on in the table below, made or split if need be.
-    Descend,
 }
 
 impl Wish {
@@ -123,6 +114,45 @@ fn reduces(old: Entry, new: Entry) -> bool {
     old.may_be_cached() && (!more.is_empty() || old.table_address() != new.table_address())
 }
 
+/// Makes pages what is wished for; `delta` is what turns their addresses into frames.
+struct Paint {
+    wish: Wish,
+    delta: u64,
+}
+
+impl<'m> Rule<'m> for Paint {
+    #[inline]
+    fn step(&self, tables: &PageTables<'m>, slot: &Slot) -> Result<Step, EditError> {
+        let place = (slot.at, slot.at.wrapping_add(self.delta));
+        Ok(self.wish.step(slot.entry, slot.level, place, slot.is_whole(), tables.giant))
+    }
+
+    #[inline]
+    fn set(&self, _: &PageTables<'m>, table: &Table, slot: &Slot, flush: &mut Flush<'m>) {
+        let wished = |old| self.wish.entry(old, slot.at.wrapping_add(self.delta), slot.level);
+        let old = table.update(slot.index(), wished);
+        if let Some(size) = slot.level.leaf()
+            && reduces(old, wished(old))
+        {
+            flush.record(slot.at, size, old);
+        }
+    }
+
+    fn leave(
+        &self,
+        tables: &PageTables<'m>,
+        table: &Table,
+        slot: &Slot,
+        below: &Table,
+        flush: &mut Flush<'m>,
+    ) {
+        if self.wish.bits == 0 && tables.may_free() && below.is_full_of(Entry::EMPTY) {
+            let old = table.swap(slot.index(), Entry::EMPTY);
+            flush.retire(tables.frames, PhysAddr::new_truncate(old.table_address()));
+        }
+    }
+}
+
 impl<'m> PageTables<'m> {
     /// Makes every page of `range` what Linux has there: the process's memory with `permissions`, not present if
     /// there are none. What lies in no window stays absent.
@@ -147,13 +177,14 @@ impl<'m> PageTables<'m> {
             };
             let wish = if window.is_some() { wish } else { Wish { bits: 0, ..wish } };
             let span = (at, end.min(range.end()));
-            let count = self.count_mirror(Some(self.root_table()), Level::ROOT, span, delta, wish);
-            if let Err(error) = work.restock(count) {
+            let rule = Paint { wish, delta };
+            let restocked = self.count(&rule, span).and_then(|count| Ok(work.restock(count)?));
+            if let Err(error) = restocked {
                 // The pieces before are as they shall be; only their flush is owed.
                 self.missed.add(range);
-                return if work.flush.is_empty() { Err(error.into()) } else { Ok(work.flush) };
+                return if work.flush.is_empty() { Err(error) } else { Ok(work.flush) };
             }
-            self.paint(self.root_table(), Level::ROOT, span, delta, wish, &mut work);
+            self.apply(&rule, span, &mut work);
             at = span.1;
         }
         Ok(work.flush)
@@ -190,88 +221,10 @@ impl<'m> PageTables<'m> {
             // The table goes, which is the other path's business. Nothing is split, so it needs no stock.
             let span = (start & !(Level(2).span() - 1), (start | (Level(2).span() - 1)) + 1);
             let mut work = Work::owing(self.frames, flush);
-            self.paint(self.root_table(), Level::ROOT, span, 0, wish, &mut work);
+            self.apply(&Paint { wish, delta: 0 }, span, &mut work);
             return Some(work.flush);
         }
         Some(flush)
-    }
-
-    /// The tables that [`Self::paint`] will need. Without a table: for one that will hold equal entries, all of
-    /// which change.
-    fn count_mirror(
-        &self,
-        table: Option<&Table>,
-        level: Level,
-        (mut at, end): (u64, u64),
-        delta: u64,
-        wish: Wish,
-    ) -> usize {
-        let mut count = 0;
-        if level.0 == 1 {
-            return 0;
-        }
-        while at < end {
-            let part = part_end(level, at, end);
-            let whole = part - at == level.span();
-            let Some(table) = table else {
-                let fits = level.leaf().is_some_and(|size| self.giant || size != PageSize::Size1GiB);
-                if !(whole && (fits || wish.bits == 0)) {
-                    count += 1 + self.count_mirror(None, level.below(), (at, part), delta, wish);
-                }
-                at = part;
-                continue;
-            };
-            let entry = table.get(level.index(at));
-            if wish.step(entry, level, (at, at.wrapping_add(delta)), whole, self.giant) == Step::Descend {
-                let has_table = entry != Entry::EMPTY && !entry.is_leaf(level);
-                let child = has_table.then(|| self.child(entry));
-                count += usize::from(!has_table);
-                count += self.count_mirror(child, level.below(), (at, part), delta, wish);
-            }
-            at = part;
-        }
-        count
-    }
-
-    fn paint(
-        &self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        delta: u64,
-        wish: Wish,
-        work: &mut Work<'m>,
-    ) {
-        while at < end {
-            let part = part_end(level, at, end);
-            let index = level.index(at);
-            let entry = table.get(index);
-            let frame = at.wrapping_add(delta);
-            let whole = part - at == level.span();
-            match wish.step(entry, level, (at, frame), whole, self.giant) {
-                Step::Keep => (),
-                Step::Set => {
-                    let old = table.update(index, |old| wish.entry(old, frame, level));
-                    if let Some(size) = level.leaf()
-                        && reduces(old, wish.entry(old, frame, level))
-                    {
-                        work.flush.record(at, size, old);
-                    }
-                }
-                Step::Descend => {
-                    if entry == Entry::EMPTY {
-                        table.set(index, Entry::table(work.stock.pop(), false));
-                    }
-                    let child = self.enter(table, index, level, false, work, at);
-                    self.paint(child, level.below(), (at, part), delta, wish, work);
-                    if wish.bits == 0 && self.may_free() && child.is_full_of(Entry::EMPTY) {
-                        let old = table.swap(index, Entry::EMPTY);
-                        work.flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
-                    }
-                }
-            }
-            at = part;
-        }
     }
 
     /// Makes the pages of `range`, which are mapped, readable and writable for ever.

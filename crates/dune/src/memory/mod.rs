@@ -57,7 +57,6 @@ mod hold;
 mod map;
 pub(crate) mod mirror;
 mod missed;
-mod path;
 pub mod plan;
 mod reshape;
 pub(crate) mod shootdown;
@@ -66,6 +65,7 @@ pub(crate) mod streams;
 mod table;
 pub mod tlb;
 mod tree;
+mod walk;
 mod window;
 mod work;
 

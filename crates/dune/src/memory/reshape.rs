@@ -9,8 +9,22 @@ use super::entry::{Entry, Table};
 use super::error::{EditError, MergeObstacle};
 use super::flush::Flush;
 use super::table::PageTables;
+use super::walk::{Rule, Slot, Step};
 use super::work::Work;
 use crate::arch::page::{Level, PageSize};
+
+/// Splits what is larger than the pages of a level, and changes nothing.
+struct Reach {
+    target: Level,
+}
+
+impl<'m> Rule<'m> for Reach {
+    fn step(&self, _: &PageTables<'m>, slot: &Slot) -> Result<Step, EditError> {
+        Ok(if slot.level > self.target { Step::Descend } else { Step::Keep })
+    }
+
+    fn set(&self, _: &PageTables<'m>, _: &Table, _: &Slot, _: &mut Flush<'m>) {}
+}
 
 impl<'m> PageTables<'m> {
     /// Splits the page at `address` so that it has at most `size`. Permissions and marks are inherited.
@@ -26,8 +40,10 @@ impl<'m> PageTables<'m> {
         if level <= target {
             return Ok(Flush::none());
         }
-        let mut work = Work::begin(self.frames, self.count_path(address, target))?;
-        self.path(address, target, false, &mut work);
+        let start = address & !(target.span() - 1);
+        let (rule, span) = (Reach { target }, (start, start + target.span()));
+        let mut work = Work::begin(self.frames, self.count(&rule, span)?)?;
+        self.apply(&rule, span, &mut work);
         Ok(work.flush)
     }
 

@@ -1,11 +1,11 @@
 //! The page tables: looking up, and editing what is mapped.
 //!
 //! Tables are memory of the process: ordinary stores edit them, the CPU reads them (Intel SDM Vol. 3A §4.5,
-//! AMD APM Vol. 2 §5.3). Each edit goes over its range twice. The first time it only checks, and counts the
+//! AMD APM Vol. 2 §5.3). Each edit goes over its range twice (`walk.rs`). The first time it only checks, and counts the
 //! tables that it will need; these are set aside; the second time it cannot fail. So a refused edit has
 //! changed nothing.
 //!
-//! Mapping and unmapping is in `map.rs`, the way to one table in `path.rs`, other page sizes in `reshape.rs`, accessed
+//! Mapping and unmapping is in `map.rs`, other page sizes in `reshape.rs`, accessed
 //! and dirty marks in `harvest.rs`, whole trees in `tree.rs`.
 
 use core::ptr;
@@ -18,6 +18,7 @@ use super::error::EditError;
 use super::flush::Flush;
 use super::frames::FrameAllocator;
 use super::missed::Missed;
+use super::walk::{Rule, Slot, Step};
 use super::window::Windows;
 use super::work::Work;
 use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
@@ -78,6 +79,55 @@ pub struct PageTables<'m> {
     /// Where to note what could not be mirrored.
     pub(super) missed: &'m Missed,
     pub(super) edits: Guard<'m, Edits>,
+}
+
+/// Applies `edit` to every page, of which none may be missing.
+pub(super) struct EditLeaves<F> {
+    pub user: bool,
+    pub edit: F,
+}
+
+impl<'m, F: Fn(Entry) -> Entry> Rule<'m> for EditLeaves<F> {
+    #[inline]
+    fn user(&self) -> bool {
+        self.user
+    }
+
+    #[inline]
+    fn step(&self, tables: &PageTables<'m>, slot: &Slot) -> Result<Step, EditError> {
+        if slot.entry.is_empty() {
+            return Err(tables.not_mapped(slot.at));
+        }
+        Ok(if slot.is_leaf() && slot.is_whole() { Step::Set } else { Step::Descend })
+    }
+
+    #[inline]
+    fn set(&self, _: &PageTables<'m>, table: &Table, slot: &Slot, flush: &mut Flush<'m>) {
+        let old = table.update(slot.index(), &self.edit);
+        if let Some(size) = slot.level.leaf() {
+            flush.record(slot.at, size, old);
+        }
+    }
+
+    fn check_lowest(
+        &self,
+        tables: &PageTables<'m>,
+        table: &Table,
+        (start, end): (u64, u64),
+    ) -> Result<(), EditError> {
+        let level = Level(1);
+        if table.all_mapped((level.index(start), level.index(end - 1))) {
+            return Ok(());
+        }
+        let missing = |at: &u64| table.get(level.index(*at)).is_empty();
+        let first = (start..end).step_by(PAGE_BYTES as usize).find(missing);
+        first.map_or(Ok(()), |at| Err(tables.not_mapped(at)))
+    }
+
+    fn set_lowest(&self, _: &PageTables<'m>, table: &Table, (start, end): (u64, u64), flush: &mut Flush<'m>) {
+        let seen = table.update_all((Level(1).index(start), Level(1).index(end - 1)), &self.edit);
+        flush.record_run(start, ((end - start) / PAGE_BYTES) as u32, seen);
+    }
 }
 
 impl Drop for PageTables<'_> {
@@ -175,72 +225,10 @@ impl<'m> PageTables<'m> {
         user: bool,
         edit: impl Fn(Entry) -> Entry,
     ) -> Result<Flush<'m>, EditError> {
-        let span = (range.first(), range.end());
-        let count = self.count_edit(self.root_table(), Level::ROOT, span, false)?;
-        let mut work = Work::begin(self.frames, count)?;
-        self.edit(self.root_table(), Level::ROOT, span, user, &edit, &mut work);
+        let (span, rule) = ((range.first(), range.end()), EditLeaves { user, edit });
+        let mut work = Work::begin(self.frames, self.count(&rule, span)?)?;
+        self.apply(&rule, span, &mut work);
         Ok(work.flush)
-    }
-
-    /// The tables that [`Self::edit`] will need, or the first address that is not mapped.
-    fn count_edit(
-        &self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        mut lent: bool,
-    ) -> Result<usize, EditError> {
-        if level.0 == 1 && table.all_mapped((level.index(at), level.index(end - 1))) {
-            return Ok(0);
-        }
-        let mut count = 0;
-        let outer = lent;
-        while at < end {
-            let part = part_end(level, at, end);
-            let entry = table.get(level.index(at));
-            if entry.is_empty() {
-                return Err(self.not_mapped(at));
-            } else if !entry.is_leaf(level) {
-                lent = outer || entry.is_lent();
-                count += usize::from(lent);
-                count += self.count_edit(self.child(entry), level.below(), (at, part), lent)?;
-            } else if level.0 > 1 {
-                count += tables_to_split(level, at, part);
-            }
-            at = part;
-        }
-        Ok(count)
-    }
-
-    fn edit(
-        &self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        user: bool,
-        edit: &impl Fn(Entry) -> Entry,
-        work: &mut Work<'m>,
-    ) {
-        if level.0 == 1 {
-            let seen = table.update_all((level.index(at), level.index(end - 1)), edit);
-            work.flush.record_run(at, ((end - at) / PAGE_BYTES) as u32, seen);
-            return;
-        }
-        while at < end {
-            let part = part_end(level, at, end);
-            let index = level.index(at);
-            let entry = table.get(index);
-            match level.leaf() {
-                Some(size) if entry.is_leaf(level) && part - at == level.span() => {
-                    work.flush.record(at, size, table.update(index, edit));
-                }
-                _ => {
-                    let child = self.enter(table, index, level, user, work, at);
-                    self.edit(child, level.below(), (at, part), user, edit, work);
-                }
-            }
-            at = part;
-        }
     }
 
     /// The table below entry `index`, to edit: splits a page, copies a table that is another root's, lets
@@ -384,19 +372,4 @@ pub(super) fn table_at(frames: &FrameAllocator, offset: u64, address: u64) -> &T
 pub(super) const fn part_end(level: Level, at: u64, end: u64) -> u64 {
     let last = at | (level.span() - 1);
     if last < end - 1 { last + 1 } else { end }
-}
-
-/// The tables needed to make `at..end` separate pages of a leaf at `level` that covers it.
-pub(super) fn tables_to_split(level: Level, at: u64, end: u64) -> usize {
-    if end - at == level.span() || level.0 == 1 {
-        return 0;
-    }
-    let below = level.below();
-    let first = part_end(below, at, end);
-    let mut count = 1 + tables_to_split(below, at, first);
-    let last = (end - 1) & !(below.span() - 1);
-    if last >= first {
-        count += tables_to_split(below, last, end);
-    }
-    count
 }
