@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use dune::{Config, EnterError, Launcher, Mapping};
+use dune::{Config, EnterError, Launcher, MirrorMode};
 use dune_loader::{Execution, Opening};
 
 use crate::arguments::{EnterOptions, MemoryMode};
@@ -42,8 +42,8 @@ fn in_dune_mode(
     environment: Vec<CString>,
 ) -> Result<Infallible, Failure> {
     let mapping = match options.memory {
-        MemoryMode::Precise => Mapping::Precise,
-        MemoryMode::Full => Mapping::Full,
+        MemoryMode::Precise => MirrorMode::Precise,
+        MemoryMode::Full => MirrorMode::Full,
     };
     // Before the program takes over that name.
     let own =

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::guest::hypercall::hypercall;
 use crate::memory::flush_counts::{CONTEXT_FLUSHES, FULL_FLUSHES, PAGE_FLUSHES};
 
@@ -83,7 +83,7 @@ impl Dune {
     /// The counters as they are now. Costs one exit, which is not in them.
     pub fn counters(self) -> Counters {
         // SAFETY: ring 0, by the token; the request takes no argument.
-        let faults = unsafe { hypercall(kind::SECOND_LEVEL_FAULTS, 0, 0) };
+        let faults = unsafe { hypercall(Kind::SecondLevelFaults, 0, 0) };
         // SAFETY: 1. ring 0; 2. the block lives as long as the thread is in Dune mode; 3. nobody writes the
         // counters while this thread is here but its own traps, which a read in pieces can stand.
         let counters = unsafe { &(*block::current()).counters };

@@ -39,7 +39,7 @@ pub use guest::error::{HandlerError, LeaveError, SegmentError};
 pub use guest::{Handler, LeanHandler, MAX_NESTING, TrapHandler, TrapOutcome};
 pub use host::error::EnterError;
 pub use linux::sys::Errno;
-pub use memory::mirror::Mapping;
+pub use memory::mirror::MirrorMode;
 pub use user::error::UserError;
 
 /// The token, if the calling thread is in Dune mode: for threads that were started there, and for libraries.
@@ -88,7 +88,7 @@ pub unsafe fn leave() -> Result<(), LeaveError> {
 /// Enters Dune mode with the default [`Config`].
 ///
 /// Everything the process had goes on: memory, files, system calls. Threads and fork children that are started from here
-/// on are in Dune mode, too; signal handlers run in host mode, outside of Dune mode.
+/// on are in Dune mode, too, and so are signal handlers of threads that are.
 ///
 /// # Errors
 ///

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dune::memory::{EditError, PagePermissions, PageRange};
-use dune::{Config, Dune, Mapping, TrapFrame, TrapOutcome, Vector};
+use dune::{Config, Dune, MirrorMode, TrapFrame, TrapOutcome, Vector};
 use libc::{PROT_READ, PROT_WRITE};
 use x86_64::VirtAddr;
 
@@ -16,8 +16,8 @@ use crate::probe;
 
 pub const CASES: &[Case] = &[
     Case::new("races::map_far_away_at_once", map_far_away),
-    Case::new("races::touch_far_away_at_once", || touch_far_away(Mapping::Precise)),
-    Case::new("races::touch_far_away_at_once_with_full_windows", || touch_far_away(Mapping::Full)),
+    Case::new("races::touch_far_away_at_once", || touch_far_away(MirrorMode::Precise)),
+    Case::new("races::touch_far_away_at_once_with_full_windows", || touch_far_away(MirrorMode::Full)),
     Case::new("races::protection_reaches_the_others", || protection_reaches_the_others(false)),
     Case::new("races::protection_of_locked_memory_reaches_them", || protection_reaches_the_others(true)),
     Case::new("races::protection_by_a_thread_that_joined", protection_by_a_thread_that_joined),
@@ -77,7 +77,7 @@ fn map_far_away() -> CaseResult {
 }
 
 /// A thread in host mode maps memory outside of all windows, which two threads in Dune mode touch.
-fn touch_far_away(mapping: Mapping) -> CaseResult {
+fn touch_far_away(mapping: MirrorMode) -> CaseResult {
     const ROUNDS: u64 = 8;
     let (mapped, touched) = (Barrier::new(3), Barrier::new(3));
     thread::scope(|scope| {

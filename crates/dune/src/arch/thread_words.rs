@@ -7,7 +7,7 @@ use core::arch::asm;
 /// Offset of the block's own address.
 pub(crate) const BLOCK: usize = 72;
 /// Offset of the address of the thread's page for shoot-downs.
-pub(crate) const BAIT: usize = 80;
+pub(crate) const FLUSH_PAGE: usize = 80;
 
 /// The address of the calling thread's block: what tells threads in Dune mode apart.
 ///
@@ -30,11 +30,11 @@ pub(crate) unsafe fn block() -> u64 {
 ///
 /// As for [`block`].
 #[inline]
-pub(crate) unsafe fn bait() -> u64 {
-    let bait: u64;
-    // SAFETY: in Dune mode GS:[BAIT] is the block's field; the caller vouches for the mode.
+pub(crate) unsafe fn flush_page() -> u64 {
+    let flush_page: u64;
+    // SAFETY: in Dune mode GS:[FLUSH_PAGE] is the block's field; the caller vouches for the mode.
     unsafe {
-        asm!("mov {}, gs:[{BAIT}]", out(reg) bait, BAIT = const BAIT, options(nostack, preserves_flags, readonly));
+        asm!("mov {}, gs:[{FLUSH_PAGE}]", out(reg) flush_page, FLUSH_PAGE = const FLUSH_PAGE, options(nostack, preserves_flags, readonly));
     }
-    bait
+    flush_page
 }

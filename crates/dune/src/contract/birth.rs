@@ -18,7 +18,7 @@ pub(crate) struct Preparation {
     pub is_lent: bool,
 }
 
-/// What the host loop is asked to bear.
+/// What child the host loop is asked to make.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Birth {

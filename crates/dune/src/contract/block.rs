@@ -7,7 +7,7 @@ use core::mem::offset_of;
 
 use super::alternate_stack::AlternateStack;
 use super::repeated::Repeated;
-use super::request::{Request, kind};
+use super::request::{Kind, Request};
 use super::signal_frame::SignalInfo;
 use super::signal_queue::Queue;
 use super::thread_counters::ThreadCounters;
@@ -42,7 +42,7 @@ pub(crate) struct ThreadBlock {
     /// The request that HLT hands to the host loop. First, because each system call touches it.
     pub request: Request,
     /// Address of a page that nobody else touches (see `shootdown`).
-    pub bait: u64,
+    pub flush_page: u64,
     /// [`VERSION`](super::VERSION).
     pub version: u64,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
@@ -92,7 +92,7 @@ impl ThreadBlock {
     pub(crate) fn new(vector_area_size: usize) -> ThreadBlock {
         ThreadBlock {
             request: Request {
-                kind: kind::NONE,
+                kind: Kind::None as u64,
                 number: 0,
                 arguments: [0; 6],
                 result: 0,
@@ -108,7 +108,7 @@ impl ThreadBlock {
             vector_mask: 0,
             has_xsave: 0,
             handled_in_ring0: [0; SYSCALL_NUMBERS / 64],
-            bait: 0,
+            flush_page: 0,
             version: super::VERSION,
             is_lent: false,
             signals: Queue::new(),

@@ -1,7 +1,7 @@
 //! How to enter Dune mode: what the program wants of both sides.
 
 use super::launcher::Launcher;
-use crate::memory::mirror::Mapping;
+use crate::memory::mirror::MirrorMode;
 
 /// Where threads run that a thread in Dune mode starts with clone(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +35,7 @@ pub enum FaultAround {
     /// Where `/sys/kernel/mm/transparent_hugepage/enabled` says `madvise`. With `always` Linux makes huge pages itself
     /// at the first touch, and with `never` there shall be none.
     #[default]
-    Permitted,
+    WhereAdvised,
     /// Whatever that file says.
     Always,
 }
@@ -44,7 +44,7 @@ pub enum FaultAround {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub(crate) frame_arena: Option<u64>,
-    pub(crate) mapping: Mapping,
+    pub(crate) mapping: MirrorMode,
     pub(crate) threads: Threads,
     pub(crate) fault_around: FaultAround,
     pub(crate) launcher: Option<Launcher>,
@@ -54,9 +54,9 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             frame_arena: None,
-            mapping: Mapping::Precise,
+            mapping: MirrorMode::Precise,
             threads: Threads::DuneMode,
-            fault_around: FaultAround::Permitted,
+            fault_around: FaultAround::WhereAdvised,
             launcher: None,
         }
     }
@@ -77,15 +77,15 @@ impl Config {
         self
     }
 
-    /// What the page tables say about the process's memory. Default: [`Mapping::Precise`].
+    /// What the page tables say about the process's memory. Default: [`MirrorMode::Precise`].
     #[must_use]
-    pub fn mapping(mut self, mapping: Mapping) -> Config {
+    pub fn mapping(mut self, mapping: MirrorMode) -> Config {
         self.mapping = mapping;
         self
     }
 
     /// Whether a program that touches fresh memory page by page gets it 2 MiB at a time. Default:
-    /// [`FaultAround::Permitted`].
+    /// [`FaultAround::WhereAdvised`].
     #[must_use]
     pub fn fault_around(mut self, wanted: FaultAround) -> Config {
         self.fault_around = wanted;

@@ -35,7 +35,7 @@ const _: () = {
     assert!(offset_of!(Request, result) == 64);
     assert!(offset_of!(Request, block) == thread_words::BLOCK);
     assert!(size_of::<Request>() == 80);
-    assert!(offset_of!(ThreadBlock, bait) == thread_words::BAIT);
+    assert!(offset_of!(ThreadBlock, flush_page) == thread_words::FLUSH_PAGE);
     assert!(offset_of!(ThreadBlock, version) == 88);
     assert!(align_of::<ThreadBlock>() == 64);
 };

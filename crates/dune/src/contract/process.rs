@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use super::actions;
 use super::config::Threads;
 use super::launcher::Launcher;
-use super::thread::Thread;
+use super::thread::{Thread, User};
 use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
 use crate::linux::{proc, sys};
@@ -208,7 +208,8 @@ impl Process {
 
     /// Whether the thread `id` has been in Dune mode and is about to end.
     pub(crate) fn is_ending(&self, id: u32) -> bool {
-        self.each_thread().any(|thread| thread.user.load(Ordering::Acquire) == id)
+        let ending = User::Ending(id).word();
+        self.each_thread().any(|thread| thread.user.load(Ordering::Acquire) == ending)
     }
 
     /// What is executed in place of programs, if they are to stay in Dune mode.

@@ -53,7 +53,7 @@ pub(crate) struct StackDescription {
 /// `struct ucontext`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(crate) struct UserContext {
+pub(crate) struct Ucontext {
     pub flags: u64,
     pub link: u64,
     pub stack: StackDescription,
@@ -78,12 +78,12 @@ pub(crate) struct SignalInfo {
 pub(crate) struct SignalFrame {
     /// Where the handler returns to: code that calls rt_sigreturn(2).
     pub return_address: u64,
-    pub context: UserContext,
+    pub context: Ucontext,
     pub info: SignalInfo,
 }
 
 const _: () = assert!(size_of::<SignalContext>() == 256);
-const _: () = assert!(size_of::<UserContext>() == 304);
+const _: () = assert!(size_of::<Ucontext>() == 304);
 const _: () = assert!(size_of::<SignalInfo>() == 128);
 const _: () = assert!(size_of::<SignalFrame>() == 440);
 pub(crate) const CONTEXT: u64 = offset_of!(SignalFrame, context) as u64;

@@ -6,20 +6,51 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use super::block::ThreadBlock;
 use super::process;
 
-/// A value of [`Thread::user`]: nobody uses it.
-pub(crate) const FREE: u32 = 0;
-/// A value of [`Thread::user`]: a thread uses it. Not a thread id, which is below 2^22 (proc(5), `pid_max`).
-pub(crate) const TAKEN: u32 = u32::MAX;
-/// In a value of [`Thread::user`]: the thread has left Dune mode for good, and takes its place with it when it ends.
-pub(crate) const LEFT: u32 = 1 << 30;
+/// Who uses a [`Thread`], as its word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum User {
+    /// Nobody: the next thread may take it.
+    Nobody,
+    /// A thread.
+    Somebody,
+    /// The thread with this id, which is about to be gone.
+    Ending(u32),
+    /// The thread with this id, which has left Dune mode for good, and takes its place with it when it ends.
+    Left(u32),
+}
+
+impl User {
+    /// No thread id, which is below 2^22 (proc(5), `pid_max`).
+    const SOMEBODY: u32 = u32::MAX;
+    const LEFT: u32 = 1 << 30;
+
+    /// The word that stands for it.
+    pub(crate) const fn word(self) -> u32 {
+        match self {
+            User::Nobody => 0,
+            User::Somebody => User::SOMEBODY,
+            User::Ending(id) => id,
+            User::Left(id) => id | User::LEFT,
+        }
+    }
+
+    /// What `word` stands for.
+    pub(crate) const fn of(word: u32) -> User {
+        match word {
+            0 => User::Nobody,
+            User::SOMEBODY => User::Somebody,
+            id if id & User::LEFT != 0 => User::Left(id & !User::LEFT),
+            id => User::Ending(id),
+        }
+    }
+}
 
 /// A place for a thread in Dune mode. The host side's own record of it follows in memory, which ring 0 knows nothing of. Lives
 /// as long as the process: when the thread ends, the next one takes the place over.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Thread {
-    /// Whether the next thread may use this: [`FREE`], [`TAKEN`], or the id of a thread that is about to be gone, or that has
-    /// [`LEFT`].
+    /// Who uses it: a [`User`].
     pub user: AtomicU32,
     /// The engine's descriptor for it.
     pub descriptor: AtomicI32,
@@ -38,7 +69,7 @@ impl Thread {
     /// One that is taken, on no list.
     pub(crate) fn new(descriptor: i32, block: *mut ThreadBlock, loop_stack: (u64, u64)) -> Thread {
         Thread {
-            user: AtomicU32::new(TAKEN),
+            user: AtomicU32::new(User::Somebody.word()),
             descriptor: AtomicI32::new(descriptor),
             block,
             loop_stack,
@@ -55,6 +86,20 @@ impl Thread {
     /// Leaves the place to the next thread, as the call that was to start this one has failed.
     pub(crate) fn give_back(&self) {
         process::process().depart();
-        self.user.store(FREE, Ordering::Release);
+        self.user.store(User::Nobody.word(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_told_apart_by_their_words() {
+        for user in
+            [User::Nobody, User::Somebody, User::Ending(1), User::Ending((1 << 22) - 1), User::Left(1)]
+        {
+            assert_eq!(User::of(user.word()), user);
+        }
     }
 }

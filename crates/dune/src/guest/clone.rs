@@ -5,7 +5,8 @@
 //!
 //! A child with memory of its own (fork) goes on in Dune mode, in a machine that its host loop builds anew, as KVM serves
 //! only the process that made a machine. A child that borrows its parent's memory until it execs (vfork, posix_spawn)
-//! runs in host mode: the parent's vCPU is the parent's, and all the child does is to become another program.
+//! runs in host mode: the parent's vCPU is the parent's, and all the child does is to become another program. Where exec is followed
+//! it is in Dune mode, on a vCPU of its own, since ring 0 has to see which program that is.
 
 use linux_raw_sys::errno::{E2BIG, EAGAIN, EFAULT, EINVAL};
 use linux_raw_sys::general::{
@@ -21,7 +22,7 @@ use crate::arch::registers::{Registers, VectorArea};
 use crate::contract::birth::{Birth, Child, Preparation};
 use crate::contract::config::Threads;
 use crate::contract::process::process;
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::contract::thread::Thread;
 use crate::contract::{actions, block};
@@ -29,7 +30,7 @@ use crate::guest::hypercall::hypercall;
 
 /// What the four system calls have in common.
 #[derive(Debug, Clone, Copy)]
-struct Request {
+struct Call {
     flags: u64,
     /// The child's stack pointer, 0 for its parent's.
     stack: u64,
@@ -38,7 +39,7 @@ struct Request {
     arguments: [u64; 6],
 }
 
-impl Request {
+impl Call {
     /// Gives the call a stack from `lowest` on.
     fn set_stack(&mut self, arguments: &mut clone_args, lowest: u64, size: u64) {
         if self.number == u64::from(__NR_clone3) {
@@ -107,7 +108,7 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     let process = process();
     // What the child is to find whole. Each is taken before what its holders take.
     let held = (actions::hold(), process.hold_births(), process.memory().hold());
-    let result = bear(&request, Child::Fork);
+    let result = make_child(&request, Child::Fork);
     if result == 0 && request.flags & CLONE_CLEAR_SIGHAND != 0 {
         actions::clear_handlers();
     }
@@ -122,23 +123,23 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
 }
 
 /// Has the host loop make the call.
-fn bear(request: &Request, child: Child) -> u64 {
+fn make_child(request: &Call, child: Child) -> u64 {
     let birth = Birth { number: request.number, arguments: request.arguments, child };
     // SAFETY: ring 0; `birth` lives until the answer is there, in both processes.
-    unsafe { hypercall(kind::BIRTH, (&raw const birth) as u64, 0) }
+    unsafe { hypercall(Kind::Birth, (&raw const birth) as u64, 0) }
 }
 
 /// Reads the call's arguments; for clone3 through `copy`, which then has no stack.
-fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Request, u32> {
+fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Call, u32> {
     let arguments = frame.arguments();
     let number = frame.rax;
     if number == u64::from(__NR_fork) {
-        return Ok(Request { flags: 0, stack: 0, tls: 0, number, arguments });
+        return Ok(Call { flags: 0, stack: 0, tls: 0, number, arguments });
     }
     if number == u64::from(__NR_clone) {
         let [flags, stack, parent_tid, child_tid, tls, _] = arguments;
         let arguments = [flags, 0, parent_tid, child_tid, tls, 0];
-        return Ok(Request { flags, stack, tls, number, arguments });
+        return Ok(Call { flags, stack, tls, number, arguments });
     }
     if number == u64::from(__NR_clone3) {
         return parse_clone3(arguments[0], arguments[1], copy);
@@ -146,11 +147,11 @@ fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Request, u32> {
     // vfork, as the call that can give its child a stack (kernel/fork.c).
     let flags = u64::from(CLONE_VM | CLONE_VFORK | SIGCHLD);
     let arguments = [flags, 0, 0, 0, 0, 0];
-    Ok(Request { flags, stack: 0, tls: 0, number: __NR_clone.into(), arguments })
+    Ok(Call { flags, stack: 0, tls: 0, number: __NR_clone.into(), arguments })
 }
 
 /// clone3's structure of `size` bytes at `address`.
-fn parse_clone3(address: u64, size: u64, arguments: &mut clone_args) -> Result<Request, u32> {
+fn parse_clone3(address: u64, size: u64, arguments: &mut clone_args) -> Result<Call, u32> {
     /// CLONE_ARGS_SIZE_VER0: up to `tls`.
     const SMALLEST: u64 = 64;
     if size < SMALLEST {
@@ -169,16 +170,11 @@ fn parse_clone3(address: u64, size: u64, arguments: &mut clone_args) -> Result<R
     let stack = if arguments.stack == 0 { 0 } else { arguments.stack + arguments.stack_size };
     (arguments.stack, arguments.stack_size) = (0, 0);
     let arguments = [(&raw mut *arguments) as u64, size, 0, 0, 0, 0];
-    Ok(Request { flags, stack, tls, number: __NR_clone3.into(), arguments })
+    Ok(Call { flags, stack, tls, number: __NR_clone3.into(), arguments })
 }
 
 /// Starts a thread, or whatever else shares memory and runs beside its parent.
-fn start_thread(
-    frame: &Registers,
-    vector_area: VectorArea,
-    mut request: Request,
-    copy: &mut clone_args,
-) -> u64 {
+fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, copy: &mut clone_args) -> u64 {
     let fs_base = if request.flags & u64::from(CLONE_SETTLS) != 0 {
         request.tls
     } else {
@@ -195,12 +191,12 @@ fn start_thread(
     let is_lent = request.flags & u64::from(CLONE_VFORK) != 0;
     let preparation = Preparation { first, vector_area, fs_base, is_lent };
     // SAFETY: ring 0; the preparation lives until the answer is there.
-    let prepared = unsafe { hypercall(kind::PREPARE, (&raw const preparation) as u64, 0) };
+    let prepared = unsafe { hypercall(Kind::Prepare, (&raw const preparation) as u64, 0) };
     // SAFETY: the host loop answers with a place for a thread, which is never freed, or with 0.
     let Some(child) = (unsafe { (prepared as *const Thread).as_ref() }) else { return error(EAGAIN) };
     let (stack, size) = child.loop_stack;
     request.set_stack(copy, stack, size);
-    let result = bear(&request, Child::Thread(child));
+    let result = make_child(&request, Child::Thread(child));
     if is_lent || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
         let block = child.block as u64;
@@ -217,7 +213,7 @@ fn start_thread(
 fn start_in_host_mode(
     frame: &Registers,
     vector_area: VectorArea,
-    mut request: Request,
+    mut request: Call,
     copy: &mut clone_args,
 ) -> u64 {
     let rsp = if request.stack == 0 { frame.rsp } else { request.stack };
@@ -230,11 +226,11 @@ fn start_in_host_mode(
         // clone3 takes any size that is not 0; what it adds up to counts.
         request.set_stack(copy, start - PAGE_BYTES, PAGE_BYTES);
     }
-    bear(&request, Child::InHostMode(start as *mut SignalFrame))
+    make_child(&request, Child::InHostMode(start as *mut SignalFrame))
 }
 
 /// exit(2): ends this thread, not the process. Returns with `RESTART` if a signal comes first and the caller `may_restart`.
 pub(super) fn exit(status: u64, may_restart: bool) -> u64 {
     // SAFETY: ring 0; the request takes two numbers.
-    unsafe { hypercall(kind::EXIT, status, may_restart.into()) }
+    unsafe { hypercall(Kind::Exit, status, may_restart.into()) }
 }

@@ -22,7 +22,7 @@ use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
 use crate::arch::token::Dune;
 use crate::contract::block;
 use crate::linux::{maps, sys};
-use crate::memory::mirror::{Mapping, Ownership};
+use crate::memory::mirror::{MirrorMode, Ownership};
 use crate::memory::plan::TASK_SIZE;
 use crate::memory::{EditError, FrameError};
 
@@ -35,7 +35,7 @@ const AROUND: u64 = 1 << 30;
 pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     let memory = dune.memory();
     let address = frame.fault_address();
-    let is_full = memory.mapping() == Mapping::Full;
+    let is_full = memory.mapping() == MirrorMode::Full;
     if is_full && memory.windows().find(address).is_none() {
         return is_mapped(frame.cr2) && grow::window(dune, address);
     }

@@ -15,7 +15,7 @@ use super::syscall::error;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::contract::block;
 use crate::contract::process::process;
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::engine::{Engine, Machine};
 use crate::guest::hypercall::{forward, hypercall};
 use crate::linux::tasks;
@@ -111,5 +111,5 @@ fn leave(registers: &Registers, area: VectorArea) -> u64 {
     let mut room = signal::StartRoom::new();
     let Ok(start) = signal::write_start(&before, area, room.top()) else { return error(EINVAL) };
     // SAFETY: ring 0; the frame is a whole one.
-    unsafe { hypercall(kind::LEAVE_FOR_GOOD, crate::arch::cpu::fs_base(), start) }
+    unsafe { hypercall(Kind::LeaveForGood, crate::arch::cpu::fs_base(), start) }
 }

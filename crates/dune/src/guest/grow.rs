@@ -3,7 +3,7 @@
 use x86_64::VirtAddr;
 
 use crate::arch::token::Dune;
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::guest::hypercall::hypercall;
 
 /// Gives a window to `address` unless it has one. False if there is no room for one.
@@ -12,5 +12,5 @@ pub(super) fn window(dune: Dune, address: VirtAddr) -> bool {
         return true;
     }
     // SAFETY: ring 0, by the token; the request takes an address.
-    unsafe { hypercall(kind::GROW, address.as_u64(), 0) != 0 }
+    unsafe { hypercall(Kind::Grow, address.as_u64(), 0) != 0 }
 }

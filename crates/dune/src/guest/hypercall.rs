@@ -3,7 +3,7 @@
 use core::arch::naked_asm;
 
 use crate::contract::block::{REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_NUMBER, REQUEST_RESULT};
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::engine::exit_instruction;
 
 /// Makes request `kind` with up to two arguments. Interrupts are off until the answer is there, because a
@@ -13,7 +13,7 @@ use crate::engine::exit_instruction;
 ///
 /// The caller runs at ring 0 in Dune mode and the arguments fit `kind`.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) -> u64 {
+pub(crate) unsafe extern "C" fn hypercall(kind: Kind, first: u64, second: u64) -> u64 {
     // ABI: System V. Keeps all callee-saved registers and the flags; the host loop changes memory only.
     naked_asm!(
         "pushfq",
@@ -37,14 +37,14 @@ pub(crate) unsafe extern "C" fn hypercall(kind: u64, first: u64, second: u64) ->
 pub(crate) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: ring 0 in Dune mode, where the guest module is called; the program asked for the call, and what it does to
     // memory is the program's doing.
-    unsafe { forward_raw(number.into(), arguments, kind::SYSCALL_FIRST) }
+    unsafe { forward_raw(number.into(), arguments, Kind::SyscallFirst) }
 }
 
 /// As [`forward`], unless a signal waits or comes before the call: then the call is not made, and the result is
 /// [`RESTART`](crate::contract::request::RESTART).
 pub(crate) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64 {
     // SAFETY: as for `forward`.
-    unsafe { forward_raw(number.into(), arguments, kind::SYSCALL) }
+    unsafe { forward_raw(number.into(), arguments, Kind::Syscall) }
 }
 
 /// Fills the thread's request and waits for the answer, with interrupts off: a handler's system call would use the
@@ -54,7 +54,7 @@ pub(crate) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64
 ///
 /// The caller runs at ring 0 in Dune mode, and the call does not touch memory that Rust relies on.
 #[unsafe(naked)]
-unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6], kind: u64) -> u64 {
+unsafe extern "C" fn forward_raw(number: u64, arguments: *const [u64; 6], kind: Kind) -> u64 {
     // ABI: System V. Keeps all callee-saved registers and the flags; the host loop changes memory only.
     naked_asm!(
         "pushfq",

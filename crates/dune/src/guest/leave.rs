@@ -7,8 +7,8 @@ use crate::arch::cpu;
 use crate::arch::registers::INTERRUPT_FLAG;
 use crate::contract::block::{self, REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
 use crate::contract::process::process;
+use crate::contract::request::Kind;
 use crate::contract::request::RESTART;
-use crate::contract::request::kind;
 use crate::engine::exit_instruction;
 
 /// See [`crate::leave`].
@@ -64,6 +64,6 @@ unsafe extern "C" fn switch_back(fs_base: u64) -> u64 {
         STACK = const REQUEST_ARGUMENTS + 8,
         KIND = const REQUEST_KIND,
         RESULT = const REQUEST_RESULT,
-        LEAVE = const kind::LEAVE,
+        LEAVE = const Kind::Leave as u64,
     )
 }

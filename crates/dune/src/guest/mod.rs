@@ -36,7 +36,7 @@ use crate::arch::page::PageRange;
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::contract::trap_table::Entry;
 use crate::memory::streams::Reason;
 use error::HandlerError;
@@ -224,7 +224,7 @@ impl Dune {
             return Err(HandlerError::VectorReserved { vector });
         }
         // SAFETY: ring 0, by the token; the request takes a vector.
-        unsafe { hypercall(kind::INTERRUPT, vector.number().into(), 0) };
+        unsafe { hypercall(Kind::Interrupt, vector.number().into(), 0) };
         Ok(())
     }
 

@@ -61,14 +61,14 @@ impl Regions {
     }
 
     /// A page behind the last region, which there is as all are aligned in one region more.
-    pub(crate) fn bait(&self) -> u64 {
+    pub(crate) fn flush_page(&self) -> u64 {
         self.first + (self.count * SIZE) as u64
     }
 
-    /// Start and size of each region without its guard, and of the bait.
+    /// Start and size of each region without its guard, and of the flush page.
     pub(crate) fn usable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let region = |index| (self.first + (index * SIZE + LEVEL) as u64, (SIZE - LEVEL) as u64);
-        (0..self.count).map(region).chain([(self.bait(), PAGE_BYTES)])
+        (0..self.count).map(region).chain([(self.flush_page(), PAGE_BYTES)])
     }
 
     /// Takes all rights from the lowest level of each region: the next trap's start lies in it.

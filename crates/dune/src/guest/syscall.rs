@@ -15,7 +15,7 @@ use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::contract::block::{self, SYSCALL_NUMBERS};
 use crate::contract::process::process;
-use crate::contract::request::{RESTART, kind};
+use crate::contract::request::{Kind, RESTART};
 use crate::guest::hypercall::forward;
 
 entry_asm!(
@@ -24,7 +24,7 @@ entry_asm!(
     REQUEST_NUMBER = const block::REQUEST_NUMBER,
     REQUEST_ARGUMENTS = const block::REQUEST_ARGUMENTS,
     REQUEST_RESULT = const block::REQUEST_RESULT,
-    KIND_SYSCALL = const kind::SYSCALL,
+    KIND_SYSCALL = const Kind::Syscall as u64,
     SYSCALL_NUMBERS = const SYSCALL_NUMBERS,
     HANDLED_IN_RING0 = const block::HANDLED_IN_RING0,
     SCRATCH = const block::SCRATCH,

@@ -1,4 +1,4 @@
-//! Bearing children for Dune mode: the system call itself, and what the child does first.
+//! Making children for Dune mode: the system call itself, and what the child does first.
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -7,12 +7,13 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::errno::EAGAIN;
 use linux_raw_sys::general::{__NR_exit, __NR_exit_group, __NR_rt_sigreturn, SIGABRT};
 
-use super::newborn::Newborn;
+use super::childs_word::ChildsWord;
 use super::run_loop::host_loop;
 use super::thread::{HostThread, behind};
 use super::{cpu_number, signal};
 use crate::contract::birth::{Birth, Child};
 use crate::contract::request::RESTART;
+use crate::contract::thread::User;
 use crate::engine::error::EngineError;
 use crate::engine::{EngineVcpu, Machine, Vcpu};
 use crate::linux::{sys, tasks};
@@ -21,15 +22,15 @@ use crate::report;
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
 ///
 /// Without signals: one that this thread has taken and not yet delivered is its own, not its child's.
-pub(super) fn bear(thread: &mut HostThread, birth: &Birth) -> u64 {
+pub(super) fn make_child(thread: &mut HostThread, birth: &Birth) -> u64 {
     let mask = signal::block_all();
     let result =
-        if thread.block.signals.is_pending() { RESTART } else { bear_unsignalled(thread, birth, mask) };
+        if thread.block.signals.is_pending() { RESTART } else { make_unsignalled(thread, birth, mask) };
     signal::set_mask(mask);
     result
 }
 
-fn bear_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
+fn make_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
     match birth.child {
         Child::Thread(child) => {
             // SAFETY: ring 0 has prepared the child and the arguments for exactly this, and nobody uses it yet.
@@ -60,15 +61,15 @@ fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
         Ok(state) => state,
         Err(error) => return (error.errno.raw() as u64).wrapping_neg(),
     };
-    let newborn = Newborn::expected(birth);
+    let word = ChildsWord::expected(birth);
     // SAFETY: a fork: the child gets a copy of everything, this stack included.
     let result = unsafe { sys::raw_number(birth.number, birth.arguments) };
     if result != 0 {
-        return newborn.map_or(result, |newborn| newborn.wait_for(result));
+        return word.map_or(result, |word| word.wait_for(result));
     }
-    match (revive(thread, &state), newborn) {
-        (Ok(()), newborn) => newborn.map_or((), Newborn::lives),
-        (Err(_), Some(newborn)) => newborn.dies(),
+    match (revive(thread, &state), word) {
+        (Ok(()), word) => word.map_or((), ChildsWord::lives),
+        (Err(_), Some(word)) => word.dies(),
         (Err(error), None) => {
             report::message(format_args!("dune: the child of a fork can not go on in Dune mode: {error}"));
             report::die(SIGABRT);
@@ -106,7 +107,7 @@ pub(super) fn end(thread: &mut HostThread, status: u64, may_restart: bool) -> u6
     let mut call = __NR_exit;
     if !thread.block.is_lent {
         // Else the parent does so. Whoever is the last to depart has to know of the others.
-        thread.shared().user.store(sys::thread_id(), Ordering::Release);
+        thread.shared().user.store(User::Ending(sys::thread_id()).word(), Ordering::Release);
         if thread.process.depart() && tasks::nobody_else(|id| thread.process.is_ending(id)) {
             call = __NR_exit_group;
         }

@@ -14,13 +14,13 @@ use crate::arch::cpu;
 use crate::arch::token::Dune;
 use crate::contract::config::Config;
 use crate::contract::process::{Process, forget_process, set_process};
-use crate::contract::thread::{FREE, Thread};
+use crate::contract::thread::{Thread, User};
 use crate::doctor;
 use crate::engine::{Engine, Machine};
 use crate::guest::trap;
 use crate::linux::mapped::Mapped;
 use crate::linux::{proc, sys};
-use crate::memory::mirror::{Mapping, Ownership};
+use crate::memory::mirror::{MirrorMode, Ownership};
 use crate::memory::{Memory, MemoryOptions, PagingFeatures, Windows};
 
 /// Held while the process enters for the first time.
@@ -74,7 +74,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     options.arena_bytes = config.frame_arena.unwrap_or_else(default_arena);
     options.limits.windows = machine.most_windows().min(Windows::CAPACITY);
     options.mapping = config.mapping;
-    options.fault_around = config.mapping == Mapping::Precise && huge::wanted(config.fault_around);
+    options.fault_around = config.mapping == MirrorMode::Precise && huge::wanted(config.fault_around);
     let memory = Memory::build(&options)?;
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
@@ -88,7 +88,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     if config.launcher.is_some() {
         proc::keep_tracer();
     }
-    if config.mapping == Mapping::Precise {
+    if config.mapping == MirrorMode::Precise {
         // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory().mirror_everything()?;
     }
@@ -135,12 +135,12 @@ fn join(process: &'static HostProcess) -> Result<Dune, EnterError> {
         // SAFETY: as before.
         let thread = unsafe { &*thread };
         let exit = format!("{:?}", thread.refused);
-        thread.shared().user.store(FREE, Ordering::Release);
+        thread.shared().user.store(User::Nobody.word(), Ordering::Release);
         return Err(EnterError::Refused { exit });
     }
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     let dune = unsafe { Dune::assume() };
-    if process.memory().mapping() == Mapping::Precise {
+    if process.memory().mapping() == MirrorMode::Precise {
         // What host mode has changed. The rights that it has added would be found by faults; not all that it has taken.
         let _turn = process.memory().take_turn();
         process

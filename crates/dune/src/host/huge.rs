@@ -11,7 +11,7 @@ pub(super) fn wanted(config: FaultAround) -> bool {
     match config {
         FaultAround::Off => false,
         FaultAround::Always => true,
-        FaultAround::Permitted => std::fs::read_to_string(SETTING).is_ok_and(|words| by_request(&words)),
+        FaultAround::WhereAdvised => std::fs::read_to_string(SETTING).is_ok_and(|words| by_request(&words)),
     }
 }
 

@@ -12,7 +12,7 @@ use super::thread::{HostThread, thread_pointer};
 use crate::contract::actions;
 use crate::contract::request::RESTART;
 use crate::contract::signal_frame::SignalFrame;
-use crate::contract::thread::{FREE, LEFT};
+use crate::contract::thread::User;
 use crate::engine::{Engine, Machine};
 use crate::linux::{sys, tasks};
 
@@ -48,7 +48,7 @@ pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut Signal
         signal::give_actions_back(|| true);
     } else {
         // The frame has to last until it is used: the next thread may have this place when this one has ended.
-        thread.shared().user.store(sys::thread_id() | LEFT, Ordering::Release);
+        thread.shared().user.store(User::Left(sys::thread_id()).word(), Ordering::Release);
         depart_for_good(thread.process);
     }
     // SAFETY: the frame is a whole one; nobody uses the thread's loop stack any more.
@@ -84,7 +84,7 @@ fn set_fs_base(fs_base: u64) {
 
 /// # Safety
 ///
-/// `rsp` is that of `guest::leave::switch_back`; `user` becomes [`FREE`] when this stack is not used any more.
+/// `rsp` is that of `guest::leave::switch_back`; `user` becomes [`User::Nobody`] when this stack is not used any more.
 #[unsafe(naked)]
 unsafe extern "C" fn resume(rsp: u64, mask: u64, user: *const AtomicU32) -> ! {
     // ABI: System V; returns to the caller of guest::leave::switch_back instead of its own. Signals come again on the
@@ -114,6 +114,6 @@ unsafe extern "C" fn resume(rsp: u64, mask: u64, user: *const AtomicU32) -> ! {
         "ret",
         RT_SIGPROCMASK = const __NR_rt_sigprocmask,
         SIG_SETMASK = const SIG_SETMASK,
-        FREE = const FREE,
+        FREE = const User::Nobody.word(),
     )
 }

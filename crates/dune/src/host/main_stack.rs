@@ -1,7 +1,7 @@
 //! The main thread's stack, which Linux grows on faults of host mode only.
 //!
-//! An access in Dune mode reaches Linux through KVM's get_user_pages, which does not grow stacks since Linux 6.5
-//! (design.md §3.3). So the mapping is grown to its limit before entry; its pages are still made when touched.
+//! An access in Dune mode reaches Linux through KVM's get_user_pages, which does not grow stacks since Linux 6.5.
+//! So the mapping is grown to its limit before entry; its pages are still made when touched.
 
 use core::ops::ControlFlow;
 

@@ -5,6 +5,7 @@
 
 mod accesses;
 mod birth;
+mod childs_word;
 mod cpu_number;
 pub(crate) mod enter;
 pub(crate) mod error;
@@ -13,7 +14,6 @@ mod grow;
 mod huge;
 mod leave;
 mod main_stack;
-mod newborn;
 pub(crate) mod process;
 mod run_loop;
 mod second_level;

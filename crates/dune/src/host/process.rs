@@ -18,7 +18,7 @@ use crate::contract::thread::Thread;
 use crate::engine::{Engine, Machine};
 use crate::guest::range_handlers;
 use crate::memory::Flush;
-use crate::memory::mirror::{Mapping, Ownership};
+use crate::memory::mirror::{MirrorMode, Ownership};
 
 /// The process in Dune mode, with its machine.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl HostProcess {
         for address in [start, start + bytes - 1] {
             grow::to(self.memory(), self.machine(), address)?;
         }
-        if self.memory().mapping() == Mapping::Full {
+        if self.memory().mapping() == MirrorMode::Full {
             return Ok(());
         }
         let keep = || {

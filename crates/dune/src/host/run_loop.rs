@@ -7,10 +7,10 @@ use super::thread::HostThread;
 use super::{birth, cpu_number, forward, grow, leave, second_level, signal, thread};
 use crate::arch::vector::Vector;
 use crate::contract::birth::{Birth, Preparation};
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::engine::{Exit, Vcpu};
-use crate::memory::mirror::Mapping;
+use crate::memory::mirror::MirrorMode;
 use crate::report;
 
 /// Runs Dune mode. Returns only if it did not start, with the reason in `thread.refused`.
@@ -50,8 +50,8 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
 #[inline(always)]
 fn serve(thread: &mut HostThread) {
     let request = &mut thread.block.request;
-    let asked = core::mem::replace(&mut request.kind, kind::NONE);
-    if asked == kind::SYSCALL {
+    let asked = core::mem::replace(&mut request.kind, Kind::None as u64);
+    if asked == Kind::Syscall as u64 {
         thread.block.counters.forwarded_syscalls += 1;
         let number = thread.block.request.number;
         let block = &mut *thread.block;
@@ -62,7 +62,7 @@ fn serve(thread: &mut HostThread) {
             thread.vcpu.withdraw_stop();
         }
         if forward::makes_mappings(number)
-            && thread.process.memory().mapping() == Mapping::Full
+            && thread.process.memory().mapping() == MirrorMode::Full
             && crate::linux::sys::result(result).is_ok()
         {
             grow::or_report(thread.process.memory(), thread.process.machine(), result);
@@ -77,35 +77,35 @@ fn serve(thread: &mut HostThread) {
 fn serve_own(thread: &mut HostThread, asked: u64) {
     let [first, second, ..] = thread.block.request.arguments;
     thread.block.counters.other_requests += 1;
-    thread.block.request.result = match asked {
-        kind::ENTERED => {
+    thread.block.request.result = match Kind::of(asked) {
+        Some(Kind::Entered) => {
             thread.entered = true;
             signal::adopt(thread);
             thread.block.counters.other_requests = 0;
             0
         }
-        kind::INTERRUPT => {
+        Some(Kind::Interrupt) => {
             interrupt(thread, first as u8);
             0
         }
-        kind::SYSCALL_FIRST => {
+        Some(Kind::SyscallFirst) => {
             thread.block.counters.other_requests -= 1;
             thread.block.counters.forwarded_syscalls += 1;
             forward::system_call_first(thread.block.request.number, &thread.block.request.arguments)
         }
-        kind::GROW => grow::or_report(thread.process.memory(), thread.process.machine(), first).into(),
-        kind::PREPARE => {
+        Some(Kind::Grow) => grow::or_report(thread.process.memory(), thread.process.machine(), first).into(),
+        Some(Kind::Prepare) => {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
             thread::prepare(thread.process, unsafe { &*(first as *const Preparation) })
         }
-        kind::BIRTH => {
+        Some(Kind::Birth) => {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
-            birth::bear(thread, unsafe { &*(first as *const Birth) })
+            birth::make_child(thread, unsafe { &*(first as *const Birth) })
         }
-        kind::EXIT => birth::end(thread, first, second != 0),
-        kind::LEAVE => leave::to_host(thread, first, second),
-        kind::LEAVE_FOR_GOOD => leave::for_good(thread, first, second as *mut SignalFrame),
-        kind::SECOND_LEVEL_FAULTS => {
+        Some(Kind::Exit) => birth::end(thread, first, second != 0),
+        Some(Kind::Leave) => leave::to_host(thread, first, second),
+        Some(Kind::LeaveForGood) => leave::for_good(thread, first, second as *mut SignalFrame),
+        Some(Kind::SecondLevelFaults) => {
             thread.block.counters.other_requests -= 1;
             thread.vcpu.second_level_faults().unwrap_or(u64::MAX)
         }

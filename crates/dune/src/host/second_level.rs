@@ -2,7 +2,7 @@
 //! not for this kind of access. A file was truncated under its mapping; a disk is full; a thread in host mode has unmapped
 //! something.
 //!
-//! The engine tells that the instruction at RIP failed, not where (design.md §3.3). So the instruction is decoded, and
+//! The engine tells that the instruction at RIP failed, not where. So the instruction is decoded, and
 //! each address that it accesses is tried by a call that fails where it faults. Dune mode then takes a #PF with that
 //! address, and the signal that Linux would have sent stands in the thread's block for it, should no handler of the
 //! program's want the fault.

@@ -22,7 +22,7 @@ use super::{forward, process};
 use crate::contract::actions::{self, SIGNALS, as_told_to_linux, is_ours};
 use crate::contract::alternate_stack::AlternateStack;
 use crate::contract::request::Request;
-use crate::contract::signal_frame::{SignalInfo, StackDescription, UserContext};
+use crate::contract::signal_frame::{SignalInfo, StackDescription, Ucontext};
 use crate::contract::signal_queue::{Action, DEFAULT, Taken};
 use crate::engine::Vcpu;
 use crate::linux::sys;
@@ -141,7 +141,7 @@ global_asm!(
 );
 
 /// The handler that Linux knows. It runs with all signals blocked.
-extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext) {
+extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
     let action = actions::get(signal);
     if action.has_handler() && action.is_for_once() {
         // Linux has done so already.
@@ -179,7 +179,7 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut UserContext)
 
 /// The mask that was in force when the signal came to a thread that had made `request`: of a call that waits with a mask
 /// of its own if it was interrupted, else the one that the frame has. (Linux knows, but has added all signals to it.)
-fn mask_in_force(context: &UserContext, request: &Request) -> u64 {
+fn mask_in_force(context: &Ucontext, request: &Request) -> u64 {
     // IORING_ENTER_EXT_ARG, IORING_ENTER_EXT_ARG_REG (<linux/io_uring.h>).
     const EXT_ARG: u64 = 1 << 3;
     const EXT_ARG_REG: u64 = 1 << 6;
@@ -245,13 +245,13 @@ fn without_handler(signal: u32, action: &Action) {
 fn call_in_host_mode(
     signal: u32,
     info: &SignalInfo,
-    context: &mut UserContext,
+    context: &mut Ucontext,
     action: &Action,
     handler_mask: u64,
 ) {
     set_mask(handler_mask);
     // SAFETY: the program has given this address for a function of this type.
-    let program: extern "C" fn(u32, &SignalInfo, &mut UserContext) =
+    let program: extern "C" fn(u32, &SignalInfo, &mut Ucontext) =
         unsafe { core::mem::transmute(action.handler as usize) };
     program(signal, info, context);
 }

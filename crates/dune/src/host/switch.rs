@@ -6,7 +6,7 @@ use core::mem::offset_of;
 use super::run_loop::host_loop;
 use super::thread::{HostThread, thread_pointer};
 use crate::contract::block::REQUEST_KIND;
-use crate::contract::request::kind;
+use crate::contract::request::Kind;
 use crate::engine::exit_instruction;
 
 /// Where Dune mode starts. [`switch`] fills in the first two; a child thread starts elsewhere.
@@ -83,6 +83,6 @@ pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread)
         RSP = const offset_of!(HostThread, continuation) + offset_of!(Continuation, rsp),
         host_loop = sym host_loop,
         KIND = const REQUEST_KIND,
-        ENTERED = const kind::ENTERED,
+        ENTERED = const Kind::Entered as u64,
     )
 }

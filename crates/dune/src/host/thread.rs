@@ -16,13 +16,13 @@ use crate::arch::registers::{Registers, VectorArea};
 use crate::arch::state::{CpuState, DescriptorTable, Xcr0};
 use crate::contract::birth::Preparation;
 use crate::contract::block::ThreadBlock;
-use crate::contract::thread::{FREE, LEFT, TAKEN, Thread};
+use crate::contract::thread::{Thread, User};
 use crate::engine::{EngineVcpu, Exit, Machine, Vcpu};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
 use crate::linux::mapped::{Mapped, OutOfMemory};
 use crate::linux::sys;
-use crate::memory::mirror::Mapping;
+use crate::memory::mirror::MirrorMode;
 use crate::report;
 use crate::user;
 
@@ -133,7 +133,7 @@ fn set_up(block: &mut Mapped<ThreadBlock>, regions: &Regions) {
     for stack in trap::Stack::ALL {
         tops[stack as usize - 1] = regions.prepare(stack as usize - 1, address);
     }
-    block.bait = regions.bait();
+    block.flush_page = regions.flush_page();
     block.syscall_stack = regions.prepare(trap::Stack::ALL.len(), address);
     block.tss = TaskStateSegment::new(tops);
     block.gdt = Gdt::new((&raw const block.tss) as u64);
@@ -217,9 +217,13 @@ impl HostThread {
             // SAFETY: threads on the list are never freed.
             let user = unsafe { &(*thread).user };
             let last = user.load(Ordering::Relaxed);
-            last != TAKEN
-                && (last == FREE || is_gone(last & !LEFT))
-                && user.compare_exchange(last, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            let is_free = match User::of(last) {
+                User::Nobody => true,
+                User::Somebody => false,
+                User::Ending(id) | User::Left(id) => is_gone(id),
+            };
+            let taken = User::Somebody.word();
+            is_free && user.compare_exchange(last, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         // SAFETY: the exchange made this code the only user.
         let thread = unsafe { &mut *behind(free) };
@@ -324,7 +328,7 @@ fn fit_to_cpu(block: &mut ThreadBlock, process: &HostProcess) -> bool {
     for numbers in common.into_iter().chain([&special[..], &filter::NUMBERS]) {
         block.handle_in_ring0(numbers);
     }
-    if process.memory().mapping() == Mapping::Precise {
+    if process.memory().mapping() == MirrorMode::Precise {
         block.handle_in_ring0(&memory_calls::NUMBERS);
     }
     if process.launcher().is_some() {

@@ -1,7 +1,7 @@
 //! Dune's own descriptors, and where they stand in the process's table: out of the program's way.
 //!
-//! Programs count on the lowest free numbers, close a few low descriptors without looking, or all up to their limit
-//! (peers.md P38). So what Dune keeps stands above the limit: it bounds the numbers that are handed out, not those in use
+//! Programs count on the lowest free numbers, close a few low descriptors without looking, or all up to their limit.
+//! So what Dune keeps stands above the limit: it bounds the numbers that are handed out, not those in use
 //! (getrlimit(2)), and a process may raise it for a moment as far as its hard limit goes.
 
 use core::ffi::CStr;

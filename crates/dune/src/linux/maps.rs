@@ -40,7 +40,7 @@ pub enum MappingKind<'a> {
 
 /// One line of `/proc/thread-self/maps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Mapping<'a> {
+pub struct Line<'a> {
     /// The first address.
     pub start: u64,
     /// The address after the last one.
@@ -55,7 +55,7 @@ pub struct Mapping<'a> {
     pub kind: MappingKind<'a>,
 }
 
-impl Mapping<'_> {
+impl Line<'_> {
     /// Whether `address` lies inside.
     pub const fn contains(&self, address: u64) -> bool {
         self.start <= address && address < self.end
@@ -160,7 +160,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// Understands one line, without its newline.
-pub fn parse(line: &[u8]) -> Result<Mapping<'_>, ParseError> {
+pub fn parse(line: &[u8]) -> Result<Line<'_>, ParseError> {
     let mut scanner = Scanner { line, at: 0 };
     let start = scanner.hex()?;
     scanner.exactly(b'-', "dash between the addresses")?;
@@ -193,7 +193,7 @@ pub fn parse(line: &[u8]) -> Result<Mapping<'_>, ParseError> {
         name if name.starts_with(b"[") => MappingKind::Other(name),
         path => MappingKind::File(path),
     };
-    Ok(Mapping { start, end, permissions, shared, offset, kind })
+    Ok(Line { start, end, permissions, shared, offset, kind })
 }
 
 /// The longest line: two addresses and so on (73 bytes) and a path of PATH_MAX.
@@ -203,7 +203,7 @@ const LINE_LIMIT: usize = 4096 + 128;
 ///
 /// Linux writes the file piece by piece: what `visit` or another thread maps meanwhile may or may not be
 /// seen. Uses 8.5 KiB of stack.
-pub fn for_each(mut visit: impl FnMut(&Mapping<'_>) -> ControlFlow<()>) -> Result<(), MapsError> {
+pub fn for_each(mut visit: impl FnMut(&Line<'_>) -> ControlFlow<()>) -> Result<(), MapsError> {
     let file = MapsFile::open()?;
     let mut buffer = [0u8; 2 * LINE_LIMIT];
     let mut held = 0; // bytes of an unfinished line at the start of the buffer
@@ -233,7 +233,7 @@ pub fn for_each(mut visit: impl FnMut(&Mapping<'_>) -> ControlFlow<()>) -> Resul
 }
 
 /// The mapping at `address`, if any, given to `found`.
-pub fn find<R>(address: u64, found: impl FnOnce(&Mapping<'_>) -> R) -> Result<Option<R>, MapsError> {
+pub fn find<R>(address: u64, found: impl FnOnce(&Line<'_>) -> R) -> Result<Option<R>, MapsError> {
     let mut found = Some(found);
     let mut answer = None;
     for_each(|mapping| {

@@ -1,7 +1,7 @@
 //! Raw Linux system calls that work the same on both sides.
 //!
 //! The host loop runs on the stack of nobody and with the thread-local storage of the program, so it must not
-//! touch libc's `errno` (design.md §3.1); code in Dune mode may have interrupted libc anywhere, so it must not
+//! touch libc's `errno`; code in Dune mode may have interrupted libc anywhere, so it must not
 //! either. Both use these functions: the `SYSCALL` instruction reaches Linux from host mode, and Dune's own
 //! system-call entry, which forwards to Linux, from Dune mode.
 //!

@@ -1,6 +1,6 @@
 //! Who else is in the process: for the last thread, whose end is the process's.
 //!
-//! Since Linux 6.13 (and 6.12.117) a machine of KVM's has a task in the process that made it (`host/newborn.rs`), which ends with
+//! Since Linux 6.13 (and 6.12.117) a machine of KVM's has a task in the process that made it (`host/childs_word.rs`), which ends with
 //! the machine, which ends with the process, which ends with its last task. So a process whose last thread ends by exit(2), as those
 //! do whose main function calls pthread_exit(3), would stay for ever: its last thread ends it by exit_group(2).
 

@@ -2,7 +2,7 @@
 
 use x86_64::VirtAddr;
 
-use super::mirror::Mapping;
+use super::mirror::MirrorMode;
 use super::{Memory, MemoryError, Window, plan};
 use crate::arch::page::PagePermissions;
 
@@ -30,7 +30,8 @@ impl Memory {
             let tables = self.own_tables(self.edits.lock()?);
             tables.check_unmapped(window.range).map(|()| tables)
         };
-        let tables = (self.mapping == Mapping::Full).then(in_full).transpose().map_err(MemoryError::from)?;
+        let tables =
+            (self.mapping == MirrorMode::Full).then(in_full).transpose().map_err(MemoryError::from)?;
         add_slot(&window)?;
         self.windows.append_held(&held, window).map_err(MemoryError::from)?;
         if let Some(mut tables) = tables {

@@ -45,7 +45,7 @@ use crate::linux::maps;
 
 /// What the page tables of a process in Dune mode say about its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mapping {
+pub enum MirrorMode {
     /// Each mapping has the rights it has in Linux, and what is not mapped is not present: an invalid access is a
     /// page fault in Dune mode. The program's memory calls keep the tables true.
     #[default]
@@ -241,7 +241,7 @@ impl<'m> PageTables<'m> {
 
 impl Memory {
     /// How the page tables are kept.
-    pub fn mapping(&self) -> Mapping {
+    pub fn mapping(&self) -> MirrorMode {
         self.mapping
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use x86_64::VirtAddr;
 
-use super::mirror::{Mapping, Ownership};
+use super::mirror::{MirrorMode, Ownership};
 use super::model::Machine;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
@@ -223,7 +223,7 @@ fn pinned_pages_stay() {
 fn this_process_is_mirrored() {
     let features = PagingFeatures { giant_pages: true, ..PagingFeatures::default() };
     let options = MemoryOptions { arena_bytes: 64 << 20, ..MemoryOptions::new(40, features) };
-    assert_eq!(options.mapping, Mapping::Precise);
+    assert_eq!(options.mapping, MirrorMode::Precise);
     let memory = Memory::build(&options).unwrap();
     let permissions = |address: u64| {
         memory.page_tables().unwrap().lookup(VirtAddr::new(address)).map(|leaf| leaf.permissions)

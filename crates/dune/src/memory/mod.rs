@@ -8,7 +8,7 @@
 //! ```
 //!
 //! 1. The *page tables* ([`PageTables`]) are memory of the process. They say of each page what Linux's mapping
-//!    says ([`Mapping`](crate::Mapping)), and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in.
+//!    says ([`Mapping`](crate::MirrorMode)), and the program edits them with plain stores: protects, unmaps, aliases, lets ring 3 in.
 //!    What it has edited so is its own, and the mirror leaves it alone. Their
 //!    frames come from the library's arena ([`FrameAllocator`]), which is itself in a window.
 //! 2. What they yield is a *guest-physical* address. A [`Window`] says by which offset it belongs to the
@@ -23,7 +23,7 @@
 //!
 //! # Whose page
 //!
-//! With [`Mapping::Precise`](crate::Mapping::Precise), the default, each mapping of Linux's is present with its
+//! With [`MirrorMode::Precise`](crate::MirrorMode::Precise), the default, each mapping of Linux's is present with its
 //! rights, and what Linux would not let the process access is not present: the page-table API finds nothing
 //! mapped there, and [`PageTables::map_own`] brings it in. mmap, munmap, mprotect, pkey_mprotect, mremap, brk,
 //! shmat and shmdt made in Dune mode change the tables when they return. What changes otherwise, by a thread in
@@ -82,7 +82,7 @@ use thiserror::Error;
 use x86_64::PhysAddr;
 
 pub use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, PageSize, RangeError};
-pub use crate::linux::maps::{self, Mapping, MappingKind, MapsError};
+pub use crate::linux::maps::{self, MappingKind, MapsError};
 pub use crate::lock::Busy;
 pub use error::{EditError, MergeObstacle};
 pub use flush::Flush;
@@ -118,7 +118,7 @@ pub struct MemoryOptions {
     /// used.
     pub arena_bytes: u64,
     /// What the page tables say about the process's memory.
-    pub mapping: mirror::Mapping,
+    pub mapping: mirror::MirrorMode,
     /// Whether a sequential first touch is served ahead.
     pub fault_around: bool,
 }
@@ -130,7 +130,7 @@ impl MemoryOptions {
             limits: Limits::new(physical_bits),
             features,
             arena_bytes: window::GIB,
-            mapping: mirror::Mapping::Precise,
+            mapping: mirror::MirrorMode::Precise,
             fault_around: false,
         }
     }
@@ -173,7 +173,7 @@ pub struct Memory {
     /// any, an edit has more to do than a flush of this CPU.
     sharers: AtomicU32,
     pcids: Pcids,
-    mapping: mirror::Mapping,
+    mapping: mirror::MirrorMode,
     /// What the mirror has yet to do.
     missed: Missed,
     /// Where brk(2) was last seen to be.
@@ -215,7 +215,7 @@ impl Memory {
             program_break: AtomicU64::new(0),
             streams: Streams::new(options.fault_around),
         };
-        if options.mapping == mirror::Mapping::Precise {
+        if options.mapping == mirror::MirrorMode::Precise {
             memory.mirror_everything()?;
             return Ok(memory);
         }
@@ -270,7 +270,7 @@ impl Memory {
             root: self.root,
             giant: self.features.giant_pages,
             version: Some(&self.version),
-            mirrors: self.mapping == mirror::Mapping::Precise,
+            mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
             edits,
         }
@@ -354,7 +354,7 @@ impl Memory {
             root,
             giant: self.features.giant_pages,
             version: None,
-            mirrors: self.mapping == mirror::Mapping::Precise,
+            mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
             edits: self.edits.lock()?,
         })
@@ -398,7 +398,9 @@ fn plan_windows(limits: Limits) -> Result<Windows, MemoryError> {
 }
 
 /// Calls `visit` with each mapping until it fails.
-fn try_each_mapping(mut visit: impl FnMut(&Mapping<'_>) -> Result<(), PlanError>) -> Result<(), MemoryError> {
+fn try_each_mapping(
+    mut visit: impl FnMut(&maps::Line<'_>) -> Result<(), PlanError>,
+) -> Result<(), MemoryError> {
     let mut refused = None;
     maps::for_each(|mapping| match visit(mapping) {
         Ok(()) => ControlFlow::Continue(()),
@@ -418,7 +420,7 @@ mod tests {
 
     pub(super) fn options(giant_pages: bool) -> MemoryOptions {
         let features = PagingFeatures { giant_pages, ..PagingFeatures::default() };
-        let mapping = mirror::Mapping::Full;
+        let mapping = mirror::MirrorMode::Full;
         MemoryOptions { arena_bytes: 64 << 20, mapping, ..MemoryOptions::new(40, features) }
     }
 

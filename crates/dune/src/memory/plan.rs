@@ -13,7 +13,7 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use super::window::{FIRST_GPA, GIB, GRANULE, Window, Windows, round_down, round_up};
 use crate::arch::page::{PAGE_BYTES, PageRange};
-use crate::linux::maps::{Mapping, MappingKind};
+use crate::linux::maps::{Line, MappingKind};
 use crate::linux::sys::Errno;
 
 /// The end of the addresses that Linux gives to a process under 4-level paging: 2^47 less a guard page
@@ -197,7 +197,7 @@ impl Planner {
 
     /// Takes a mapping in; they come in ascending order, as [`maps::for_each`](crate::linux::maps::for_each) gives
     /// them. Reservations, which nobody can access yet, need no window.
-    pub fn add(&mut self, mapping: &Mapping<'_>) -> Result<(), PlanError> {
+    pub fn add(&mut self, mapping: &Line<'_>) -> Result<(), PlanError> {
         if mapping.kind == MappingKind::Vsyscall {
             return Ok(());
         }
@@ -448,8 +448,8 @@ mod tests {
     use core::ops::ControlFlow;
     use proptest::prelude::*;
 
-    fn mapping(start: u64, end: u64, kind: MappingKind<'static>) -> Mapping<'static> {
-        Mapping { start, end, permissions: PagePermissions::READ, shared: false, offset: 0, kind }
+    fn mapping(start: u64, end: u64, kind: MappingKind<'static>) -> Line<'static> {
+        Line { start, end, permissions: PagePermissions::READ, shared: false, offset: 0, kind }
     }
 
     fn check(windows: &Windows, limits: &Limits, mappings: &[(u64, u64)]) {
@@ -525,7 +525,7 @@ mod tests {
         let mut planner = Planner::new(Limits::new(36));
         let rights = PagePermissions::empty();
         planner
-            .add(&Mapping { permissions: rights, ..mapping(GIB, 101 * GIB, MappingKind::Anonymous) })
+            .add(&Line { permissions: rights, ..mapping(GIB, 101 * GIB, MappingKind::Anonymous) })
             .unwrap();
         planner.add(&mapping(101 * GIB, 102 * GIB, MappingKind::Anonymous)).unwrap();
         let windows = planner.finish().unwrap();

@@ -53,14 +53,14 @@ pub(crate) fn others(_dune: Dune) {
 #[inline(never)]
 fn flush() {
     SHOOTDOWNS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: 1. ring 0, by the caller's token; the block is this thread's own; 2. the bait is a page of the thread's
+    // SAFETY: 1. ring 0, by the caller's token; the block is this thread's own; 2. the flush page is a page of the thread's
     // that holds nothing. It is touched in Dune mode, so that the second level has it.
-    let bait = unsafe {
-        let bait = thread_words::bait();
-        (*(bait as *const AtomicU64)).fetch_add(1, Ordering::SeqCst);
-        bait
+    let flush_page = unsafe {
+        let flush_page = thread_words::flush_page();
+        (*(flush_page as *const AtomicU64)).fetch_add(1, Ordering::SeqCst);
+        flush_page
     };
-    if !Engine::flush_others(bait) {
+    if !Engine::flush_others(flush_page) {
         // Who goes on would let others use what this thread believes to be protected.
         report::fatal(format_args!("Linux refuses each way to make the other threads flush"));
     }

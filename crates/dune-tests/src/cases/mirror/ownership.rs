@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use dune::memory::{PagePermissions, PageRange, SpaceKind};
-use dune::{Mapping, Vector};
+use dune::{MirrorMode, Vector};
 use libc::{MAP_FIXED, MAP_PRIVATE, PROT_READ};
 use x86_64::VirtAddr;
 
@@ -84,7 +84,7 @@ pub fn another_space() -> CaseResult {
 }
 
 pub fn full() -> CaseResult {
-    let dune = dune::Config::new().mapping(Mapping::Full).enter()?;
+    let dune = dune::Config::new().mapping(MirrorMode::Full).enter()?;
     let page = mmap(0, PAGE, READ_WRITE, MAP_PRIVATE);
     poke(page, 0xc3);
     assert_eq!(execute(page), None);

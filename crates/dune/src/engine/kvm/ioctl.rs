@@ -141,7 +141,7 @@ impl Call {
 
     /// Makes the request, which gives a new descriptor.
     ///
-    /// Making a machine or a vCPU ends with EINTR when a signal comes at the wrong time (peers.md P2), and is tried again.
+    /// Making a machine or a vCPU ends with EINTR when a signal comes at the wrong time, and is tried again.
     pub(super) fn make(self, fd: &Descriptor, argument: u64) -> Result<Descriptor, EngineError> {
         /// Each try takes as long as a signal handler at least: no timer makes so many fail.
         const TRIES: u32 = 1000;

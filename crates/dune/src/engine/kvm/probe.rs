@@ -26,7 +26,7 @@ const API_VERSION: i32 = KVM_API_VERSION as i32;
 
 /// Something that answers KVM_CHECK_EXTENSION.
 ///
-/// Some answers of a machine differ from those of the device (peers.md P50): [`machine_capabilities`] asks both.
+/// Some answers of a machine differ from those of the device: [`machine_capabilities`] asks both.
 trait Extensions {
     fn extension(&self, number: u32) -> i32;
 }

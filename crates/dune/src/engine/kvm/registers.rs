@@ -187,7 +187,7 @@ fn load_vector_state(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineEr
         xcrs.xcrs[0] = kvm_xcr { xcr: 0, value: xcr0.0, ..Default::default() };
         ioctl::SET_XCRS.with(vcpu, &xcrs)?;
     }
-    // KVM_SET_FPU ignores MXCSR (peers.md P44), hence the XSAVE form: legacy area, then XSTATE_BV = x87 | SSE.
+    // KVM_SET_FPU ignores MXCSR, hence the XSAVE form: legacy area, then XSTATE_BV = x87 | SSE.
     let mut xsave = kvm_xsave::default();
     for (word, bytes) in xsave.region.iter_mut().zip(state.legacy_vector_state.chunks_exact(4)) {
         *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);

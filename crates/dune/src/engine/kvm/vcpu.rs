@@ -40,7 +40,7 @@ impl KvmVcpu {
         cpuid: &CpuidList,
     ) -> Result<KvmVcpu, EngineError> {
         let fd = made_high(|| ioctl::CREATE_VCPU.make(vm, id.into()))?;
-        // Unmodified: what the program chose at start-up by CPUID has to work (design.md §3.2).
+        // Unmodified: what the program chose at start-up by CPUID has to work.
         ioctl::SET_CPUID2.with(&fd, cpuid)?;
         let run = RunPage::map(device, &fd)?;
         Ok(KvmVcpu { fd, run, has_xsave: false, statistics: None })

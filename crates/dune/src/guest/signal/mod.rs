@@ -26,9 +26,9 @@ use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::arch::vector::Vector;
 use crate::contract::actions;
 use crate::contract::block::{self, ThreadBlock};
-use crate::contract::request::{RESTART, kind};
+use crate::contract::request::{Kind, RESTART};
 use crate::contract::signal_frame::{
-    self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, UserContext,
+    self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, Ucontext,
 };
 use crate::contract::signal_queue::{self, Action, Taken};
 use crate::guest::hypercall::{forward, forward_unless_signalled, hypercall};
@@ -78,7 +78,7 @@ pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number
             registers.rax = forward(number as u32, &registers.arguments());
         }
         // SAFETY: ring 0; the request takes a vector.
-        unsafe { hypercall(kind::INTERRUPT, Vector::SIGNAL.number().into(), 0) };
+        unsafe { hypercall(Kind::Interrupt, Vector::SIGNAL.number().into(), 0) };
         return;
     }
     if restart {
@@ -161,7 +161,7 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
     if is_pending() {
         // One that came with the change of the mask, or before it. IRETQ does not look for it as the end of a call does.
         // SAFETY: ring 0; the request takes a vector.
-        unsafe { hypercall(kind::INTERRUPT, Vector::SIGNAL.number().into(), 0) };
+        unsafe { hypercall(Kind::Interrupt, Vector::SIGNAL.number().into(), 0) };
     }
     true
 }
@@ -278,7 +278,7 @@ fn write_frame(
         // The call was made for the program from another place (`si_call_addr`).
         info.fields[0] = registers.rip;
     }
-    let context = UserContext {
+    let context = Ucontext {
         flags: vector_state::context_flags(block),
         link: 0,
         stack: block.alternate_stack.save(),
@@ -343,7 +343,7 @@ pub(super) fn write_start(registers: &Registers, area: VectorArea, top: u64) -> 
     // SAFETY: ring 0; the block is this thread's own.
     let block = unsafe { &*block::current() };
     let place = Place::below(top, block);
-    let context = UserContext {
+    let context = Ucontext {
         flags: vector_state::context_flags(block),
         link: 0,
         stack: StackDescription { flags: SS_DISABLE as i32, ..StackDescription::default() },
@@ -364,7 +364,7 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
         report::die(SIGSEGV)
     };
     // SAFETY: any bytes make a context.
-    let read = unsafe { copy::from_program::<UserContext>(frame.wrapping_add(signal_frame::CONTEXT)) };
+    let read = unsafe { copy::from_program::<Ucontext>(frame.wrapping_add(signal_frame::CONTEXT)) };
     let Ok(context) = read else { bad("no readable signal frame at", frame) };
     if context.registers.rip >= crate::memory::plan::TASK_SIZE {
         bad("an instruction pointer beyond the address space,", context.registers.rip);
