@@ -7,6 +7,7 @@ pub(crate) mod actions;
 pub(crate) mod alternate_stack;
 pub(crate) mod birth;
 pub(crate) mod block;
+pub(crate) mod callee_saved;
 pub(crate) mod config;
 pub(crate) mod launcher;
 pub(crate) mod process;

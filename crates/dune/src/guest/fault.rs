@@ -16,7 +16,7 @@ use linux_raw_sys::general::__NR_mincore;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Error;
 
-use super::{around, grow};
+use super::{around, window};
 use crate::arch::frame::TrapFrame;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
 use crate::arch::token::Dune;
@@ -37,7 +37,7 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     let address = frame.fault_address();
     let is_full = memory.mapping() == MirrorMode::Full;
     if is_full && memory.windows().find(address).is_none() {
-        return is_mapped(frame.cr2) && grow::window(dune, address);
+        return is_mapped(frame.cr2) && window::give(dune, address);
     }
     let error = frame.page_fault_error();
     if !is_full {
@@ -62,7 +62,7 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
         return false;
     }
     let Some((range, permissions)) = mapping_at(frame.cr2) else { return false };
-    if !permissions.intersects(wanted) || !grow::window(dune, address) {
+    if !permissions.intersects(wanted) || !window::give(dune, address) {
         return false;
     }
     let (start, end) = around(range, frame.cr2);

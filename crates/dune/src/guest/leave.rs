@@ -6,6 +6,7 @@ use super::error::LeaveError;
 use crate::arch::cpu;
 use crate::arch::registers::INTERRUPT_FLAG;
 use crate::contract::block::{self, REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
+use crate::contract::callee_saved::push_callee_saved;
 use crate::contract::process::process;
 use crate::contract::request::Kind;
 use crate::contract::request::RESTART;
@@ -42,12 +43,7 @@ unsafe extern "C" fn switch_back(fs_base: u64) -> u64 {
     // ABI: System V. host::leave::to_host pops what is pushed here, in host mode; as in host::switch, callee-saved state
     // travels on the stack.
     naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_callee_saved!(),
         "sub rsp, 8",
         "stmxcsr [rsp]",
         "fnstcw [rsp + 4]",

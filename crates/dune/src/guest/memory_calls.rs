@@ -21,7 +21,7 @@ use linux_raw_sys::general::{
 use x86_64::VirtAddr;
 
 use super::syscall::error;
-use super::{around, grow};
+use super::{around, window};
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
 use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
@@ -124,7 +124,7 @@ impl Mirror {
 
     /// Gives `address` a window unless it has one. Whether it has one now: there are so many guest-physical addresses, and windows.
     fn reach(self, address: u64) -> bool {
-        VirtAddr::try_new(address).is_ok_and(|address| grow::window(self.dune, address))
+        VirtAddr::try_new(address).is_ok_and(|address| window::give(self.dune, address))
     }
 
     /// mmap(2) again, of what Dune mode can not reach at `unreachable`: near other mappings, where the program has named an address

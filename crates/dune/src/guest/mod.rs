@@ -16,7 +16,6 @@ pub(crate) mod exec;
 pub(crate) mod fault;
 pub(crate) mod files;
 pub(crate) mod filter;
-mod grow;
 pub(crate) mod handlers;
 pub(crate) mod hypercall;
 pub(crate) mod leave;
@@ -28,6 +27,7 @@ pub(crate) mod special_memory;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
 pub(crate) mod trap;
+mod window;
 
 pub use handlers::{Handler, LeanHandler, TrapHandler, TrapOutcome};
 pub use stacks::MAX_NESTING;

@@ -10,6 +10,7 @@ use super::process::HostProcess;
 use super::signal;
 use super::thread::{HostThread, thread_pointer};
 use crate::contract::actions;
+use crate::contract::callee_saved::pop_callee_saved;
 use crate::contract::request::RESTART;
 use crate::contract::signal_frame::SignalFrame;
 use crate::contract::thread::User;
@@ -104,12 +105,7 @@ unsafe extern "C" fn resume(rsp: u64, mask: u64, user: *const AtomicU32) -> ! {
         "ldmxcsr [rsp]",
         "fldcw [rsp + 4]",
         "add rsp, 8",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
+        pop_callee_saved!(),
         "xor eax, eax",
         "ret",
         RT_SIGPROCMASK = const __NR_rt_sigprocmask,

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use x86_64::VirtAddr;
 
 use super::error::EnterError;
-use super::grow;
 use super::thread::{self, HostThread};
+use super::windows;
 use crate::arch::descriptors::Idt;
 use crate::arch::page::{PagePermissions, PageRange};
 use crate::contract::actions;
@@ -122,7 +122,7 @@ impl HostProcess {
         let range = PageRange::covering(VirtAddr::new_truncate(start), bytes)
             .expect("what Linux has mapped lies in the task's address space");
         for address in [start, start + bytes - 1] {
-            grow::to(self.memory(), self.machine(), address)?;
+            windows::give(self.memory(), self.machine(), address)?;
         }
         if self.memory().mapping() == MirrorMode::Full {
             return Ok(());

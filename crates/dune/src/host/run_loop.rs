@@ -4,7 +4,7 @@
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
 use super::thread::HostThread;
-use super::{birth, cpu_number, forward, grow, leave, second_level, signal, thread};
+use super::{birth, cpu_number, forward, leave, second_level, signal, thread, windows};
 use crate::arch::vector::Vector;
 use crate::contract::birth::{Birth, Preparation};
 use crate::contract::request::Kind;
@@ -65,7 +65,7 @@ fn serve(thread: &mut HostThread) {
             && thread.process.memory().mapping() == MirrorMode::Full
             && crate::linux::sys::result(result).is_ok()
         {
-            grow::or_report(thread.process.memory(), thread.process.machine(), result);
+            windows::give_or_report(thread.process.memory(), thread.process.machine(), result);
         }
     } else {
         serve_own(thread, asked);
@@ -93,7 +93,9 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             thread.block.counters.forwarded_syscalls += 1;
             forward::system_call_first(thread.block.request.number, &thread.block.request.arguments)
         }
-        Some(Kind::Grow) => grow::or_report(thread.process.memory(), thread.process.machine(), first).into(),
+        Some(Kind::Grow) => {
+            windows::give_or_report(thread.process.memory(), thread.process.machine(), first).into()
+        }
         Some(Kind::Prepare) => {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
             thread::prepare(thread.process, unsafe { &*(first as *const Preparation) })

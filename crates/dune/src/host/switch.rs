@@ -6,6 +6,7 @@ use core::mem::offset_of;
 use super::run_loop::host_loop;
 use super::thread::{HostThread, thread_pointer};
 use crate::contract::block::REQUEST_KIND;
+use crate::contract::callee_saved::{pop_callee_saved, push_callee_saved};
 use crate::contract::request::Kind;
 use crate::engine::exit_instruction;
 
@@ -49,12 +50,7 @@ pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread)
     // ABI: System V on both returns. Callee-saved registers travel on the stack, which both sides share; vector state
     // and segment bases are loaded into the vCPU.
     naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_callee_saved!(),
         "lea rax, [rip + 2f]",
         "mov [rsi + {RIP}], rax",
         "mov [rsi + {RSP}], rsp",
@@ -72,12 +68,7 @@ pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread)
         "sti",
         "xor eax, eax",
         "3:",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
+        pop_callee_saved!(),
         "ret",
         RIP = const offset_of!(HostThread, continuation) + offset_of!(Continuation, rip),
         RSP = const offset_of!(HostThread, continuation) + offset_of!(Continuation, rsp),

@@ -415,9 +415,6 @@ impl<'m> Rule<'m> for Clear {
     ) {
         let vacancy = tables.vacancy(slot.level, slot.at);
         let empty = if vacancy == Entry::EMPTY { vacancy } else { Entry::hole(slot.level.below()) };
-        if tables.may_free() && below.is_full_of(empty) {
-            let old = table.swap(slot.index(), vacancy);
-            flush.retire(tables.frames, PhysAddr::new_truncate(old.table_address()));
-        }
+        tables.free_if_full_of(empty, below, (table, slot.index(), vacancy), flush);
     }
 }

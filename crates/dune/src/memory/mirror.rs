@@ -146,9 +146,8 @@ impl<'m> Rule<'m> for Paint {
         below: &Table,
         flush: &mut Flush<'m>,
     ) {
-        if self.wish.bits == 0 && tables.may_free() && below.is_full_of(Entry::EMPTY) {
-            let old = table.swap(slot.index(), Entry::EMPTY);
-            flush.retire(tables.frames, PhysAddr::new_truncate(old.table_address()));
+        if self.wish.bits == 0 {
+            tables.free_if_full_of(Entry::EMPTY, below, (table, slot.index(), Entry::EMPTY), flush);
         }
     }
 }

@@ -327,6 +327,20 @@ impl<'m> PageTables<'m> {
         if self.mirrors && leaf && mirrored() { Entry::hole(level) } else { Entry::EMPTY }
     }
 
+    /// Takes the table `below` entry `index` of `table` out, for `vacancy` in its place, if all of its entries are `empty`.
+    pub(super) fn free_if_full_of(
+        &self,
+        empty: Entry,
+        below: &Table,
+        (table, index, vacancy): (&Table, usize, Entry),
+        flush: &mut Flush<'m>,
+    ) {
+        if self.may_free() && below.is_full_of(empty) {
+            let old = table.swap(index, vacancy);
+            flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
+        }
+    }
+
     /// Whether tables may be freed that become empty: not while others share them.
     pub(super) fn may_free(&self) -> bool {
         self.version.is_none() || self.edits.lent == 0

@@ -1,4 +1,4 @@
-//! Growth from ring 0: windows for mappings without one.
+//! From ring 0: windows for mappings without one.
 
 use x86_64::VirtAddr;
 
@@ -7,7 +7,7 @@ use crate::contract::request::Kind;
 use crate::guest::hypercall::hypercall;
 
 /// Gives a window to `address` unless it has one. False if there is no room for one.
-pub(super) fn window(dune: Dune, address: VirtAddr) -> bool {
+pub(super) fn give(dune: Dune, address: VirtAddr) -> bool {
     if dune.memory().windows().find(address).is_some() {
         return true;
     }

@@ -1,4 +1,4 @@
-//! Growth: windows for mappings that the program made outside of the first ones.
+//! Windows for mappings that the program made outside of the first ones.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,15 +36,15 @@ impl From<GrowError> for EnterError {
 ///
 /// New entries need no flush. That the edit is made on the host side is sound under two-dimensional paging, which
 /// `enter` insists on: the page tables are plain memory to the engine.
-pub(super) fn to<M: Machine>(memory: &Memory, machine: &M, address: u64) -> Result<(), GrowError> {
+pub(super) fn give<M: Machine>(memory: &Memory, machine: &M, address: u64) -> Result<(), GrowError> {
     memory.grow(VirtAddr::new_truncate(address), |window| Ok(machine.add_window(window)?))
 }
 
-/// As [`to`], for the program's memory: an access to it will fail if this does, and the reason is told once.
+/// As [`give`], for the program's memory: an access to it will fail if this does, and the reason is told once.
 #[cold]
-pub(super) fn or_report<M: Machine>(memory: &Memory, machine: &M, address: u64) -> bool {
+pub(super) fn give_or_report<M: Machine>(memory: &Memory, machine: &M, address: u64) -> bool {
     static REPORTED: AtomicBool = AtomicBool::new(false);
-    let grown = to(memory, machine, address);
+    let grown = give(memory, machine, address);
     if let Err(error) = &grown
         && !REPORTED.swap(true, Ordering::Relaxed)
     {
