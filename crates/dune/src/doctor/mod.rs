@@ -20,7 +20,7 @@ pub use crate::engine::facts::{
 pub use crate::engine::obstacle::DoctorError;
 pub use report::{Report, Verdict};
 
-use crate::engine::kvm::probe;
+use crate::engine::probe;
 use cpuinfo::{cpu, kernel};
 
 /// Guest-physical addresses narrower than this cannot hold the windows of an ordinary process.

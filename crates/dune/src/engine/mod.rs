@@ -7,26 +7,28 @@
 
 pub(crate) mod error;
 pub(crate) mod facts;
-pub(crate) mod kvm;
+mod kvm;
 pub(crate) mod obstacle;
 pub(crate) mod window;
 
 /// The instruction by which Dune mode asks the host loop for something, as a template of assembly: it ends `Vcpu::run` as
 /// [`Exit::Request`] and changes no register.
 pub(crate) use kvm::exit_instruction;
+/// What the engine can do on this computer.
+pub(crate) use kvm::probe;
 
 pub(crate) use crate::arch::state::{CpuState, RegisterDump};
-
-/// The engine that this library is compiled for: its machine, and what hangs on that.
-pub(crate) type Engine = kvm::KvmMachine;
-/// Its vCPUs.
-pub(crate) type EngineVcpu = <Engine as Machine>::Vcpu;
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use crate::engine::error::EngineError;
 use window::Window;
+
+/// The engine that this library is compiled for: its machine, and what hangs on that.
+pub(crate) type Engine = kvm::KvmMachine;
+/// Its vCPUs.
+pub(crate) type EngineVcpu = <Engine as Machine>::Vcpu;
 
 /// Why a vCPU stopped running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
