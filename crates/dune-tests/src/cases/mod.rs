@@ -9,6 +9,7 @@ mod deaths;
 mod entry;
 mod examples;
 mod exceptions;
+mod fault_codes;
 mod faults;
 mod filters;
 mod frames;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Case> {
         traps::CASES,
         handlers::CASES,
         exceptions::CASES,
+        fault_codes::CASES,
         interrupts::CASES,
         faults::CASES,
         leaving::CASES,

@@ -53,11 +53,15 @@ impl<'a> Accesses<'a> {
             }
         }
         // Calls, returns, pushes and pops.
-        let stack = self.registers.general[7];
-        if instruction.is_stack_instruction() {
-            return ask(stack.wrapping_sub(8), 8, true).or_else(|| ask(stack, 8, false));
+        if !instruction.is_stack_instruction() {
+            return None;
         }
-        None
+        let [rbp, rsp] = [self.registers.general[6], self.registers.general[7]];
+        match i64::from(instruction.stack_pointer_increment()) {
+            _ if instruction.mnemonic() == Mnemonic::Leave => ask(rbp, 8, false),
+            pushed @ ..0 => ask(rsp.wrapping_add_signed(pushed), pushed.unsigned_abs(), true),
+            popped => ask(rsp, popped.unsigned_abs(), false),
+        }
     }
 
     /// The value of a register, or the base of a segment.

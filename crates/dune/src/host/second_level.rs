@@ -14,6 +14,8 @@ use linux_raw_sys::general::{
     SIGSEGV, iovec,
 };
 
+use x86_64::structures::idt::PageFaultErrorCode as Error;
+
 use super::accesses::Accesses;
 use super::thread::HostThread;
 use crate::arch::page::{PAGE_BYTES, PagePermissions};
@@ -29,8 +31,8 @@ struct Fault {
     address: u64,
     signal: u32,
     code: u32,
-    /// The page can be read, but not written to.
-    is_write: bool,
+    /// As in the error code of #PF (Intel SDM vol. 3 §4.7), without the ring.
+    error: Error,
 }
 
 /// The last fault of a thread with which nothing was wrong.
@@ -62,9 +64,8 @@ pub(super) fn pass_on(thread: &mut HostThread) -> bool {
         return times < MOST;
     };
     thread.unexplained = Unexplained::default();
-    // Error code of #PF (Intel SDM vol. 3 §4.7): protection, write, ring 3.
-    let user = if registers.cs & 3 == 3 { 4 } else { 0 };
-    let error_code = if fault.is_write { 3 } else { 0 } | user;
+    let user = if registers.cs & 3 == 3 { Error::USER_MODE } else { Error::empty() };
+    let error_code = (fault.error | user).bits() as u32;
     let info = signal::info_with_address(fault.signal, fault.code as i32, fault.address);
     thread.block.second_level_fault = Some(SecondLevelFault { rip: registers.rip, info });
     thread.vcpu.inject_page_fault(fault.address, error_code)
@@ -80,7 +81,7 @@ fn find(registers: &RegisterDump, times: u32) -> Option<Fault> {
     let mut code = [0u8; LONGEST];
     let length = readable(registers.rip, &mut code);
     if length == 0 {
-        return unreadable(registers.rip, times);
+        return unreadable(registers.rip, Access::Fetch, times);
     }
     let mut decoder = Decoder::with_ip(64, &code[..length], registers.rip, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
@@ -88,16 +89,16 @@ fn find(registers: &RegisterDump, times: u32) -> Option<Fault> {
     if instruction.is_invalid() {
         // Cut by a page that can not be read, or none that is known here.
         let is_cut = decoder.last_error() == DecoderError::NoMoreBytes;
-        return if is_cut { unreadable(registers.rip + length as u64, times) } else { None };
+        return if is_cut { unreadable(registers.rip + length as u64, Access::Fetch, times) } else { None };
     }
     let accesses = Accesses::new(&instruction, registers);
     let mut all_readable = true;
-    let found = accesses.first(|page, _| {
+    let found = accesses.first(|page, may_be_write| {
         if readable(page, &mut [0]) > 0 {
             return None;
         }
         all_readable = false;
-        unreadable(page, times)
+        unreadable(page, if may_be_write { Access::Write } else { Access::Read }, times)
     });
     if found.is_some() || !all_readable || times == 0 {
         return found;
@@ -127,8 +128,28 @@ fn read(address: u64, to: &mut [u8]) -> usize {
     read.map_or(0, |bytes| bytes as usize)
 }
 
+/// How an instruction accesses an address. One that reads and writes is a write (Intel SDM vol. 3 §4.7).
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+    Fetch,
+}
+
+impl Access {
+    /// The error code of #PF for a page that is not there.
+    fn error(self) -> Error {
+        match self {
+            Access::Read => Error::empty(),
+            Access::Write => Error::CAUSED_BY_WRITE,
+            // Linux and Dune enable NX (IA32_EFER.NXE).
+            Access::Fetch => Error::INSTRUCTION_FETCH,
+        }
+    }
+}
+
 /// Why `address`, which could not be read, can not be: as Linux would tell.
-fn unreadable(address: u64, times: u32) -> Option<Fault> {
+fn unreadable(address: u64, access: Access, times: u32) -> Option<Fault> {
     let find = || {
         maps::find(address, |mapping| (mapping.permissions, matches!(mapping.kind, MappingKind::File(_))))
             .ok()
@@ -150,7 +171,7 @@ fn unreadable(address: u64, times: u32) -> Option<Fault> {
         Some((_, false)) if times >= AT_ONCE => (SIGSEGV, SEGV_MAPERR),
         Some(_) => return None,
     };
-    Some(Fault { address, signal, code, is_write: false })
+    Some(Fault { address, signal, code, error: access.error() })
 }
 
 /// Why `address`, which can be read, can not be written to. This may fetch a page for the write, which is about to be tried again.
@@ -163,7 +184,7 @@ fn not_writable(address: u64) -> Option<Fault> {
     } else {
         return None;
     };
-    Some(Fault { address, signal, code, is_write: true })
+    Some(Fault { address, signal, code, error: Error::CAUSED_BY_WRITE | Error::PROTECTION_VIOLATION })
 }
 
 /// Whether Linux would raise SIGBUS for a write at `address`, where the mapping permits it: no block of the disk is free for a hole
