@@ -53,7 +53,7 @@ impl KvmMachine {
     /// Opens `/dev/kvm` and makes a machine for the calling process.
     pub(crate) fn open() -> Result<KvmMachine, EngineError> {
         let device = made_high(ioctl::open_device)?;
-        let cpuid = CpuidList::supported(&device)?;
+        let cpuid = CpuidList::of(&device)?;
         let vm = new_vm(&device)?;
         Ok(KvmMachine { device, vm, cpuid, slots: AtomicU32::new(0), statistics: OnceLock::new() })
     }

@@ -54,7 +54,12 @@ const WANTED: &[Wanted] = &[
     Wanted("KVM_CAP_SYNC_MMU", KVM_CAP_SYNC_MMU, Need::Always, "Dune mode sees what Linux maps and unmaps"),
     Wanted("KVM_CAP_NR_MEMSLOTS", KVM_CAP_NR_MEMSLOTS, Need::Always, "how many windows there can be"),
     Wanted("KVM_CAP_MAX_VCPUS", KVM_CAP_MAX_VCPUS, Need::Always, "how many threads can be in Dune mode"),
-    Wanted("KVM_CAP_EXT_CPUID", KVM_CAP_EXT_CPUID, Need::Always, "the same CPUID in both modes"),
+    Wanted(
+        "KVM_CAP_EXT_CPUID",
+        KVM_CAP_EXT_CPUID,
+        Need::Always,
+        "CPUID of the CPU, as far as KVM supports it",
+    ),
     Wanted(
         "KVM_CAP_IMMEDIATE_EXIT",
         KVM_CAP_IMMEDIATE_EXIT,
