@@ -51,7 +51,7 @@ fn in_dune_mode(
     // A process in Dune mode that has this one executed in a program's place has had that opened for execution.
     let opening = if options.or_host { Opening::Plain } else { Opening::ForExecution };
     let program = dune_loader::load_as(program, words, environment, opening)?;
-    let mut config = Config::new().mapping(mapping);
+    let mut config = Config::new().mapping(mapping).unmodified(true);
     if !options.no_follow
         && let Some(own) = own
     {

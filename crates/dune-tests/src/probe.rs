@@ -53,6 +53,14 @@ pub fn map(address: u64, bytes: u64, protection: i32, flags: i32) -> u64 {
     result as u64
 }
 
+/// Fresh anonymous memory of `bytes` bytes that children share.
+pub fn map_shared(bytes: u64) -> u64 {
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    let result = syscall(libc::SYS_mmap as u64, [0, bytes, rights as u64, flags as u64, u64::MAX, 0]);
+    assert!(result > 0, "mmap of {bytes:#x} bytes: {result}");
+    result as u64
+}
+
 /// Fresh pages that are mapped with 4 KiB each, so that edits of one do not touch another.
 pub fn small_pages(dune: Dune, count: usize) -> Result<PageRange, Box<dyn std::error::Error>> {
     let range = PageRange::new(pages(count), count as u64 * 4096)?;

@@ -5,6 +5,7 @@ mod attacks;
 mod borrowers;
 mod children;
 mod counters;
+mod cpu_calls;
 mod deaths;
 mod entry;
 mod examples;
@@ -15,6 +16,7 @@ mod filters;
 mod frames;
 mod handlers;
 mod huge;
+mod instructions;
 mod interrupted;
 mod interrupts;
 mod kills;
@@ -34,6 +36,7 @@ mod syscalls;
 mod tasks;
 mod threads;
 mod tlb;
+mod tracers;
 mod traps;
 mod user;
 
@@ -53,7 +56,10 @@ pub fn all() -> Vec<Case> {
         traps::CASES,
         handlers::CASES,
         exceptions::CASES,
+        instructions::CASES,
+        cpu_calls::CASES,
         fault_codes::CASES,
+        tracers::CASES,
         interrupts::CASES,
         faults::CASES,
         leaving::CASES,

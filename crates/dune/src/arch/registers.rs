@@ -38,6 +38,8 @@ const _: () = assert!(offset_of!(Registers, rip) == 15 * 8);
 
 /// RFLAGS.IF (Intel SDM vol. 1 §3.4.3.3).
 pub(crate) const INTERRUPT_FLAG: u64 = 1 << 9;
+/// RFLAGS.IOPL.
+pub(crate) const IOPL: u64 = 3 << 12;
 
 impl Registers {
     /// The arguments of a system call in the order of the ABI.

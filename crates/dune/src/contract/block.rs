@@ -57,6 +57,11 @@ pub(crate) struct ThreadBlock {
     pub scratch: u64,
     /// Top of the stack for system calls that Rust handles in ring 0; moves down one level while one runs.
     pub syscall_stack: u64,
+    /// The stack pointers with which code with interrupts off is Dune's: those of its own stacks in an unmodified program,
+    /// else all. Where they start.
+    pub inner_stacks: u64,
+    /// How many there are from there on.
+    pub inner_stack_bytes: u64,
     /// Bytes of an XSAVE (or FXSAVE) area for all of XCR0.
     pub vector_area_size: u64,
     /// The state components to save: XCR0.
@@ -67,6 +72,10 @@ pub(crate) struct ThreadBlock {
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
     pub is_lent: bool,
+    /// The thread has a tracer, as far as is known (`guest/tracer.rs`).
+    pub is_traced: bool,
+    /// When that was asked last, by the time-stamp counter; 0 for never.
+    pub looked_for_tracer: u64,
     /// Signals that wait for ring 0.
     pub signals: Queue,
     /// The page fault that the host loop has just raised.
@@ -104,6 +113,8 @@ impl ThreadBlock {
             user_leave: 0,
             scratch: 0,
             syscall_stack: 0,
+            inner_stacks: 0,
+            inner_stack_bytes: u64::MAX,
             vector_area_size: vector_area_size as u64,
             vector_mask: 0,
             has_xsave: 0,
@@ -111,6 +122,8 @@ impl ThreadBlock {
             flush_page: 0,
             version: super::VERSION,
             is_lent: false,
+            is_traced: false,
+            looked_for_tracer: 0,
             signals: Queue::new(),
             second_level_fault: None,
             retried: Repeated::default(),
@@ -125,6 +138,17 @@ impl ThreadBlock {
 }
 
 impl ThreadBlock {
+    /// Whether the program knows nothing of Dune mode.
+    pub(crate) fn is_unmodified(&self) -> bool {
+        self.inner_stack_bytes != u64::MAX
+    }
+
+    /// Whether code at `rsp` is that of an unmodified program, in which interrupts are always on and IOPL is 0: it can change
+    /// neither in ring 3, where POPF and IRET leave them alone (Intel SDM vol. 2).
+    pub(crate) fn is_unmodified_code(&self, rsp: u64) -> bool {
+        rsp.wrapping_sub(self.inner_stacks) >= self.inner_stack_bytes
+    }
+
     /// Has Rust handle the calls `numbers` in ring 0.
     pub(crate) fn handle_in_ring0(&mut self, numbers: &[u32]) {
         for &number in numbers {
@@ -144,6 +168,8 @@ pub(crate) const USER_ENTER: usize = offset_of!(ThreadBlock, user_enter);
 pub(crate) const USER_LEAVE: usize = offset_of!(ThreadBlock, user_leave);
 pub(crate) const SCRATCH: usize = offset_of!(ThreadBlock, scratch);
 pub(crate) const SYSCALL_STACK: usize = offset_of!(ThreadBlock, syscall_stack);
+pub(crate) const INNER_STACKS: usize = offset_of!(ThreadBlock, inner_stacks);
+pub(crate) const INNER_STACK_BYTES: usize = offset_of!(ThreadBlock, inner_stack_bytes);
 pub(crate) const VECTOR_AREA_SIZE: usize = offset_of!(ThreadBlock, vector_area_size);
 pub(crate) const VECTOR_MASK: usize = offset_of!(ThreadBlock, vector_mask);
 pub(crate) const HAS_XSAVE: usize = offset_of!(ThreadBlock, has_xsave);

@@ -48,6 +48,7 @@ pub struct Config {
     pub(crate) threads: Threads,
     pub(crate) fault_around: FaultAround,
     pub(crate) launcher: Option<Launcher>,
+    pub(crate) unmodified: bool,
 }
 
 impl Default for Config {
@@ -58,6 +59,7 @@ impl Default for Config {
             threads: Threads::DuneMode,
             fault_around: FaultAround::WhereAdvised,
             launcher: None,
+            unmodified: false,
         }
     }
 }
@@ -109,6 +111,19 @@ impl Config {
     #[must_use]
     pub fn follow_exec(mut self, launcher: Launcher) -> Config {
         self.launcher = Some(launcher);
+        self
+    }
+
+    /// Whether what runs in Dune mode is a program that knows nothing of it, and is to find what it finds in ring 3 as far as
+    /// that goes. Default: no.
+    ///
+    /// Interrupts are then on whenever its own code runs, and IOPL is 0: POPF and IRET, by which ring 0 changes both, do so
+    /// until the next signal, system call or exception only. Port accesses and HLT are SIGSEGV. A thread leaves Dune mode for good
+    /// where it asks Linux for something that only host mode can give it: ioperm(2), PR_SET_TSC, arch_prctl(2) for GS, and
+    /// the like; and when it is traced (ptrace(2)).
+    #[must_use]
+    pub fn unmodified(mut self, unmodified: bool) -> Config {
+        self.unmodified = unmodified;
         self
     }
 }

@@ -4,7 +4,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use super::actions;
-use super::config::Threads;
+use super::config::{Config, Threads};
 use super::launcher::Launcher;
 use super::thread::{Thread, User};
 use crate::arch::token::Dune;
@@ -77,6 +77,7 @@ pub(crate) struct Process {
     memory: Memory,
     threads_start_in: Threads,
     launcher: Option<Launcher>,
+    unmodified: bool,
     /// Every thread there ever was, linked by `Thread::next`. None is taken out: a vCPU can not be destroyed before its
     /// machine.
     threads: AtomicPtr<Thread>,
@@ -91,11 +92,12 @@ pub(crate) struct Process {
 
 impl Process {
     /// One without threads yet.
-    pub(crate) fn new(memory: Memory, threads_start_in: Threads, launcher: Option<Launcher>) -> Process {
+    pub(crate) fn new(memory: Memory, config: &Config) -> Process {
         Process {
             memory,
-            threads_start_in,
-            launcher,
+            threads_start_in: config.threads,
+            launcher: config.launcher.clone(),
+            unmodified: config.unmodified,
             threads: AtomicPtr::new(null_mut()),
             descriptors: [const { AtomicI32::new(-1) }; Engine::DESCRIPTORS],
             births: SpinLock::new(()),
@@ -210,6 +212,11 @@ impl Process {
     pub(crate) fn is_ending(&self, id: u32) -> bool {
         let ending = User::Ending(id).word();
         self.each_thread().any(|thread| thread.user.load(Ordering::Acquire) == ending)
+    }
+
+    /// Whether its program knows nothing of Dune mode.
+    pub(crate) fn is_unmodified(&self) -> bool {
+        self.unmodified
     }
 
     /// What is executed in place of programs, if they are to stay in Dune mode.

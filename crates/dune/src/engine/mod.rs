@@ -148,6 +148,14 @@ pub(crate) trait Vcpu {
     /// Has Dune mode take a page fault at `address` before its next instruction. Whether that worked.
     fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool;
 
+    /// Has Dune mode take a #GP at the port access of the last exit, in place of making it. Whether that worked.
+    ///
+    /// Withdraws a [`request_stop`](Vcpu::request_stop).
+    fn refuse_port_access(&mut self) -> bool;
+
+    /// Has Dune mode take a #GP at the HLT of the last exit, as ring 3 does. Whether that worked.
+    fn refuse_halt(&mut self) -> bool;
+
     /// Makes the current or the next run end as [`Exit::Interrupted`], until withdrawn. For signal handlers of the
     /// vCPU's thread, between any two instructions.
     fn request_stop(&self);
@@ -166,6 +174,10 @@ pub(crate) trait Vcpu {
 
     /// Queues external interrupt `vector`, if the vCPU can take one now.
     fn try_interrupt(&mut self, vector: u8) -> bool;
+
+    /// Turns interrupts on (RFLAGS.IF) if they are off in code that `is_theirs` says may have them, by its RIP and RSP. For
+    /// the first of [`try_interrupt`](Vcpu::try_interrupt) to be tried after the next exit.
+    fn turn_interrupts_on(&mut self, is_theirs: impl FnOnce(u64, u64) -> bool);
 
     /// Sets what RDPID and RDTSCP tell of the CPU (IA32_TSC_AUX), where the CPU has it.
     fn set_cpu_number(&mut self, number: u32);

@@ -79,7 +79,7 @@ impl From<BadAddress> for NotFollowed {
 /// Has the launcher execute the program; returns with [`RESTART`] if a signal came first.
 fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -> Result<u64, NotFollowed> {
     // A debugger wants to see its program start, not the launcher.
-    if proc::has_new_tracer() || !may_open_device() {
+    if proc::has_new_tracer().unwrap_or(true) || !may_open_device() {
         return Err(NotFollowed);
     }
     let mut buffer = [0u8; PATH_BYTES + 2];

@@ -10,6 +10,7 @@ use linux_raw_sys::general::{
     __NR_prctl as PRCTL, __NR_seccomp as SECCOMP, __NR_setns as SETNS, __NR_unshare as UNSHARE,
 };
 
+use super::cpu_calls;
 use super::signal::{self, SYSCALL_BYTES};
 use super::syscall::error;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
@@ -28,7 +29,10 @@ pub(crate) const NUMBERS: [u32; 4] = [PRCTL, SECCOMP, SETNS, UNSHARE];
 pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
     let arguments = registers.arguments();
     let whose = match number {
-        PRCTL => of_prctl(&arguments),
+        PRCTL => match cpu_calls::prctl(registers, area) {
+            Some(result) => return Some(result),
+            None => of_prctl(&arguments),
+        },
         SECCOMP => of_seccomp(&arguments),
         SETNS | UNSHARE => return Some(alone(number, registers, area)),
         _ => return None,
@@ -97,19 +101,42 @@ fn alone(number: u32, registers: &Registers, area: VectorArea) -> u64 {
     result
 }
 
-/// Goes on in host mode, before the call. Returns if a signal came first, or if the thread is where it can not leave.
+/// Goes on in host mode, before the call.
 #[cold]
 fn leave(registers: &Registers, area: VectorArea) -> u64 {
+    leave_or(EINVAL, registers, area)
+}
+
+/// Goes on in host mode, before the system call of `registers`. Returns if a signal came first, or with the error `refusal` if the
+/// thread is where it can not leave.
+#[cold]
+pub(super) fn leave_or(refusal: u32, registers: &Registers, area: VectorArea) -> u64 {
+    let before = Registers { rip: registers.rip - SYSCALL_BYTES, ..*registers };
+    leave_at(&before, area).unwrap_or(error(refusal))
+}
+
+/// Whether no other thread is in Dune mode.
+pub(super) fn is_alone() -> bool {
+    process().active_threads() == 1
+}
+
+/// Whether the code of `registers` can go on in host mode.
+pub(super) fn can_leave(registers: &Registers) -> bool {
     // SAFETY: ring 0; the block is this thread's own.
     let is_nested = unsafe { (*block::current()).user_return_rsp } != 0;
     let is_inside = registers.rflags & INTERRUPT_FLAG == 0;
-    if is_nested || is_inside || process().memory().foreign_root().is_some() {
-        return error(EINVAL);
+    !is_nested && !is_inside && process().memory().foreign_root().is_none()
+}
+
+/// Goes on in host mode with `registers`. Returns if a signal came first, or `None` if it can not.
+#[cold]
+pub(super) fn leave_at(registers: &Registers, area: VectorArea) -> Option<u64> {
+    if !can_leave(registers) {
+        return None;
     }
-    let before = Registers { rip: registers.rip - SYSCALL_BYTES, ..*registers };
     // On this stack, which stays this thread's until it ends.
     let mut room = signal::StartRoom::new();
-    let Ok(start) = signal::write_start(&before, area, room.top()) else { return error(EINVAL) };
+    let start = signal::write_start(registers, area, room.top()).ok()?;
     // SAFETY: ring 0; the frame is a whole one.
-    unsafe { hypercall(Kind::LeaveForGood, crate::arch::cpu::fs_base(), start) }
+    Some(unsafe { hypercall(Kind::LeaveForGood, crate::arch::cpu::fs_base(), start) })
 }

@@ -10,6 +10,7 @@
 mod around;
 pub(crate) mod clone;
 mod copy;
+pub(crate) mod cpu_calls;
 mod entry;
 pub(crate) mod error;
 pub(crate) mod exec;
@@ -26,6 +27,7 @@ pub(crate) mod signal;
 pub(crate) mod special_memory;
 pub(crate) mod stacks;
 pub(crate) mod syscall;
+mod tracer;
 pub(crate) mod trap;
 mod window;
 

@@ -65,6 +65,11 @@ impl Regions {
         self.first + (self.count * SIZE) as u64
     }
 
+    /// Start and size of all regions.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        (self.first, (self.count * SIZE) as u64)
+    }
+
     /// Start and size of each region without its guard, and of the flush page.
     pub(crate) fn usable(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let region = |index| (self.first + (index * SIZE + LEVEL) as u64, (SIZE - LEVEL) as u64);

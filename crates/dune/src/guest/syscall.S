@@ -2,13 +2,14 @@
 // (Intel SDM vol. 2 SYSCALL).
 //
 // The caller's ring is not recorded by the CPU, but flag bit 12 (the low bit of IOPL) tells: ring 3 always runs with
-// IOPL 1, which only ring 0 can change (Intel SDM vol. 2 POPF, IRET), and ring 0 runs with IOPL 0.
+// IOPL 1, which only ring 0 can change (Intel SDM vol. 2 POPF, IRET), and ring 0 runs with IOPL 0, unless it has changed it.
 
     .section .text.dune_syscall, "ax", @progbits
 
 // From ring 0: hands the registers to the host loop through the thread block and returns as SYSCALL's caller expects:
-// RAX is the result, RCX and R11 are lost, all else is kept. The stack is touched below the red zone only, by the
-// return, because SYSRET can not return to ring 0.
+// RAX is the result, RCX and R11 are the RIP and the flags that it goes on with, all else is kept. The caller's stack, which
+// may be none, is not touched. IRETQ returns, because SYSRET can not return to ring 0: flags, RIP and RSP come at once, so
+// that no interrupt and no single step sees the stub.
     .balign 64
     .globl dune_syscall_entry
     .hidden dune_syscall_entry
@@ -16,6 +17,9 @@
 dune_syscall_entry:
     bt r11d, 12
     jc dune_syscall_from_ring3
+    bt r11d, 9
+    jnc dune_syscall_interrupts_off
+dune_syscall_from_ring0:
     mov gs:[{REQUEST_NUMBER}], rax
     mov gs:[{REQUEST_ARGUMENTS}], rdi
     mov gs:[{REQUEST_ARGUMENTS} + 8], rsi
@@ -33,18 +37,28 @@ dune_syscall_entry:
     mov rax, gs:[{REQUEST_RESULT}]
     cmp qword ptr gs:[{SIGNALS_PENDING}], 0
     jne dune_syscall_signal
-    lea rsp, [rsp - 128]
+    mov gs:[{SCRATCH}], rsp
+    mov rsp, gs:[{SYSCALL_STACK}]
+    push {RING0_DATA}
+    push qword ptr gs:[{SCRATCH}]
     push r11
-    popfq
-    .globl dune_syscall_flags_loaded
-    .hidden dune_syscall_flags_loaded
-dune_syscall_flags_loaded:
-    lea rsp, [rsp + 128]
-    .globl dune_syscall_return
-    .hidden dune_syscall_return
-dune_syscall_return:
-    jmp rcx
+    push {RING0_CODE}
+    push rcx
+    iretq
     .size dune_syscall_entry, . - dune_syscall_entry
+
+// From ring 0 with interrupts off: an unmodified program's code, which has tried to turn them off, goes on with them on.
+    .type dune_syscall_interrupts_off, @function
+dune_syscall_interrupts_off:
+    mov gs:[{SCRATCH}], rax
+    mov rax, rsp
+    sub rax, gs:[{INNER_STACKS}]
+    cmp rax, gs:[{INNER_STACK_BYTES}]
+    mov rax, gs:[{SCRATCH}]
+    jb dune_syscall_from_ring0
+    or r11d, {INTERRUPT_FLAG}
+    jmp dune_syscall_from_ring0
+    .size dune_syscall_interrupts_off, . - dune_syscall_interrupts_off
 
 // Builds a registers::Registers of the caller's on the thread's system-call stack, keeps its vector state below, and
 // calls FUNCTION: extern "C" fn(&mut Registers, VectorArea).
@@ -138,6 +152,9 @@ dune_syscall_resume:
 
 // From ring 3: the registers go to the UserContext and run_user returns. RCX and R11 are lost to the caller by the
 // ABI and not stored. On AMD also entered from compatibility mode (CSTAR).
+//
+// Ring 0 that has loaded IOPL by POPF comes here, too. Where ring 3 has never run there is no context, and the first store faults
+// (syscall.rs, recover): both GS bases are the block's until then. That saves ring 3 a look at each call.
     .balign 64
     .type dune_syscall_from_ring3, @function
     .globl dune_syscall_from_ring3
@@ -146,6 +163,9 @@ dune_syscall_from_ring3:
     swapgs
     mov gs:[{SCRATCH}], rdi
     mov rdi, gs:[{USER_CONTEXT}]
+    .globl dune_syscall_first_store
+    .hidden dune_syscall_first_store
+dune_syscall_first_store:
     mov [rdi + {USER_RIP}], rcx
     mov [rdi + {USER_RFLAGS}], r11
     mov [rdi + {USER_RSP}], rsp
@@ -176,4 +196,7 @@ dune_sysenter_flags_clear:
     mov [rdi + {USER_RSP}], rcx
     STORE_RING3
     .size dune_sysenter_entry, . - dune_sysenter_entry
+    .globl dune_syscall_end
+    .hidden dune_syscall_end
+dune_syscall_end:
     .text

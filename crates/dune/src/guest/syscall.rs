@@ -1,22 +1,19 @@
 //! System calls of ring 0: the entry stub and the few calls that Linux can not make for a thread in Dune mode.
 
-use linux_raw_sys::errno::{EAGAIN, EINVAL, EOPNOTSUPP};
-use linux_raw_sys::general::{
-    __NR_arch_prctl as ARCH_PRCTL, __NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fork, __NR_vfork,
-};
+use linux_raw_sys::errno::EAGAIN;
+use linux_raw_sys::general::{__NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fork, __NR_vfork};
 
 use super::entry::entry_asm;
-use super::signal::{self, RED_ZONE};
-use super::{clone, exec, files, filter, memory_calls, special_memory};
-use crate::arch::cpu;
-use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use super::signal;
+use super::{clone, cpu_calls, exec, files, filter, memory_calls, special_memory};
+use crate::arch::frame::TrapFrame;
+use crate::arch::registers::{INTERRUPT_FLAG, IOPL, Registers, VectorArea};
 use crate::arch::state::{SyscallRegisters, SysenterRegisters};
 use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::contract::block::{self, SYSCALL_NUMBERS};
 use crate::contract::process::process;
 use crate::contract::request::{Kind, RESTART};
-use crate::guest::hypercall::forward;
 
 entry_asm!(
     "syscall.S",
@@ -28,6 +25,9 @@ entry_asm!(
     SYSCALL_NUMBERS = const SYSCALL_NUMBERS,
     HANDLED_IN_RING0 = const block::HANDLED_IN_RING0,
     SCRATCH = const block::SCRATCH,
+    INNER_STACKS = const block::INNER_STACKS,
+    INNER_STACK_BYTES = const block::INNER_STACK_BYTES,
+    INTERRUPT_FLAG = const INTERRUPT_FLAG,
     SYSCALL_STACK = const block::SYSCALL_STACK,
     SYSCALLS_INTERCEPTED = const block::SYSCALLS_INTERCEPTED,
     EXIT_SYSCALL = const user::EXIT_SYSCALL,
@@ -44,9 +44,10 @@ unsafe extern "C" {
     static dune_syscall_from_ring3: u8;
     static dune_sysenter_entry: u8;
     static dune_syscall_resume: u8;
-    // Places in the stub for calls of ring 0, after its look for signals.
-    static dune_syscall_flags_loaded: u8;
-    static dune_syscall_return: u8;
+    // Where a context is stored to, which there may not be.
+    static dune_syscall_first_store: u8;
+    // Behind the last of the stubs.
+    static dune_syscall_end: u8;
 }
 
 /// Flags that SYSCALL clears, as Linux does: CF PF AF ZF SF TF IF DF OF IOPL NT RF AC ID.
@@ -78,7 +79,7 @@ pub(crate) fn resume_address() -> u64 {
 }
 
 /// The calls that [`dispatch`] takes besides those of other modules.
-pub(crate) const NUMBERS: [u32; 6] = [ARCH_PRCTL, __NR_clone, __NR_clone3, EXIT, __NR_fork, __NR_vfork];
+pub(crate) const NUMBERS: [u32; 5] = [__NR_clone, __NR_clone3, EXIT, __NR_fork, __NR_vfork];
 
 /// Handles a call that the thread block names for ring 0; the result goes to RAX of the registers.
 extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
@@ -101,9 +102,9 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
         .or_else(|| files::handle(process(), number, &arguments))
         .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
+        .or_else(|| cpu_calls::handle(number, registers, area))
         .or_else(|| filter::handle(number, registers, area))
         .unwrap_or_else(|| match number {
-            ARCH_PRCTL => arch_prctl(registers.rdi, registers.rsi),
             EXIT => clone::exit(registers.rdi, may_restart),
             _ => match clone::system_call(registers, area) {
                 // A signal waits until interrupts are on, and no child may see it.
@@ -120,48 +121,24 @@ extern "C" fn signal_came(registers: &mut Registers, area: VectorArea) {
     signal::at_syscall_end(registers, area, number);
 }
 
-/// Does for `registers` the last instructions of the entry stub if they are to come: interrupts are on there, and what the
-/// program sees must be its own code.
-pub(super) fn finish(registers: &mut Registers) {
-    let flags_loaded = &raw const dune_syscall_flags_loaded as u64;
-    if registers.rip == flags_loaded {
-        registers.rsp += RED_ZONE;
+/// If the trap is that of a system call of ring 0 which the stub has taken for one of ring 3, by its IOPL: makes it again.
+pub(super) fn recover(frame: &mut TrapFrame) -> bool {
+    // SAFETY: ring 0; the block is this thread's own.
+    let block = unsafe { &*block::current() };
+    let is_ours = frame.rip == &raw const dune_syscall_first_store as u64 && block.user_context == 0;
+    if is_ours {
+        frame.rip = &raw const dune_syscall_entry as u64;
+        frame.registers.rdi = block.scratch;
+        frame.registers.r11 &= !IOPL;
     }
-    if registers.rip == flags_loaded || registers.rip == &raw const dune_syscall_return as u64 {
-        registers.rip = registers.rcx;
-    }
+    is_ours
+}
+
+/// Whether the code at `rip` is one of the stubs, which start with interrupts off on the program's stack.
+pub(crate) fn is_stub(rip: u64) -> bool {
+    (&raw const dune_syscall_entry as u64..&raw const dune_syscall_end as u64).contains(&rip)
 }
 
 pub(super) const fn error(errno: u32) -> u64 {
     (errno as u64).wrapping_neg()
-}
-
-/// arch_prctl(2). Linux would change the host thread's segment bases, which are not the ones in use.
-fn arch_prctl(code: u64, address: u64) -> u64 {
-    // <asm/prctl.h>
-    const ARCH_SET_GS: u64 = 0x1001;
-    const ARCH_SET_FS: u64 = 0x1002;
-    const ARCH_GET_FS: u64 = 0x1003;
-    const ARCH_GET_GS: u64 = 0x1004;
-    match code {
-        // WRFSBASE of a non-canonical address would fault; Linux refuses addresses past the task size with EPERM.
-        ARCH_SET_FS if address >> 47 != 0 => error(linux_raw_sys::errno::EPERM),
-        ARCH_SET_FS => {
-            // Linux is told for those who leave Dune mode: children in host mode.
-            let result = forward(ARCH_PRCTL, &[code, address, 0, 0, 0, 0]);
-            // SAFETY: ring 0 in Dune mode; the program asks for this thread-local storage.
-            unsafe { cpu::set_fs_base(address) };
-            result
-        }
-        ARCH_GET_FS if address == 0 => error(EINVAL),
-        ARCH_GET_FS => {
-            // SAFETY: 1. ring 0 in Dune mode; 2. the program passes an address for the result; if nothing is
-            // mapped there the write is a page fault of the program's.
-            unsafe { (address as *mut u64).write_unaligned(cpu::fs_base()) };
-            0
-        }
-        // GS holds the thread block. Everything else in this call changes state of the host thread only.
-        ARCH_SET_GS | ARCH_GET_GS => error(EOPNOTSUPP),
-        _ => error(EINVAL),
-    }
 }

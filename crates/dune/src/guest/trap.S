@@ -121,6 +121,9 @@
     cmp byte ptr [rsp + {FRAME_RING3_GS}], 0
     jne 5f
     mov rax, [rsp + {FRAME_RIP}]
+    lea rcx, [rip + dune_syscall_entry]
+    cmp rax, rcx                        // some CPUs make the step of a SYSCALL of ring 0, which has cleared TF
+    je 7f
     lea rcx, [rip + dune_sysenter_entry]
     sub rax, rcx
     lea rdx, [rip + dune_sysenter_flags_clear]
@@ -193,6 +196,8 @@ dune_trap_from_ring3:
     test spl, 8
     jz dune_trap_software_interrupt
     swapgs
+    cmp qword ptr gs:[{USER_RETURN_RSP}], 0
+    je dune_trap_selectors
     push rdi
     mov rdi, gs:[{USER_CONTEXT}]
     mov [rdi + {USER_RAX}], rax
@@ -223,6 +228,27 @@ dune_trap_from_ring3:
     mov ebx, {EXIT_TRAP}
     jmp qword ptr gs:[{USER_LEAVE}]
     .size dune_trap_from_ring3, . - dune_trap_from_ring3
+
+// The code is ring 0's, which has loaded the selectors that it has outside of Dune mode and in signal frames: those of ring 3,
+// by IRET. It has not executed an instruction with them, as its pages are ring 0's, and goes on with ring 0's. Until there
+// has been code of ring 3, both GS bases are the block's.
+// In: rsp at vector, error code, RIP, CS, RFLAGS, RSP, SS on an interrupt stack.
+    .type dune_trap_selectors, @function
+dune_trap_selectors:
+    swapgs
+    mov qword ptr [rsp + 24], {RING0_CODE}
+    mov qword ptr [rsp + 48], {RING0_DATA}
+    cmp dword ptr [rsp], 1
+    je dune_trap_debug
+    cmp dword ptr [rsp], 2
+    je dune_trap_nmi
+    cmp dword ptr [rsp], 18
+    je dune_trap_machine_check
+    cmp dword ptr [rsp], 14
+    jne dune_trap_general
+    add rsp, 16
+    iretq
+    .size dune_trap_selectors, . - dune_trap_selectors
 
 // INT n of ring 0 with the vector of an exception that has an error code, which INT n does not push (Intel SDM vol. 3
 // §6.13): each word stands where the one before should, RFLAGS in the place of CS, and the stack is one word too high. Makes

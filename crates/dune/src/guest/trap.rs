@@ -4,10 +4,10 @@ use linux_raw_sys::general::SIGABRT;
 
 use super::entry::entry_asm;
 use super::handlers::{self, PROCESS_HANDLERS, TrapOutcome};
-use super::{copy, fault, signal, stacks};
+use super::{copy, fault, signal, stacks, syscall};
 use crate::arch::descriptors::{Gate, Idt};
 use crate::arch::frame::{self, TrapFrame};
-use crate::arch::registers::VectorArea;
+use crate::arch::registers::{INTERRUPT_FLAG, IOPL, VectorArea};
 use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::arch::vector::Vector;
@@ -23,6 +23,8 @@ entry_asm!(
     FRAME_VECTOR = const frame::VECTOR,
     FRAME_RING3_GS = const frame::RING3_GS,
     GATE = const frame::GATE,
+    RING0_CODE = const crate::arch::descriptors::RING0_CODE,
+    RING0_DATA = const crate::arch::descriptors::RING0_DATA,
     SOFTWARE_INTERRUPT_BYTES = const frame::SOFTWARE_INTERRUPT_BYTES,
     STACK_SIZE = const stacks::SIZE,
     IST_GENERAL = const block::interrupt_stack(Stack::General as usize),
@@ -148,6 +150,13 @@ fn unhandled_by(frame: &mut TrapFrame, handler: *const Head) {
 fn unhandled(frame: &mut TrapFrame, why: &str) {
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
+    if syscall::recover(frame) {
+        return;
+    }
+    // SAFETY: ring 0; the block is this thread's own.
+    if unsafe { (*block::current()).is_unmodified_code(frame.rsp) } && !syscall::is_stub(frame.rip) {
+        frame.rflags = frame.rflags & !IOPL | INTERRUPT_FLAG;
+    }
     // Where dune_trap_call_full has kept the vector state: below the address that it returns to, below the frame.
     // SAFETY: ring 0; the block is this thread's own.
     let area_size = unsafe { (*block::current()).vector_area_size };

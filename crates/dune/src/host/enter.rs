@@ -79,13 +79,13 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
-    let shared = Process::new(memory, config.threads, config.launcher.clone());
+    let shared = Process::new(memory, config);
     let process = Leaked::new(HostProcess::new(machine, shared, trap::gates()));
     let mut place = HostThread::placed(process.get(), thread_memory)?;
     place.host().continuation = Continuation::here();
     accesses::prepare();
     proc::keep();
-    if config.launcher.is_some() {
+    if config.launcher.is_some() || config.unmodified {
         proc::keep_tracer();
     }
     if config.mapping == MirrorMode::Precise {

@@ -10,6 +10,8 @@ use crate::contract::birth::{Birth, Preparation};
 use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::engine::{Exit, Vcpu};
+use crate::guest::syscall;
+use crate::linux::proc;
 use crate::memory::mirror::MirrorMode;
 use crate::report;
 
@@ -37,6 +39,10 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
                 inject(thread);
             }
             Exit::SecondLevelFault if thread.entered && second_level::pass_on(thread) => (),
+            Exit::PortAccess { .. } if thread.process.is_unmodified() && thread.vcpu.refuse_port_access() => {
+                // A stop that was asked for meanwhile has been withdrawn.
+                announce_signals(thread);
+            }
             other if !thread.entered => {
                 thread.refused = Some(other);
                 return;
@@ -75,6 +81,9 @@ fn serve(thread: &mut HostThread) {
 /// Requests of Dune's own.
 #[cold]
 fn serve_own(thread: &mut HostThread, asked: u64) {
+    if asked == Kind::None as u64 && thread.process.is_unmodified() && thread.vcpu.refuse_halt() {
+        return;
+    }
     let [first, second, ..] = thread.block.request.arguments;
     thread.block.counters.other_requests += 1;
     thread.block.request.result = match Kind::of(asked) {
@@ -118,9 +127,24 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
 /// Raises the interrupt that makes ring 0 look for signals, if there are some.
 fn announce_signals(thread: &mut HostThread) {
     thread.vcpu.withdraw_stop();
-    if thread.block.signals.is_pending() {
+    if thread.block.signals.is_pending() || has_stopped_for_tracer(thread) {
         interrupt(thread, Vector::SIGNAL.number());
     }
+}
+
+/// Whether it may have been a tracer's stop that has interrupted Dune mode, one that has come since the process entered. Then
+/// ring 0 is to leave.
+fn has_stopped_for_tracer(thread: &mut HostThread) -> bool {
+    /// Other things interrupt, too, often perhaps: after so many ticks of the time-stamp counter it is asked again.
+    const TICKS: u64 = 1 << 24;
+    // SAFETY: RDTSC reads a counter.
+    let now = unsafe { core::arch::x86_64::_rdtsc() };
+    if !thread.process.is_unmodified() || now.wrapping_sub(thread.looked_for_tracer) < TICKS {
+        return false;
+    }
+    thread.looked_for_tracer = now;
+    thread.block.is_traced = proc::has_new_tracer().unwrap_or(false);
+    thread.block.is_traced
 }
 
 /// Queues the external interrupt `vector`.
@@ -135,6 +159,11 @@ fn inject(thread: &mut HostThread) {
         let bit = thread.pending_interrupts[word].trailing_zeros();
         if thread.vcpu.try_interrupt((word as u32 * 64 + bit) as u8) {
             thread.pending_interrupts[word] &= !(1 << bit);
+        } else {
+            let block = &thread.block;
+            thread
+                .vcpu
+                .turn_interrupts_on(|rip, rsp| block.is_unmodified_code(rsp) && !syscall::is_stub(rip));
         }
     }
     let waiting = thread.pending_interrupts.iter().any(|&bits| bits != 0);

@@ -19,7 +19,7 @@ use crate::contract::block::ThreadBlock;
 use crate::contract::thread::{Thread, User};
 use crate::engine::{EngineVcpu, Exit, Machine, Vcpu};
 use crate::guest::stacks::{self, Regions};
-use crate::guest::{exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
+use crate::guest::{cpu_calls, exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
 use crate::linux::mapped::{Mapped, OutOfMemory};
 use crate::linux::sys;
 use crate::memory::mirror::MirrorMode;
@@ -102,6 +102,8 @@ pub(crate) struct HostThread {
     pub(super) pending_interrupts: [u64; 4],
     /// The last second-level fault with which nothing was wrong.
     pub(super) unexplained: Unexplained,
+    /// When a tracer was looked for last, by the time-stamp counter.
+    pub(super) looked_for_tracer: u64,
     pub(super) stack: LoopStack,
     /// The signal mask to start with, if that is not the one of the new Linux thread.
     pub(super) first_mask: Option<u64>,
@@ -164,7 +166,7 @@ impl HostThread {
     ) -> Result<Mapped<Place>, EnterError> {
         let vcpu = process.machine().create_vcpu(process.new_vcpu_id())?;
         let ThreadMemory { mut block, regions, stack } = thread_memory;
-        let fsgsbase = fit_to_cpu(&mut block, process);
+        let fsgsbase = fit(&mut block, process, &regions);
         let loop_stack = (stack.start, LoopStack::SIZE);
         let shared = Thread::new(vcpu.descriptor(), block.as_ptr(), loop_stack);
         let host = HostThread {
@@ -179,6 +181,7 @@ impl HostThread {
             cpu_number: cpu_number::UNKNOWN,
             pending_interrupts: [0; 4],
             unexplained: Unexplained::default(),
+            looked_for_tracer: 0,
             stack,
             first_mask: None,
             regions,
@@ -229,7 +232,7 @@ impl HostThread {
         let thread = unsafe { &mut *behind(free) };
         *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
         set_up(&mut thread.block, &thread.regions);
-        fit_to_cpu(&mut thread.block, process);
+        fit(&mut thread.block, process, &thread.regions);
         thread.continuation = Continuation::default();
         (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
         (thread.cpu_number, thread.first_mask) = (cpu_number::UNKNOWN, None);
@@ -320,12 +323,15 @@ fn set_off(place: *mut Thread, preparation: &Preparation) {
     thread.entered = true;
 }
 
-/// Fills in what the block has to know of CPU and engine. Whether FSGSBASE may be used.
-fn fit_to_cpu(block: &mut ThreadBlock, process: &HostProcess) -> bool {
+/// Fills in what the block has to know of CPU, engine and program. Whether FSGSBASE may be used.
+fn fit(block: &mut ThreadBlock, process: &HostProcess, regions: &Regions) -> bool {
+    if process.is_unmodified() {
+        (block.inner_stacks, block.inner_stack_bytes) = regions.bounds();
+    }
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
     let (common, special) =
         ([&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS], &special_memory::NUMBERS);
-    for numbers in common.into_iter().chain([&special[..], &filter::NUMBERS]) {
+    for numbers in common.into_iter().chain([&special[..], &filter::NUMBERS, &cpu_calls::NUMBERS]) {
         block.handle_in_ring0(numbers);
     }
     if process.memory().mapping() == MirrorMode::Precise {

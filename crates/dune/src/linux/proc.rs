@@ -61,10 +61,15 @@ pub(crate) fn keep_tracer() {
     TRACER.store(tracer().unwrap_or(0), Ordering::Relaxed);
 }
 
-/// Whether the calling thread has got a tracer since the process entered: one that is in Dune mode itself, perhaps.
-pub(crate) fn has_new_tracer() -> bool {
-    // Nobody knows where there is no answer.
-    tracer().is_none_or(|tracer| tracer != 0 && tracer != TRACER.load(Ordering::Relaxed))
+/// Whether the calling thread has got a tracer since the process entered: one that is in Dune mode itself, perhaps. Where there
+/// is no answer, nobody knows.
+pub(crate) fn has_new_tracer() -> Option<bool> {
+    tracer().map(|tracer| tracer != 0 && tracer != TRACER.load(Ordering::Relaxed))
+}
+
+/// Whether the calling thread has a tracer.
+pub(crate) fn is_traced() -> bool {
+    tracer().is_some_and(|tracer| tracer != 0)
 }
 
 /// The process that traces the calling thread, 0 if there is none (proc_pid_status(5), TracerPid).

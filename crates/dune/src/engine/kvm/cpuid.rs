@@ -119,7 +119,8 @@ impl CpuidList {
             let is_last = match indices {
                 Indices::None => true,
                 Indices::ToCacheTypeNone => eax & 0x1f == 0,
-                Indices::ToLevelTypeNone => ecx & 0xff00 == 0,
+                // KVM answers for all indices behind the second by that.
+                Indices::ToLevelTypeNone => index > 0 && ecx & 0xff00 == 0,
                 Indices::ToFirstEax => index >= cpu(function, 0).eax,
                 Indices::To(last) => index == last,
             };

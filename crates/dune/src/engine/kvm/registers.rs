@@ -74,10 +74,9 @@ fn load_special(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> 
     sregs.cr3 = state.cr3;
     sregs.cs = segment(&state.cs);
     sregs.ss = segment(&state.ss);
-    sregs.ds = segment(&state.ss);
-    sregs.es = segment(&state.ss);
-    sregs.fs = segment(&Segment { base: state.fs_base, ..state.ss });
-    sregs.gs = segment(&Segment { base: state.gs_base, ..state.ss });
+    // As Linux has them: programs see these selectors, and an IRET with those of ring 3 leaves the bases.
+    (sregs.ds, sregs.es) = (null_segment(0), null_segment(0));
+    (sregs.fs, sregs.gs) = (null_segment(state.fs_base), null_segment(state.gs_base));
     sregs.tr = segment(&state.tr);
     sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
     (sregs.gdt.base, sregs.gdt.limit) = (state.gdt.base, state.gdt.limit);
@@ -90,6 +89,11 @@ fn load_special(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> 
 
 /// Makes another address of the root's, which is never used.
 const OTHER_PAGE: u64 = 1 << 12;
+
+/// A segment register with the null selector, which counts in 64-bit mode by its base only (Intel SDM vol. 3 §3.4.4).
+fn null_segment(base: u64) -> kvm_segment {
+    kvm_segment { base, unusable: 1, ..Default::default() }
+}
 
 /// KVM wants the access rights bit by bit.
 fn segment(segment: &Segment) -> kvm_segment {
@@ -120,7 +124,8 @@ fn load_msrs(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> {
         (IA32_SYSENTER_CS, state.sysenter.cs),
         (IA32_SYSENTER_ESP, state.sysenter.esp),
         (IA32_SYSENTER_EIP, state.sysenter.eip),
-        (IA32_KERNEL_GS_BASE, 0),
+        // What SWAPGS finds where no code of ring 3 has run yet (guest/syscall.S, guest/trap.S).
+        (IA32_KERNEL_GS_BASE, state.gs_base),
     ];
     write_msrs(vcpu, &MsrList::new(values))
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_run,
+    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_regs, kvm_run,
 };
 use linux_raw_sys::errno::{EFAULT, EINTR};
 use linux_raw_sys::general::{__NR_ioctl, __NR_mmap, __NR_munmap, MAP_SHARED, PROT_READ, PROT_WRITE};
@@ -19,7 +19,7 @@ use crate::engine::{Exit, Vcpu};
 use crate::linux::descriptor::{Descriptor, made_high};
 use crate::linux::sys;
 
-/// The vector of #PF.
+const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
 /// A vCPU of KVM's, bound to the thread that made it.
@@ -73,6 +73,11 @@ impl KvmVcpu {
     /// Has KVM start what it starts at a machine's first run, a thread of its own, without running anything. Linux may
     /// refuse that: since 6.13 the thread counts as one of this process (kernel/vhost_task.c).
     pub(super) fn wake_machine(&self) -> Result<(), EngineError> {
+        self.run_nothing()
+    }
+
+    /// Runs no instruction.
+    fn run_nothing(&self) -> Result<(), EngineError> {
         self.request_stop();
         let run = ioctl::RUN.with(&self.fd, 0);
         self.withdraw_stop();
@@ -80,6 +85,14 @@ impl KvmVcpu {
             Err(error) if error.errno.raw() != EINTR as i32 => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Has Dune mode take exception `vector` before its next instruction.
+    fn inject(&self, vector: u8, error_code: u32) -> Result<(), EngineError> {
+        let mut events = ioctl::GET_VCPU_EVENTS.from(&self.fd)?;
+        (events.exception.injected, events.exception.nr) = (1, vector);
+        (events.exception.has_error_code, events.exception.error_code) = (1, error_code);
+        ioctl::SET_VCPU_EVENTS.with(&self.fd, &events).map(drop)
     }
 
     fn control(&self) -> *mut kvm_run {
@@ -124,6 +137,16 @@ impl Vcpu for KvmVcpu {
         ready && ioctl::INTERRUPT.with(&self.fd, &request).is_ok()
     }
 
+    fn turn_interrupts_on(&mut self, is_theirs: impl FnOnce(u64, u64) -> bool) {
+        const INTERRUPT_FLAG: u64 = 1 << 9;
+        let Ok(regs) = ioctl::GET_REGS.from(&self.fd) else { return };
+        if regs.rflags & INTERRUPT_FLAG == 0 && is_theirs(regs.rip, regs.rsp) {
+            let rflags = regs.rflags | INTERRUPT_FLAG;
+            // Else the interrupt waits.
+            let _ = ioctl::SET_REGS.with(&self.fd, &kvm_regs { rflags, ..regs });
+        }
+    }
+
     fn set_cpu_number(&mut self, number: u32) {
         // Refused where the CPU has neither instruction, so that nobody can ask.
         let _ = registers::write_msr(&self.fd, registers::IA32_TSC_AUX, number.into());
@@ -137,14 +160,33 @@ impl Vcpu for KvmVcpu {
     fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool {
         let inject = || -> Result<(), EngineError> {
             let mut sregs = ioctl::GET_SREGS.from(&self.fd)?;
-            let mut events = ioctl::GET_VCPU_EVENTS.from(&self.fd)?;
             sregs.cr2 = address;
-            (events.exception.injected, events.exception.nr) = (1, PAGE_FAULT);
-            (events.exception.has_error_code, events.exception.error_code) = (1, error_code);
             ioctl::SET_SREGS.with(&self.fd, &sregs)?;
-            ioctl::SET_VCPU_EVENTS.with(&self.fd, &events).map(drop)
+            self.inject(PAGE_FAULT, error_code)
         };
         inject().is_ok()
+    }
+
+    fn refuse_port_access(&mut self) -> bool {
+        let refuse = || -> Result<(), EngineError> {
+            let before = ioctl::GET_REGS.from(&self.fd)?;
+            // KVM finishes what it has begun, with a value that nobody sees, before it runs anything (`immediate_exit` of
+            // Linux Documentation/virt/kvm/api.rst). IN and OUT are not behind it before.
+            self.run_nothing()?;
+            ioctl::SET_REGS.with(&self.fd, &before)?;
+            self.inject(GENERAL_PROTECTION, 0)
+        };
+        refuse().is_ok()
+    }
+
+    fn refuse_halt(&mut self) -> bool {
+        const HALT_BYTES: u64 = 1;
+        let refuse = || -> Result<(), EngineError> {
+            let regs = ioctl::GET_REGS.from(&self.fd)?;
+            ioctl::SET_REGS.with(&self.fd, &kvm_regs { rip: regs.rip.wrapping_sub(HALT_BYTES), ..regs })?;
+            self.inject(GENERAL_PROTECTION, 0)
+        };
+        refuse().is_ok()
     }
 
     fn request_stop(&self) {

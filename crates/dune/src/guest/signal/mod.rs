@@ -20,7 +20,7 @@ use linux_raw_sys::general::{
 };
 
 use super::copy::{self, BadAddress};
-use super::syscall;
+use super::tracer;
 use crate::arch::frame::TrapFrame;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::arch::vector::Vector;
@@ -92,7 +92,7 @@ pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number
 pub(super) fn at_interrupt(frame: &mut TrapFrame, area: VectorArea) {
     if frame.rflags & INTERRUPT_FLAG != 0 {
         let mut registers = Registers::of_trap(frame);
-        syscall::finish(&mut registers);
+        tracer::show_interrupted(&registers, area);
         deliver(&mut registers, area);
         registers.store_to(frame);
     }
@@ -122,6 +122,9 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
             return false;
         }
         frame.refuse_software_interrupt();
+    }
+    if frame.rflags & INTERRUPT_FLAG != 0 {
+        tracer::show(frame, area);
     }
     let (info, details) = exception::describe(frame, area);
     let info = second_level.unwrap_or(info);
