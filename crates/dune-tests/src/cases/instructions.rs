@@ -17,6 +17,8 @@ pub const CASES: &[Case] = &[
     Case::new("instructions::system_calls_with_any_stack", || alike(any_stack)),
     Case::new("instructions::registers_behind_a_system_call", || alike(registers_behind)),
     Case::new("instructions::selectors_of_ring_3_by_iretq", selectors_of_ring_3),
+    Case::new("instructions::far_transfers_to_ring_3", far_transfers),
+    Case::new("instructions::stack_segment_of_ring_3", || alike(stack_segment)),
     Case::new("instructions::cpuid", cpuid),
 ];
 
@@ -339,4 +341,54 @@ fn cpuid() -> CaseResult {
         }
     }
     if differences.is_empty() { Ok(()) } else { probe::fail(differences) }
+}
+
+/// A far pointer with an offset of eight bytes.
+#[repr(C, packed)]
+struct Far {
+    offset: u64,
+    selector: u16,
+    padding: [u8; 6],
+}
+
+/// Far returns, jumps and calls to the selector that code has outside of Dune mode. In Dune mode only, as for IRETQ.
+fn far_transfers() -> CaseResult {
+    let _dune = dune::Config::new().unmodified(true).enter()?;
+    let (before, after, pushed): (u64, u64, u64);
+    // SAFETY: all go to the next instruction, and the stack is as before.
+    unsafe {
+        asm!(
+            "mov {before}, rsp",
+            "push 0x33", "lea rdx, [rip + 2f]", "push rdx", "retfq", "2:",
+            "push 77", "push 0x33", "lea rdx, [rip + 3f]", "push rdx", "retfq 8", "3:",
+            "mov {after}, rsp",
+            before = out(reg) before, after = out(reg) after, out("rdx") _,
+        );
+    }
+    assert_eq!(before, after);
+    let mut target = Far { offset: 0, selector: 0x33, padding: [0; 6] };
+    let (before, after): (u64, u64);
+    // SAFETY: as above; the pointer is our own, and the call's frame is popped.
+    unsafe {
+        asm!(
+            "mov {before}, rsp",
+            "lea rdx, [rip + 2f]", "mov [{target}], rdx", "rex64 jmp fword ptr [{target}]", "ud2", "2:",
+            "lea rdx, [rip + 3f]", "mov [{target}], rdx", "rex64 call fword ptr [{target}]", "4:", "ud2", "3:",
+            "lea rdx, [rip + 4b]", "sub [rsp], rdx", "mov {pushed}, [rsp]", "add {pushed}, [rsp + 8]", "add rsp, 16",
+            "mov {after}, rsp",
+            before = out(reg) before, after = out(reg) after, pushed = out(reg) pushed,
+            target = in(reg) &raw mut target, out("rdx") _,
+        );
+    }
+    assert_eq!((after, pushed), (before, 0x33), "the call has pushed selector and return address");
+    assert!(dune::cpu::in_dune_mode() && probe::getpid() > 0);
+    Ok(())
+}
+
+/// MOV to SS of the selector that it has outside of Dune mode, from a register and from memory.
+fn stack_segment(notes: &Notes) {
+    let selector = 0x2bu16;
+    // SAFETY: the stack's selector, as the program knows it.
+    unsafe { asm!("mov ss, {0:x}", "mov ss, word ptr [{1}]", in(reg) 0x2bu64, in(reg) &raw const selector) };
+    notes.note("process", probe::getpid() == i64::from(std::process::id()));
 }

@@ -14,6 +14,7 @@ pub(crate) mod cpu_calls;
 mod entry;
 pub(crate) mod error;
 pub(crate) mod exec;
+mod far;
 pub(crate) mod fault;
 pub(crate) mod files;
 pub(crate) mod filter;
