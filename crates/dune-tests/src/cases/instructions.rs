@@ -4,7 +4,7 @@ use std::arch::{asm, global_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::both::{Notes, alike, errno, forked};
+use crate::both::{self, Mode, Notes, alike, errno, forked};
 use crate::case::{Case, CaseResult, Skip};
 use crate::probe;
 
@@ -13,7 +13,7 @@ pub const CASES: &[Case] = &[
     Case::new("instructions::interrupts_off_while_computing", computing_with_interrupts_off),
     Case::new("instructions::io_privilege_by_popf", || alike(io_privilege)),
     Case::new("instructions::other_flags_by_popf", || alike(other_flags)),
-    Case::new("instructions::steps_over_a_system_call", || alike(steps)),
+    Case::new("instructions::steps_over_a_system_call", steps_over_a_call),
     Case::new("instructions::system_calls_with_any_stack", || alike(any_stack)),
     Case::new("instructions::registers_behind_a_system_call", || alike(registers_behind)),
     Case::new("instructions::selectors_of_ring_3_by_iretq", selectors_of_ring_3),
@@ -195,6 +195,24 @@ extern "C" fn step(_: i32, info: &mut libc::siginfo_t, context: &mut libc::ucont
 }
 
 static PLACES: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// Where the steps stop, which nobody but the program makes.
+const STOPS: &str = "steps: (9, 0)\nplaces: [1, 6, 9, 14, 19, 22, 23, 31, 32, 0, 0, 0, 0, 0, 0, 0]\n";
+
+fn steps_over_a_call() -> CaseResult {
+    // Bochs steps into the kernel's entry, too, of which that complains.
+    let modes = match std::env::var("DUNE_MACHINE").as_deref() {
+        Ok("vtx") => &[Mode::Dune][..],
+        _ => &[Mode::Host, Mode::Dune],
+    };
+    for &mode in modes {
+        let outcome = both::run(mode, steps)?;
+        if (outcome.status, outcome.notes.as_str()) != (0, STOPS) {
+            return probe::fail(format!("{mode:?}: {outcome:?}"));
+        }
+    }
+    Ok(())
+}
 
 fn steps(notes: &Notes) {
     probe::set_action(libc::SIGTRAP, step, 0, &[]);
