@@ -112,14 +112,17 @@ impl Process {
         }
     }
 
-    /// Puts `thread`, which is never freed, on the list, for ever.
-    pub(crate) fn enlist(&self, thread: &'static Thread) {
-        let place = core::ptr::from_ref(thread).cast_mut();
+    /// Puts `thread` on the list, for ever.
+    ///
+    /// # Safety
+    ///
+    /// It is not freed while this is used, and leads to all that the host side keeps behind it.
+    pub(crate) unsafe fn enlist(&self, thread: *mut Thread) {
         let mut first = self.threads.load(Ordering::Relaxed);
         loop {
-            // It is not on the list yet, so nobody else looks at it.
-            thread.next.store(first, Ordering::Relaxed);
-            match self.threads.compare_exchange_weak(first, place, Ordering::Release, Ordering::Relaxed) {
+            // SAFETY: the caller's.
+            unsafe { (*thread).next.store(first, Ordering::Relaxed) };
+            match self.threads.compare_exchange_weak(first, thread, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => first = now,
             }
@@ -153,13 +156,19 @@ impl Process {
 
     /// In the child of a fork, whose only thread is `survivor`: forgets the others. Their memory stays with the child, as what
     /// threads of its parent held always does.
-    pub(crate) fn survive(&self, survivor: &'static Thread) {
-        survivor.next.store(null_mut(), Ordering::Relaxed);
-        self.threads.store(core::ptr::from_ref(survivor).cast_mut(), Ordering::Release);
+    ///
+    /// # Safety
+    ///
+    /// As for [`enlist`](Process::enlist); there is no other thread.
+    pub(crate) unsafe fn survive(&self, survivor: *mut Thread) {
+        // SAFETY: the caller's.
+        unsafe { (*survivor).next.store(null_mut(), Ordering::Relaxed) };
+        self.threads.store(survivor, Ordering::Release);
         while self.active_threads() > 1 {
             self.depart();
         }
-        let block = survivor.block as u64;
+        // SAFETY: the caller's.
+        let block = unsafe { (*survivor).block } as u64;
         let is_gone = |holder| holder != block;
         actions::free_if(is_gone);
         self.births.free_if(is_gone);

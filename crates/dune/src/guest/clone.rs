@@ -196,7 +196,7 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
     let Some(child) = (unsafe { (prepared as *const Thread).as_ref() }) else { return error(EAGAIN) };
     let (stack, size) = child.loop_stack;
     request.set_stack(copy, stack, size);
-    let result = make_child(&request, Child::Thread(child));
+    let result = make_child(&request, Child::Thread(prepared as *const Thread));
     if is_lent || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
         let block = child.block as u64;

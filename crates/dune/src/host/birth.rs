@@ -82,7 +82,8 @@ fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
 /// the allocator may have been in use in the parent.
 fn revive(thread: &mut HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result<(), EngineError> {
     let process = thread.process;
-    process.survive(thread.shared());
+    // SAFETY: the thread is the only one in this process, and its place is never freed.
+    unsafe { process.survive(thread.place_pointer()) };
     thread.pending_interrupts = [0; 4];
     // Whoever its parent was, its memory is its own.
     thread.block.is_lent = false;

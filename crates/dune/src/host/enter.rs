@@ -97,7 +97,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let (stack, place) = (place.host().stack.top(), place.leak());
     let thread = thread::behind(place.cast());
     // SAFETY: leaked; should entry fail, the process that has the list goes first.
-    process.get().enlist(unsafe { &*place.cast::<Thread>() });
+    unsafe { process.get().enlist(place.cast::<Thread>()) };
     set_process(process.get().as_shared());
     // SAFETY: 1. the loop stack is the thread's own and unused; 2. the windows were planned after everything
     // the thread uses was mapped; 3. process and thread are leaked below.

@@ -84,10 +84,17 @@ impl HostProcess {
     }
 
     /// In the child of a fork, whose only thread is `survivor`: forgets the others and numbers vCPUs anew.
-    pub(super) fn survive(&self, survivor: &'static Thread) {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Process::survive`].
+    pub(super) unsafe fn survive(&self, survivor: *mut Thread) {
         self.close_vcpus(survivor);
-        self.shared.survive(survivor);
-        let block = survivor.block as u64;
+        // SAFETY: the caller's.
+        let block = unsafe {
+            self.shared.survive(survivor);
+            (*survivor).block as u64
+        };
         range_handlers::free_if(|holder| holder != block);
         self.next_vcpu.store(1, Ordering::Relaxed);
     }

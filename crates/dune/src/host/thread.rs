@@ -74,7 +74,7 @@ pub(super) struct Place {
     host: HostThread,
 }
 
-/// The host side's record of `thread`, which stands in a [`Place`] as all do.
+/// The host side's record of `thread`, which stands in a [`Place`] as all do; the pointer leads to all of that.
 pub(super) fn behind(thread: *mut Thread) -> *mut HostThread {
     // SAFETY: the place is there as long as the thread.
     unsafe { &raw mut (*thread.cast::<Place>()).host }
@@ -90,7 +90,7 @@ pub(crate) struct HostThread {
     pub(super) block: Mapped<ThreadBlock>,
     pub(super) process: &'static HostProcess,
     /// What both sides know of it: set when it has its place.
-    shared: *const Thread,
+    shared: *mut Thread,
     fsgsbase: bool,
     /// Dune mode has reached its first instruction.
     pub(super) entered: bool,
@@ -174,7 +174,7 @@ impl HostThread {
             vcpu,
             block,
             process,
-            shared: core::ptr::null(),
+            shared: core::ptr::null_mut(),
             fsgsbase,
             entered: false,
             refused: None,
@@ -187,7 +187,8 @@ impl HostThread {
             regions,
         };
         let mut place = Mapped::new("a thread", Place { shared, host })?;
-        place.host.shared = &raw const place.shared;
+        // For all of the place, not for its first field alone: see `behind`.
+        place.host.shared = place.as_ptr().cast();
         Ok(place)
     }
 
@@ -198,14 +199,19 @@ impl HostThread {
         let place = HostThread::placed(process, thread_memory)?;
         place.pin()?;
         let thread = place.leak().cast::<Thread>();
-        // SAFETY: leaked, and not to be freed any more.
-        process.enlist(unsafe { &*thread });
+        // SAFETY: leaked, and not to be freed any more; the pointer leads to all of the place.
+        unsafe { process.enlist(thread) };
         Ok(thread)
     }
 
     /// A place beside those of others: one whose thread has ended, or a new one.
     pub(super) fn place(process: &'static HostProcess) -> Result<*mut Thread, EnterError> {
         HostThread::reuse(process).map_or_else(|| HostThread::enlisted(process), Ok)
+    }
+
+    /// Its place, as lists have it.
+    pub(super) fn place_pointer(&self) -> *mut Thread {
+        self.shared
     }
 
     /// What both sides know of it.
