@@ -51,7 +51,9 @@ fn in_dune_mode(
     // A process in Dune mode that has this one executed in a program's place has had that opened for execution.
     let opening = if options.or_host { Opening::Plain } else { Opening::ForExecution };
     let program = dune_loader::load_as(program, words, environment, opening)?;
-    let mut config = Config::new().mapping(mapping).unmodified(true);
+    #[expect(unsafe_code, reason = "the one promise that `dune` makes to the library")]
+    // SAFETY: nobody here uses the token that `enter` gives, and the program that goes on knows nothing of Dune.
+    let mut config = unsafe { Config::new().unmodified(true) }.mapping(mapping);
     if !options.no_follow
         && let Some(own) = own
     {

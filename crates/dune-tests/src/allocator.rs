@@ -14,6 +14,11 @@ pub fn forbid() {
     IS_FORBIDDEN.store(true, Ordering::SeqCst);
 }
 
+/// The other way round.
+pub fn permit() {
+    IS_FORBIDDEN.store(false, Ordering::SeqCst);
+}
+
 struct Watched;
 
 fn watch() {

@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     Case::new("filters::seccomp_by_prctl", || alike(by_prctl)),
     Case::new("filters::strict", || alike(strict)),
     Case::new("filters::of_a_thread", of_a_thread),
+    Case::new("filters::refused_where_threads_may_not_leave", refused),
     Case::new("filters::user_dispatch", || alike(user_dispatch)),
     Case::new("filters::namespaces", || alike(namespaces)),
 ];
@@ -148,9 +149,45 @@ fn strict(notes: &Notes) {
     }
 }
 
+/// Where threads may not leave for good, a call that would need it is refused as by a kernel without filters, and the token stays true.
+fn refused() -> CaseResult {
+    const STRICT: u64 = 0;
+    const FILTER: u64 = 1;
+    const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
+    let dune = dune::enter()?;
+    let invalid = -i64::from(libc::EINVAL);
+    let prctl = |option: i32, first: u64, second: u64| {
+        probe::syscall(libc::SYS_prctl as u64, [option as u64, first, second, 0, 0, 0])
+    };
+    let seccomp = |operation, flags, filter| {
+        probe::syscall(libc::SYS_seccomp as u64, [operation, flags, filter, 0, 0, 0])
+    };
+    assert_eq!(seccomp(STRICT, 0, 0), invalid);
+    assert_eq!(seccomp(FILTER, 0, 0), invalid, "a kernel without filters has none to ask for");
+    assert_eq!(under(filter(&ANSWERS, ALLOW), by_seccomp), invalid);
+    assert_eq!(under(filter(&ANSWERS, ALLOW), |program| seccomp(FILTER, 1, program)), invalid);
+    assert_eq!(prctl(libc::PR_SET_SECCOMP, 1, 0), invalid);
+    assert_eq!(prctl(libc::PR_SET_SECCOMP, 2, 0), invalid);
+    assert_eq!(under(filter(&ANSWERS, ALLOW), |program| prctl(libc::PR_SET_SECCOMP, 2, program)), invalid);
+    assert_eq!(prctl(PR_SET_SYSCALL_USER_DISPATCH as i32, 1, 0), invalid);
+    // What puts nobody under a filter is none of Dune's business.
+    assert_eq!(prctl(PR_SET_SYSCALL_USER_DISPATCH as i32, 0, 0), 0);
+    assert_eq!(prctl(libc::PR_GET_SECCOMP, 0, 0), 0);
+    // Refused by Linux where the engine has a task in the process, and made where it has none.
+    let namespace = probe::syscall(libc::SYS_unshare as u64, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0]);
+    assert!([0, invalid].contains(&namespace), "{namespace}");
+    assert!(dune::cpu::in_dune_mode());
+    dune.set_interrupts(false);
+    assert!(!dune.interrupts_enabled());
+    dune.set_interrupts(true);
+    assert!(dune.interrupts_enabled() && get(libc::SYS_getpid) > 0);
+    Ok(())
+}
+
 /// The other threads stay in Dune mode, and are not put under a filter that would end them.
 fn of_a_thread() -> CaseResult {
-    dune::enter()?;
+    // SAFETY: the threads use no token.
+    unsafe { dune::Config::new().leave_for_good() }.enter()?;
     let thread = std::thread::spawn(|| {
         assert!(dune::cpu::in_dune_mode());
         let everyone = |program| probe::syscall(libc::SYS_seccomp as u64, [1, 1, program, 0, 0, 0]);

@@ -278,7 +278,8 @@ fn registers_behind(notes: &Notes) {
 /// IRETQ to the selectors that signal frames show and that code has outside of Dune mode, as programs restore contexts. In
 /// Dune mode only: QEMU's IRETQ of ring 3 makes supervisor accesses, and ends the machine.
 fn selectors_of_ring_3() -> CaseResult {
-    let _dune = dune::Config::new().unmodified(true).enter()?;
+    // SAFETY: the case uses no token.
+    unsafe { dune::Config::new().unmodified(true) }.enter()?;
     probe::set_action(libc::SIGUSR1, count, 0, &[]);
     let (rsp_before, rsp_after, flags): (u64, u64, u64);
     for round in 0..3 {
@@ -371,7 +372,8 @@ struct Far {
 
 /// Far returns, jumps and calls to the selector that code has outside of Dune mode. In Dune mode only, as for IRETQ.
 fn far_transfers() -> CaseResult {
-    let _dune = dune::Config::new().unmodified(true).enter()?;
+    // SAFETY: the case uses no token.
+    unsafe { dune::Config::new().unmodified(true) }.enter()?;
     let (before, after, pushed): (u64, u64, u64);
     // SAFETY: all go to the next instruction, and the stack is as before.
     unsafe {

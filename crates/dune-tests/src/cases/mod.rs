@@ -15,6 +15,7 @@ mod faults;
 mod filters;
 mod frames;
 mod handlers;
+mod host_loop;
 mod huge;
 mod instructions;
 mod interrupted;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Case> {
         interrupts::CASES,
         faults::CASES,
         leaving::CASES,
+        host_loop::CASES,
         memory::CASES,
         mirror::CASES,
         races::CASES,

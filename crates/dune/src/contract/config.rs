@@ -49,6 +49,7 @@ pub struct Config {
     pub(crate) fault_around: FaultAround,
     pub(crate) launcher: Option<Launcher>,
     pub(crate) unmodified: bool,
+    pub(crate) leave_for_good: bool,
 }
 
 impl Default for Config {
@@ -60,6 +61,7 @@ impl Default for Config {
             fault_around: FaultAround::WhereAdvised,
             launcher: None,
             unmodified: false,
+            leave_for_good: false,
         }
     }
 }
@@ -121,9 +123,31 @@ impl Config {
     /// until the next signal, system call or exception only. Port accesses and HLT are SIGSEGV. A thread leaves Dune mode for good
     /// where it asks Linux for something that only host mode can give it: ioperm(2), PR_SET_TSC, arch_prctl(2) for GS, and
     /// the like; and when it is traced (ptrace(2)).
+    ///
+    /// # Safety
+    ///
+    /// As for [`leave_for_good`](Config::leave_for_good), which this includes.
     #[must_use]
-    pub fn unmodified(mut self, unmodified: bool) -> Config {
+    pub unsafe fn unmodified(mut self, unmodified: bool) -> Config {
         self.unmodified = unmodified;
+        self.leave_for_good |= unmodified;
+        self
+    }
+
+    /// Has threads make system calls that they can not make in Dune mode after they have left it, for good: those that put a thread under a
+    /// filter which may refuse the engine's own calls (seccomp(2), and prctl(2) for it and for Syscall User Dispatch), and those that want
+    /// the process to have one thread, where the engine has a task in it (unshare(2) and setns(2) of user namespaces). Default: filters
+    /// are refused (EINVAL), as by a kernel without them, and such namespaces, as to a process of several threads.
+    ///
+    /// This is for programs that know nothing of Dune, as `dune enter` runs them.
+    ///
+    /// # Safety
+    ///
+    /// No [`Dune`](crate::Dune) token is used in a thread that has made such a call, and nothing else that depends on ring 0, on trap handlers or on
+    /// changes to the page tables: it is in host mode, as after [`leave`](crate::leave).
+    #[must_use]
+    pub unsafe fn leave_for_good(mut self) -> Config {
+        self.leave_for_good = true;
         self
     }
 }

@@ -78,6 +78,7 @@ pub(crate) struct Process {
     threads_start_in: Threads,
     launcher: Option<Launcher>,
     unmodified: bool,
+    may_leave_for_good: bool,
     /// Every thread there ever was, linked by `Thread::next`. None is taken out: a vCPU can not be destroyed before its
     /// machine.
     threads: AtomicPtr<Thread>,
@@ -98,6 +99,7 @@ impl Process {
             threads_start_in: config.threads,
             launcher: config.launcher.clone(),
             unmodified: config.unmodified,
+            may_leave_for_good: config.leave_for_good,
             threads: AtomicPtr::new(null_mut()),
             descriptors: [const { AtomicI32::new(-1) }; Engine::DESCRIPTORS],
             births: SpinLock::new(()),
@@ -231,6 +233,11 @@ impl Process {
     /// What is executed in place of programs, if they are to stay in Dune mode.
     pub(crate) fn launcher(&self) -> Option<&Launcher> {
         self.launcher.as_ref()
+    }
+
+    /// Whether its threads may go on in host mode where they can not stay, with whatever tokens they have.
+    pub(crate) fn may_leave_for_good(&self) -> bool {
+        self.may_leave_for_good
     }
 
     /// Where new threads go.

@@ -2,8 +2,9 @@
 //! Syscall User Dispatch; and unshare(2) and setns(2) of namespaces for processes of one thread, where KVM has a task in the process
 //! (`linux/tasks.rs`).
 //!
-//! A filter counts for the thread, host loop included, and its author knows nothing of KVM_RUN. So the thread leaves Dune
-//! mode for good: it goes on in host mode at the very SYSCALL instruction, and makes the call there.
+//! A filter counts for the thread, host loop included, and its author knows nothing of KVM_RUN. So the call is refused, unless the process
+//! may leave Dune mode for good (`Config::leave_for_good`): then the thread goes on in host mode at the very SYSCALL instruction, and makes
+//! the call there. Whoever permits that vouches for what the thread still holds of Dune mode, tokens above all.
 
 use linux_raw_sys::errno::{EINVAL, EUSERS};
 use linux_raw_sys::general::{
@@ -37,8 +38,12 @@ pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Op
         SETNS | UNSHARE => return Some(alone(number, registers, area)),
         _ => return None,
     };
+    let may_leave = process().may_leave_for_good();
     Some(match whose {
         Whose::Linux => forward(number, &arguments),
+        // As on a kernel without filters (CONFIG_SECCOMP_FILTER, CONFIG_GENERIC_ENTRY).
+        Whose::Nobody | Whose::AllThreads | Whose::Thread if !may_leave => error(EINVAL),
+        Whose::Nobody => forward(number, &arguments),
         Whose::AllThreads if process().active_threads() > 1 => error(EINVAL),
         Whose::AllThreads | Whose::Thread => leave(registers, area),
     })
@@ -46,8 +51,10 @@ pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Op
 
 /// Whom the call puts under a filter.
 enum Whose {
-    /// Nobody.
+    /// Nobody: the call is about something else.
     Linux,
+    /// Nobody: it asks whether there are filters.
+    Nobody,
     Thread,
     AllThreads,
 }
@@ -59,8 +66,7 @@ fn of_prctl(&[option, first, second, ..]: &[u64; 6]) -> Whose {
     const PR_SYS_DISPATCH_OFF: u64 = 0;
     const SECCOMP_MODE_FILTER: u64 = 2;
     match option {
-        // Without a filter it is only asked whether there are such.
-        PR_SET_SECCOMP if first == SECCOMP_MODE_FILTER && second == 0 => Whose::Linux,
+        PR_SET_SECCOMP if first == SECCOMP_MODE_FILTER && second == 0 => Whose::Nobody,
         PR_SET_SECCOMP => Whose::Thread,
         PR_SET_SYSCALL_USER_DISPATCH if first != PR_SYS_DISPATCH_OFF => Whose::Thread,
         _ => Whose::Linux,
@@ -74,8 +80,7 @@ fn of_seccomp(&[operation, flags, filter, ..]: &[u64; 6]) -> Whose {
     const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
     match operation {
         SECCOMP_SET_MODE_STRICT => Whose::Thread,
-        // Without a filter it is only asked whether there are such flags.
-        SECCOMP_SET_MODE_FILTER if filter == 0 => Whose::Linux,
+        SECCOMP_SET_MODE_FILTER if filter == 0 => Whose::Nobody,
         SECCOMP_SET_MODE_FILTER if flags & SECCOMP_FILTER_FLAG_TSYNC != 0 => Whose::AllThreads,
         SECCOMP_SET_MODE_FILTER => Whose::Thread,
         _ => Whose::Linux,
@@ -92,6 +97,7 @@ fn alone(number: u32, registers: &Registers, area: VectorArea) -> u64 {
     let process = process();
     if Engine::HAS_TASK
         && is_refused
+        && process.may_leave_for_good()
         && !is_lent
         && process.active_threads() == 1
         && tasks::has_workers_only(|id| process.is_ending(id))

@@ -37,20 +37,20 @@ const HYPERVISOR: u32 = 0x4000_0000;
 const EXTENDED: u32 = 0x8000_0000;
 
 impl CpuidList {
-    fn empty() -> Box<CpuidList> {
-        Box::new(CpuidList { count: 0, padding: 0, entries: [kvm_cpuid_entry2::default(); ENTRIES] })
+    fn empty() -> CpuidList {
+        CpuidList { count: 0, padding: 0, entries: [kvm_cpuid_entry2::default(); ENTRIES] }
     }
 
-    /// What the KVM of `device` supports. Allocates.
-    pub(super) fn supported(device: &Descriptor) -> Result<Box<CpuidList>, EngineError> {
+    /// What the KVM of `device` supports.
+    pub(super) fn supported(device: &Descriptor) -> Result<CpuidList, EngineError> {
         let mut list = CpuidList::empty();
         list.count = ENTRIES as u32;
         ioctl::GET_SUPPORTED_CPUID.of(device, &mut list)?;
         Ok(list)
     }
 
-    /// What Dune mode is told with the KVM of `device`. Allocates.
-    pub(super) fn of(device: &Descriptor) -> Result<Box<CpuidList>, EngineError> {
+    /// What Dune mode is told with the KVM of `device`.
+    pub(super) fn of(device: &Descriptor) -> Result<CpuidList, EngineError> {
         let supported = CpuidList::supported(device)?;
         /// A thread that changes its CPU meanwhile reads parts of two.
         const TRIES: usize = 8;
@@ -65,7 +65,7 @@ impl CpuidList {
     }
 
     /// What `cpu` tells, as far as `supported` goes.
-    fn compose(supported: &CpuidList, cpu: impl Fn(u32, u32) -> CpuidResult) -> Box<CpuidList> {
+    fn compose(supported: &CpuidList, cpu: impl Fn(u32, u32) -> CpuidResult) -> CpuidList {
         let mut list = CpuidList::empty();
         let has_hypervisor = cpu(1, 0).ecx & FEATURES_1.ecx & 1 << 31 != 0;
         for start in [BASIC, HYPERVISOR, EXTENDED] {
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    fn supported() -> Box<CpuidList> {
+    fn supported() -> CpuidList {
         let mut list = CpuidList::empty();
         for (function, index) in
             [(1, 0), (7, 0), (7, 1), (0xd, 0), (0xd, 1), (HYPERVISOR, 0), (0x8000_0001, 0)]

@@ -35,7 +35,8 @@ pub(crate) struct KvmMachine {
     /// Kept for the children, which may not be allowed to open it any more.
     device: Descriptor,
     vm: Descriptor,
-    cpuid: Box<CpuidList>,
+    /// In place, as a machine is closed where nothing may be freed: on the host loop.
+    cpuid: CpuidList,
     slots: AtomicU32,
     /// Where vCPUs count second-level faults, once there is one to ask.
     statistics: OnceLock<Option<Statistics>>,
