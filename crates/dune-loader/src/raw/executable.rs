@@ -64,6 +64,8 @@ fn replace(mapping: Mapping) -> io::Result<()> {
             && libc::mremap(copy, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, start)
                 != libc::MAP_FAILED;
         if moved {
+            // A core dump has no file's code in it either, and is of the program.
+            libc::madvise(std::ptr::without_provenance_mut(start as usize), length, libc::MADV_DONTDUMP);
             return Ok(());
         }
         let error = io::Error::last_os_error();

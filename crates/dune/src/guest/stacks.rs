@@ -4,13 +4,11 @@
 //! The lowest level has no rights: what nests deeper ends in a double fault with a report, not in
 //! foreign memory.
 
-use linux_raw_sys::general::{
-    __NR_madvise, __NR_mmap, __NR_mprotect, __NR_munmap, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_NORESERVE,
-    MAP_PRIVATE, MAP_STACK, PROT_NONE, PROT_READ, PROT_WRITE,
-};
+use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, MAP_NORESERVE, MAP_STACK, PROT_NONE};
 
 use crate::arch::page::PAGE_BYTES;
 use crate::linux::mapped::OutOfMemory;
+use crate::linux::place::{self, HugePages};
 use crate::linux::sys;
 
 /// Bytes of one level. A panic's backtrace fits.
@@ -26,25 +24,15 @@ const TOP_RESERVED: usize = 64;
 
 const _: () = assert!(SIZE.is_power_of_two());
 
-/// Maps `bytes` for stacks, of which a thread touches a few pages: without huge pages, which would make that megabytes.
-pub(crate) fn map(what: &'static str, bytes: u64) -> Result<u64, OutOfMemory> {
-    let (protection, flags) =
-        (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK);
-    // SAFETY: a new anonymous mapping at an address of the kernel's choice; the advice changes no contents.
-    unsafe {
-        let start = sys::call(__NR_mmap, [0, bytes, protection.into(), flags.into(), u64::MAX, 0])
-            .map_err(|errno| OutOfMemory { what, bytes, errno })?;
-        // Kernels before 6.7 do not take MAP_STACK as this advice; kernels without huge pages refuse it, and do not need it.
-        let _ = sys::call(__NR_madvise, [start, bytes, MADV_NOHUGEPAGE.into(), 0, 0, 0]);
-        Ok(start)
-    }
+/// Maps `bytes` for stacks, on a multiple of `alignment`.
+pub(crate) fn map(what: &'static str, bytes: u64, alignment: u64) -> Result<u64, OutOfMemory> {
+    place::anonymous(bytes, alignment, MAP_NORESERVE | MAP_STACK, HugePages::Unwanted)
+        .map_err(|errno| OutOfMemory { what, bytes, errno })
 }
 
 /// Stack regions of one thread.
 #[derive(Debug)]
 pub(crate) struct Regions {
-    reserved: u64,
-    reserved_size: usize,
     first: u64,
     count: usize,
 }
@@ -52,15 +40,18 @@ pub(crate) struct Regions {
 impl Regions {
     /// Reserves `count` regions; memory is used when touched.
     pub(crate) fn reserve(count: usize) -> Result<Regions, OutOfMemory> {
-        let reserved_size = (count + 1) * SIZE;
-        let reserved = map("trap stacks", reserved_size as u64)?;
-        let first = reserved.next_multiple_of(SIZE as u64);
-        let regions = Regions { reserved, reserved_size, first, count };
+        let first = map("trap stacks", Self::bytes(count), SIZE as u64)?;
+        let regions = Regions { first, count };
         regions.protect_guards()?;
         Ok(regions)
     }
 
-    /// A page behind the last region, which there is as all are aligned in one region more.
+    /// Of `count` regions and the page behind.
+    fn bytes(count: usize) -> u64 {
+        (count * SIZE) as u64 + PAGE_BYTES
+    }
+
+    /// A page behind the last region.
     pub(crate) fn flush_page(&self) -> u64 {
         self.first + (self.count * SIZE) as u64
     }
@@ -100,6 +91,6 @@ impl Regions {
 impl Drop for Regions {
     fn drop(&mut self) {
         // SAFETY: the mapping is this value's own, and no thread runs on it any more when it is dropped.
-        let _ = unsafe { sys::call(__NR_munmap, [self.reserved, self.reserved_size as u64, 0, 0, 0, 0]) };
+        let _ = unsafe { sys::call(__NR_munmap, [self.first, Self::bytes(self.count), 0, 0, 0, 0]) };
     }
 }

@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 use linux_raw_sys::general::{__NR_rt_sigprocmask, RLIMIT_STACK, SIG_BLOCK};
 
 use crate::linux::maps::{self, MappingKind};
-use crate::linux::sys;
+use crate::linux::{place, sys};
 
 /// The most that is grown where RLIMIT_STACK allows more.
 const MOST: u64 = 64 << 20;
@@ -18,6 +18,7 @@ const MARGIN: u64 = 64 << 10;
 /// Grows the stack to RLIMIT_STACK, as far as there is room below it.
 pub(super) fn grow() {
     let Some((start, end)) = stack() else { return };
+    place::stack_ends_at(end);
     let Ok(limits) = sys::limits(RLIMIT_STACK) else { return };
     let mut size = limits.rlim_cur.min(MOST).saturating_sub(MARGIN);
     while end - size.min(end) < start {

@@ -38,7 +38,7 @@ impl LoopStack {
 
     fn new() -> Result<LoopStack, EnterError> {
         let what = "the host loop's stack";
-        let start = stacks::map(what, Self::SIZE)?;
+        let start = stacks::map(what, Self::SIZE, Self::GUARD)?;
         let stack = LoopStack { start };
         // SAFETY: the lowest page of this value's own mapping becomes the guard.
         unsafe { sys::call(__NR_mprotect, [start, Self::GUARD, PROT_NONE.into(), 0, 0, 0]) }

@@ -3,8 +3,9 @@
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use linux_raw_sys::general::{__NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE};
+use linux_raw_sys::general::__NR_munmap;
 
+use super::place::{self, HugePages};
 use super::sys::{self, Errno};
 
 /// Linux gave no address space.
@@ -26,11 +27,8 @@ impl<T> Mapped<T> {
     /// Moves `value` to pages of its own; `what` names it in the error.
     pub(crate) fn new(what: &'static str, value: T) -> Result<Mapped<T>, OutOfMemory> {
         const { assert!(align_of::<T>() <= 4096) };
-        let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let address =
-            unsafe { sys::call(__NR_mmap, [0, Self::BYTES, protection.into(), flags.into(), u64::MAX, 0]) }
-                .map_err(|errno| OutOfMemory { what, bytes: Self::BYTES, errno })?;
+        let address = place::anonymous(Self::BYTES, 4096, 0, HugePages::Unwanted)
+            .map_err(|errno| OutOfMemory { what, bytes: Self::BYTES, errno })?;
         let pointer = NonNull::new(address as *mut T).expect("mmap does not return null");
         // SAFETY: the mapping is writable, aligned to a page, and large enough.
         unsafe { pointer.write(value) };

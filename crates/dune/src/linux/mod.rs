@@ -5,6 +5,7 @@ pub(crate) mod descriptor_limit;
 pub(crate) mod errno;
 pub(crate) mod mapped;
 pub mod maps;
+pub(crate) mod place;
 pub(crate) mod proc;
 pub(crate) mod reserved;
 pub(crate) mod symbol;

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use linux_raw_sys::general as linux;
 
+use super::place::{self, HugePages};
 use super::sys::{self, Errno};
 use crate::arch::page::PageRange;
 
@@ -41,29 +42,14 @@ impl<T> Reserved<T> {
 impl<T: Zeroed> Reserved<T> {
     pub fn new() -> Result<Reserved<T>, Errno> {
         const { assert!(align_of::<T>() <= 4096 && !core::mem::needs_drop::<T>()) };
-        // Huge pages would make megabytes of it.
-        Ok(Reserved(reserve_aligned(Self::BYTES, ALIGNMENT, linux::MADV_NOHUGEPAGE)?.cast()))
+        Ok(Reserved(reserve_aligned(Self::BYTES, ALIGNMENT, HugePages::Unwanted)?.cast()))
     }
 }
 
-/// Maps `bytes` bytes without reserving memory, on a multiple of `alignment`, with `advice` (madvise(2)) about huge pages.
-pub(crate) fn reserve_aligned(bytes: u64, alignment: u64, advice: u32) -> Result<NonNull<u8>, Errno> {
-    let total = bytes + alignment;
-    let protection = u64::from(linux::PROT_READ | linux::PROT_WRITE);
-    let flags = u64::from(linux::MAP_PRIVATE | linux::MAP_ANONYMOUS | linux::MAP_NORESERVE);
-    // SAFETY: 1. a new mapping where nothing was.
-    let start = unsafe { sys::call(linux::__NR_mmap, [0, total, protection, flags, u64::MAX, 0]) }?;
-    let aligned = start.next_multiple_of(alignment);
-    for (start, end) in [(start, aligned), (aligned + bytes, start + total)] {
-        if start < end {
-            // SAFETY: 1. the margin belongs to the mapping just made; nobody knows of it.
-            let _ = unsafe { sys::raw(linux::__NR_munmap, [start, end - start, 0, 0, 0, 0]) };
-        }
-    }
-    // Kernels without huge pages refuse the advice, and do not need it.
-    // SAFETY: 1. advice on the caller's own memory.
-    let _ = unsafe { sys::raw(linux::__NR_madvise, [aligned, bytes, advice.into(), 0, 0, 0]) };
-    let pointer = core::ptr::with_exposed_provenance_mut(aligned as usize);
+/// Maps `bytes` bytes without reserving memory, on a multiple of `alignment`.
+pub(crate) fn reserve_aligned(bytes: u64, alignment: u64, huge: HugePages) -> Result<NonNull<u8>, Errno> {
+    let start = place::anonymous(bytes, alignment, linux::MAP_NORESERVE, huge)?;
+    let pointer = core::ptr::with_exposed_provenance_mut(start as usize);
     Ok(NonNull::new(pointer).expect("mmap does not give out the null page"))
 }
 

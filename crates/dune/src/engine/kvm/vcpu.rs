@@ -7,7 +7,7 @@ use kvm_bindings::{
     KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_regs, kvm_run,
 };
 use linux_raw_sys::errno::{EFAULT, EINTR};
-use linux_raw_sys::general::{__NR_ioctl, __NR_mmap, __NR_munmap, MAP_SHARED, PROT_READ, PROT_WRITE};
+use linux_raw_sys::general::{__NR_ioctl, __NR_munmap, MAP_SHARED};
 
 use super::cpuid::CpuidList;
 use super::snapshot::Snapshot;
@@ -17,6 +17,7 @@ use crate::arch::state::{CpuState, RegisterDump};
 use crate::engine::error::EngineError;
 use crate::engine::{Exit, Vcpu};
 use crate::linux::descriptor::{Descriptor, made_high};
+use crate::linux::place;
 use crate::linux::sys;
 
 const GENERAL_PROTECTION: u8 = 13;
@@ -219,11 +220,8 @@ struct RunPage {
 impl RunPage {
     fn map(device: &Descriptor, vcpu: &Descriptor) -> Result<RunPage, EngineError> {
         let bytes = ioctl::GET_VCPU_MMAP_SIZE.with(device, 0)?;
-        let rights = u64::from(PROT_READ | PROT_WRITE);
-        // SAFETY: a new mapping, where nothing is.
-        let start =
-            unsafe { sys::call(__NR_mmap, [0, bytes, rights, MAP_SHARED.into(), vcpu.number() as u64, 0]) }
-                .map_err(|errno| EngineError { operation: "mmap of a vCPU", errno })?;
+        let start = place::descriptor(bytes, MAP_SHARED, vcpu.number() as u64)
+            .map_err(|errno| EngineError { operation: "mmap of a vCPU", errno })?;
         Ok(RunPage { start: start as *mut kvm_run, bytes })
     }
 }

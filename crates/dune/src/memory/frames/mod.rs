@@ -23,6 +23,7 @@ pub(super) use ledger::Ledger;
 
 use super::window::{GIB, round_up};
 use crate::arch::page::{PageRange, PageSize};
+use crate::linux::place::HugePages;
 use crate::linux::reserved::reserve_aligned;
 use crate::linux::sys::{self, Errno};
 use crate::lock::{Busy, Guard, SpinLock};
@@ -63,7 +64,7 @@ pub enum FrameError {
     /// Linux did not reserve the arena.
     #[error("cannot reserve {bytes} bytes of addresses for frames: {errno}: raise RLIMIT_AS or ask for less")]
     Reserve {
-        /// The size of the arena, with what its alignment costs, in bytes.
+        /// The size of the arena in bytes.
         bytes: u64,
         /// What Linux said.
         errno: Errno,
@@ -162,8 +163,8 @@ impl FrameAllocator {
         let errno = Errno::from_raw(linux_raw_sys::errno::ENOMEM);
         let state = Ledger::new((bytes / BLOCK_BYTES) as u32).ok_or(FrameError::Reserve { bytes, errno })?;
         // Large pages make second-level walks shorter.
-        let start = reserve_aligned(bytes, alignment, linux::MADV_HUGEPAGE)
-            .map_err(|errno| FrameError::Reserve { bytes: bytes + alignment, errno })?;
+        let start = reserve_aligned(bytes, alignment, HugePages::Wanted)
+            .map_err(|errno| FrameError::Reserve { bytes, errno })?;
         Ok(FrameAllocator {
             memory: start,
             bytes,
