@@ -5,6 +5,9 @@
 
 #![no_main]
 
+#[path = "program/observe.rs"]
+mod observe;
+
 use std::arch::asm;
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::io::{Read, Write};
@@ -32,6 +35,10 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "spawn" => spawn(&words[2..]),
         "attempt" => attempt(&words[2..]),
         "trace" => trace(&words[2]),
+        "descriptors" => observe::descriptors(),
+        "listings" => observe::listings(),
+        "growing-stack" => observe::growing_stack(),
+        "priorities" => observe::priorities(),
         "abort" => std::process::abort(),
         "exit" => return words[2].parse().expect("a status"),
         other => panic!("what is {other:?}?"),

@@ -5,6 +5,7 @@
 
 mod executable;
 mod followed;
+mod seen;
 
 use std::fs;
 use std::io::Write;
@@ -40,6 +41,9 @@ pub const CASES: &[Case] = &[
     Case::new("programs::traced_from_the_start", followed::traced_from_the_start),
     Case::new("programs::busy", executable::busy),
     Case::new("programs::watched", executable::watched),
+    Case::new("programs::descriptors_beyond_the_limit", seen::descriptors),
+    Case::new("programs::growing_stack", seen::growing_stack),
+    Case::new("programs::core_dump", seen::core_dump),
     Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
 ];

@@ -6,6 +6,16 @@
 
     .section .text.dune_syscall, "ax", @progbits
 
+// Goes to 1b if REGISTER is a descriptor of Dune's. RAX is lost.
+.macro IF_KEPT REGISTER
+    mov eax, \REGISTER
+    cmp eax, {KEPT_DESCRIPTORS}
+    jae 3f
+    bt qword ptr [rip + {kept}], rax
+    jc 1b
+3:
+.endm
+
 // From ring 0: hands the registers to the host loop through the thread block and returns as SYSCALL's caller expects:
 // RAX is the result, RCX and R11 are the RIP and the flags that it goes on with, all else is kept. The caller's stack, which
 // may be none, is not touched. IRETQ returns, because SYSRET can not return to ring 0: flags, RIP and RSP come at once, so
@@ -31,7 +41,12 @@ dune_syscall_from_ring0:
     jae 1f
     bt qword ptr gs:[{HANDLED_IN_RING0}], rax
     jc dune_syscall_in_ring0
+    bt qword ptr [rip + {in_registers}], rax
+    jc dune_syscall_names_descriptor
 1:
+    .globl dune_syscall_forward
+    .hidden dune_syscall_forward
+dune_syscall_forward:
     mov qword ptr gs:[{REQUEST_KIND}], {KIND_SYSCALL}
     EXIT_TO_HOST_LOOP
     mov rax, gs:[{REQUEST_RESULT}]
@@ -59,6 +74,27 @@ dune_syscall_interrupts_off:
     or r11d, {INTERRUPT_FLAG}
     jmp dune_syscall_from_ring0
     .size dune_syscall_interrupts_off, . - dune_syscall_interrupts_off
+
+// A call that names a descriptor in RDI, or in RSI or RDX, too: Rust handles it if that is one of Dune's own.
+// In: rax: the number, which stands in the request.
+    .type dune_syscall_names_descriptor, @function
+dune_syscall_names_descriptor:
+    bt qword ptr [rip + {not_only_first}], rax
+    jc 2f
+    mov eax, edi
+    cmp eax, {KEPT_DESCRIPTORS}
+    jae dune_syscall_forward
+    bt qword ptr [rip + {kept}], rax
+    jnc dune_syscall_forward
+1:
+    mov rax, gs:[{REQUEST_NUMBER}]
+    jmp dune_syscall_in_ring0
+2:
+    IF_KEPT edi
+    IF_KEPT esi
+    IF_KEPT edx
+    jmp dune_syscall_forward
+    .size dune_syscall_names_descriptor, . - dune_syscall_names_descriptor
 
 // Builds a registers::Registers of the caller's on the thread's system-call stack, keeps its vector state below, and
 // calls FUNCTION: extern "C" fn(&mut Registers, VectorArea).

@@ -14,6 +14,7 @@ use crate::arch::user_context::offsets as user;
 use crate::contract::block::{self, SYSCALL_NUMBERS};
 use crate::contract::process::process;
 use crate::contract::request::{Kind, RESTART};
+use crate::linux::descriptor;
 
 entry_asm!(
     "syscall.S",
@@ -34,6 +35,10 @@ entry_asm!(
     RING0_CODE = const crate::arch::descriptors::RING0_CODE,
     RING0_DATA = const crate::arch::descriptors::RING0_DATA,
     SIGNALS_PENDING = const block::SIGNALS_PENDING,
+    KEPT_DESCRIPTORS = const descriptor::MOST,
+    kept = sym descriptor::KEPT,
+    in_registers = sym files::IN_REGISTERS,
+    not_only_first = sym files::NOT_ONLY_FIRST,
     dispatch = sym dispatch,
     signal = sym signal_came,
 );
@@ -98,9 +103,9 @@ extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
 fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) -> u64 {
     let arguments = registers.arguments();
     let may_restart = registers.rflags & INTERRUPT_FLAG != 0;
-    memory_calls::handle(dune, number, &arguments)
+    files::handle(process(), number, &arguments, may_restart)
+        .or_else(|| memory_calls::handle(dune, number, &arguments))
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
-        .or_else(|| files::handle(process(), number, &arguments))
         .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
         .or_else(|| cpu_calls::handle(number, registers, area))
         .or_else(|| filter::handle(number, registers, area))

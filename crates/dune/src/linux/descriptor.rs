@@ -5,6 +5,7 @@
 //! (getrlimit(2)), and a process may raise it for a moment as far as its hard limit goes.
 
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::os::fd::RawFd;
 
 use linux_raw_sys::errno::EMFILE;
@@ -14,6 +15,35 @@ use linux_raw_sys::general::{
 
 use super::descriptor_limit::{RaisedLimit, limits};
 use super::sys::{self, Errno};
+
+/// Numbers from this one on are not kept account of: programs that look for Dune's there find them.
+pub(crate) const MOST: usize = 1 << 17;
+
+/// One bit for each number that Dune keeps: it is not there for the program (`guest/files.rs`).
+pub(crate) static KEPT: [AtomicU64; MOST / 64] = [const { AtomicU64::new(0) }; MOST / 64];
+
+/// Whether Dune keeps the descriptor `number`.
+pub(crate) fn is_kept(number: u32) -> bool {
+    bit(number as RawFd).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+}
+
+fn bit(number: RawFd) -> Option<(&'static AtomicU64, u64)> {
+    let number = usize::try_from(number).ok()?;
+    KEPT.get(number / 64).map(|word| (word, 1 << (number % 64)))
+}
+
+/// What Dune's own calls have in the upper half of an argument that is a descriptor, and Linux does not look at.
+const OWN: u64 = 0x4475_6e65 << 32;
+
+/// Descriptor `number` as an argument of a call that Dune makes for itself.
+pub(crate) const fn own_argument(number: RawFd) -> u64 {
+    OWN | number as u32 as u64
+}
+
+/// Whether a call with this argument is Dune's own.
+pub(crate) const fn is_own_argument(argument: u64) -> bool {
+    argument & 0xffff_ffff << 32 == OWN
+}
 
 /// A descriptor of Dune's, closed when dropped. `OwnedFd` would do it through libc.
 #[derive(Debug)]
@@ -33,7 +63,7 @@ impl Descriptor {
     pub(crate) fn open(from: RawFd, path: &CStr, flags: u32) -> Result<Descriptor, Errno> {
         let flags = flags | O_CLOEXEC;
         // SAFETY: the call reads the path, which ends with a NUL.
-        unsafe { sys::call(__NR_openat, [from as u64, path.as_ptr() as u64, flags.into(), 0, 0, 0]) }
+        unsafe { sys::call(__NR_openat, [own_argument(from), path.as_ptr() as u64, flags.into(), 0, 0, 0]) }
             .map(|fd| Descriptor(fd as RawFd))
     }
 
@@ -48,7 +78,7 @@ impl Descriptor {
     }
 
     fn read_by(&self, number: u32, to: &mut [u8]) -> Result<usize, Errno> {
-        let arguments = [self.0 as u64, to.as_mut_ptr() as u64, to.len() as u64, 0, 0, 0];
+        let arguments = [self.argument(), to.as_mut_ptr() as u64, to.len() as u64, 0, 0, 0];
         // SAFETY: the kernel writes at most `to.len()` bytes to what is borrowed mutably.
         unsafe { sys::call(number, arguments) }.map(|read| read as usize)
     }
@@ -56,6 +86,19 @@ impl Descriptor {
     /// Its number; [`CLOSED`](Self::CLOSED) once closed.
     pub(crate) const fn number(&self) -> RawFd {
         self.0
+    }
+
+    /// Its number as an argument of Dune's own calls.
+    pub(crate) const fn argument(&self) -> u64 {
+        own_argument(self.0)
+    }
+
+    /// Hides it from the program as long as it is open.
+    fn keep(self) -> Descriptor {
+        if let Some((word, bit)) = bit(self.0) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        self
     }
 
     /// Gives the descriptor up to whoever keeps the number.
@@ -73,7 +116,10 @@ impl Descriptor {
         let fd = core::mem::replace(&mut self.0, Self::CLOSED);
         if fd != Self::CLOSED {
             // SAFETY: the descriptor is this value's own.
-            let _ = unsafe { sys::call(__NR_close, [fd as u64, 0, 0, 0, 0, 0]) };
+            let _ = unsafe { sys::call(__NR_close, [own_argument(fd), 0, 0, 0, 0, 0]) };
+            if let Some((word, bit)) = bit(fd) {
+                word.fetch_and(!bit, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -92,11 +138,11 @@ pub(crate) fn made_high<E: Copy + Into<Errno>>(
     let made = match make() {
         Err(error) if error.into().raw() == EMFILE as i32 => {
             let limit = RaisedLimit::new();
-            return Ok(move_high(make()?, &limit));
+            return Ok(move_high(make()?, &limit).keep());
         }
         made => made?,
     };
-    Ok(move_high(made, &RaisedLimit::new()))
+    Ok(move_high(made, &RaisedLimit::new()).keep())
 }
 
 /// `fd`, which is closed on exec, beyond the program's reach, or where it stands if there is no other number.
@@ -126,7 +172,7 @@ pub(crate) fn can_be_replaced(these: [RawFd; 2]) -> bool {
 
 /// A duplicate of `fd` at `lowest` or above, closed on exec, if a number is free.
 fn duplicate(fd: RawFd, lowest: u64) -> Option<Descriptor> {
-    let arguments = [fd as u64, F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0];
+    let arguments = [own_argument(fd), F_DUPFD_CLOEXEC.into(), lowest, 0, 0, 0];
     // SAFETY: F_DUPFD_CLOEXEC touches no memory and gives a descriptor that is nobody else's.
     unsafe { sys::call(__NR_fcntl, arguments).map(|high| Descriptor::new(high as RawFd)) }.ok()
 }

@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 
 use linux_raw_sys::general::{__NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
 
-use super::descriptor::{Descriptor, made_high};
+use super::descriptor::{Descriptor, made_high, own_argument};
 use super::sys::{self, Errno};
 
 /// The number of `/proc`'s descriptor, if it is kept.
@@ -40,8 +40,14 @@ pub(crate) fn own_task() -> Option<u32> {
     // PID/task/TID
     let mut target = [0u8; 64];
     let (directory, name) = (DIRECTORY.load(Ordering::Relaxed), c"thread-self");
-    let arguments =
-        [directory as u64, name.as_ptr() as u64, target.as_mut_ptr() as u64, target.len() as u64, 0, 0];
+    let arguments = [
+        own_argument(directory),
+        name.as_ptr() as u64,
+        target.as_mut_ptr() as u64,
+        target.len() as u64,
+        0,
+        0,
+    ];
     // SAFETY: the call writes to `target` at most.
     let length = unsafe { sys::call(__NR_readlinkat, arguments) }.ok()? as usize;
     let last = target[..length].rsplit(|&byte| byte == b'/').next()?;

@@ -161,7 +161,7 @@ impl Call {
     /// `argument` is what the request takes.
     unsafe fn issue(self, fd: &Descriptor, argument: u64) -> Result<u64, EngineError> {
         // SAFETY: the caller's.
-        unsafe { sys::call(__NR_ioctl, [fd.number() as u64, self.number, argument, 0, 0, 0]) }
+        unsafe { sys::call(__NR_ioctl, [fd.argument(), self.number, argument, 0, 0, 0]) }
             .map_err(|errno| EngineError { operation: self.name, errno })
     }
 }

@@ -53,8 +53,7 @@ impl Statistics {
 fn read_at(file: &Descriptor, buffer: &mut [u8], offset: u64) -> Option<()> {
     let address = buffer.as_mut_ptr() as u64;
     // SAFETY: pread64 writes at most `buffer.len()` bytes to `buffer`.
-    let count = unsafe {
-        sys::call(__NR_pread64, [file.number() as u64, address, buffer.len() as u64, offset, 0, 0])
-    };
+    let count =
+        unsafe { sys::call(__NR_pread64, [file.argument(), address, buffer.len() as u64, offset, 0, 0]) };
     (count == Ok(buffer.len() as u64)).then_some(())
 }

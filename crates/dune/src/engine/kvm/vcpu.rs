@@ -220,7 +220,7 @@ struct RunPage {
 impl RunPage {
     fn map(device: &Descriptor, vcpu: &Descriptor) -> Result<RunPage, EngineError> {
         let bytes = ioctl::GET_VCPU_MMAP_SIZE.with(device, 0)?;
-        let start = place::descriptor(bytes, MAP_SHARED, vcpu.number() as u64)
+        let start = place::descriptor(bytes, MAP_SHARED, vcpu.argument())
             .map_err(|errno| EngineError { operation: "mmap of a vCPU", errno })?;
         Ok(RunPage { start: start as *mut kvm_run, bytes })
     }
