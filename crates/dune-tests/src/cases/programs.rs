@@ -42,6 +42,8 @@ pub const CASES: &[Case] = &[
     Case::new("programs::busy", executable::busy),
     Case::new("programs::watched", executable::watched),
     Case::new("programs::descriptors_beyond_the_limit", seen::descriptors),
+    Case::new("programs::listings", || in_all_ways(&["listings"], "fd ")),
+    Case::new("programs::priorities", || in_all_ways(&["priorities"], "1 -2: Some(13), now 0\n")),
     Case::new("programs::growing_stack", seen::growing_stack),
     Case::new("programs::core_dump", seen::core_dump),
     Case::new("programs::no_follow", no_follow),

@@ -120,10 +120,6 @@ fn locks_and_channels() -> CaseResult {
     Ok(())
 }
 
-fn count(path: &str) -> usize {
-    std::fs::read_dir(path).map_or(0, Iterator::count)
-}
-
 fn many_in_turn_leak_nothing() -> CaseResult {
     dune::enter()?;
     let turn =
@@ -132,7 +128,7 @@ fn many_in_turn_leak_nothing() -> CaseResult {
         turn()?;
     }
     let mappings = || std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
-    let before = (count("/proc/self/fd"), mappings());
+    let before = (probe::descriptors(), mappings());
     // A thread that takes over a vCPU makes KVM wait for an RCU grace period: milliseconds, and more where exits are
     // slow. (10,000 on svm leave no more behind than these, in five minutes.)
     let threads =
@@ -141,7 +137,7 @@ fn many_in_turn_leak_nothing() -> CaseResult {
         turn()?;
     }
     // A thread is joined a moment before its place is free, so that there may be one or two places more.
-    let descriptors = count("/proc/self/fd");
+    let descriptors = probe::descriptors();
     assert!(descriptors <= before.0 + 2, "{} descriptors became {descriptors}", before.0);
     let after = mappings();
     assert!(after <= before.1 + 40, "{} mappings became {after}", before.1);
@@ -190,7 +186,7 @@ fn fork_takes_one_thread() -> CaseResult {
             })
         })
         .collect();
-    let descriptors = count("/proc/self/fd");
+    let descriptors = probe::descriptors();
     // SAFETY: the child makes a thread, checks and exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -201,7 +197,7 @@ fn fork_takes_one_thread() -> CaseResult {
             own_tasks() == 1
         });
         // Each of the three other threads had a vCPU; the new one left its own to the next.
-        let closed = count("/proc/self/fd") + 2 == descriptors;
+        let closed = probe::descriptors() + 2 == descriptors;
         let status = i32::from(!inner) | i32::from(!alone) << 1 | i32::from(!closed) << 2;
         // SAFETY: ends the child.
         unsafe { libc::_exit(status) }

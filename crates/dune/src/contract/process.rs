@@ -178,6 +178,11 @@ impl Process {
         self.id.store(sys::process_id(), Ordering::Relaxed);
     }
 
+    /// Its id, as getpid(2) tells it.
+    pub(crate) fn id(&self) -> u32 {
+        self.id.load(Ordering::Relaxed)
+    }
+
     /// Whether it is the calling process's: a fork in host mode copies it, and KVM's machine stays the parent's.
     pub(crate) fn is_own(&self) -> bool {
         self.id.load(Ordering::Relaxed) == sys::process_id()

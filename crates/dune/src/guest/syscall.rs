@@ -5,7 +5,7 @@ use linux_raw_sys::general::{__NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fo
 
 use super::entry::entry_asm;
 use super::signal;
-use super::{clone, cpu_calls, exec, files, filter, memory_calls, special_memory};
+use super::{clone, cpu_calls, exec, files, filter, listing, memory_calls, priority, special_memory};
 use crate::arch::frame::TrapFrame;
 use crate::arch::registers::{INTERRUPT_FLAG, IOPL, Registers, VectorArea};
 use crate::arch::state::{SyscallRegisters, SysenterRegisters};
@@ -106,6 +106,8 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
     files::handle(process(), number, &arguments, may_restart)
         .or_else(|| memory_calls::handle(dune, number, &arguments))
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
+        .or_else(|| listing::handle(process().id(), number, &arguments, may_restart))
+        .or_else(|| priority::handle(number, &arguments))
         .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
         .or_else(|| cpu_calls::handle(number, registers, area))
         .or_else(|| filter::handle(number, registers, area))

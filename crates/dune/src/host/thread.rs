@@ -19,7 +19,9 @@ use crate::contract::block::ThreadBlock;
 use crate::contract::thread::{Thread, User};
 use crate::engine::{EngineVcpu, Exit, Machine, Vcpu};
 use crate::guest::stacks::{self, Regions};
-use crate::guest::{cpu_calls, exec, files, filter, memory_calls, signal, special_memory, syscall, trap};
+use crate::guest::{
+    cpu_calls, exec, files, filter, listing, memory_calls, priority, signal, special_memory, syscall, trap,
+};
 use crate::linux::mapped::{Mapped, OutOfMemory};
 use crate::linux::sys;
 use crate::memory::mirror::MirrorMode;
@@ -337,7 +339,8 @@ fn fit(block: &mut ThreadBlock, process: &HostProcess, regions: &Regions) -> boo
     let (limits, features) = (process.machine().cpu_limits(), cpu::features());
     let (common, special) =
         ([&syscall::NUMBERS[..], &files::NUMBERS, &signal::NUMBERS], &special_memory::NUMBERS);
-    for numbers in common.into_iter().chain([&special[..], &filter::NUMBERS, &cpu_calls::NUMBERS]) {
+    let others = [&special[..], &filter::NUMBERS, &cpu_calls::NUMBERS, &listing::NUMBERS, &priority::NUMBERS];
+    for numbers in common.into_iter().chain(others) {
         block.handle_in_ring0(numbers);
     }
     if process.memory().mapping() == MirrorMode::Precise {

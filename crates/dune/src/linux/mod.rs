@@ -10,4 +10,5 @@ pub(crate) mod proc;
 pub(crate) mod reserved;
 pub(crate) mod symbol;
 pub(crate) mod sys;
+pub(crate) mod task_stat;
 pub(crate) mod tasks;

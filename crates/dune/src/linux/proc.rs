@@ -7,6 +7,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::os::fd::RawFd;
 
+use linux_raw_sys::errno::ENAMETOOLONG;
 use linux_raw_sys::general::{__NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
 
 use super::descriptor::{Descriptor, made_high, own_argument};
@@ -39,19 +40,91 @@ pub(crate) fn open(name: &CStr, flags: u32) -> Result<Descriptor, Errno> {
 pub(crate) fn own_task() -> Option<u32> {
     // PID/task/TID
     let mut target = [0u8; 64];
-    let (directory, name) = (DIRECTORY.load(Ordering::Relaxed), c"thread-self");
+    let target = read_link(c"thread-self", &mut target)?;
+    let last = target.rsplit(|&byte| byte == b'/').next()?;
+    number(last)
+}
+
+/// The id of this process as the directory that is kept knows it.
+pub(crate) fn own_process() -> Option<u32> {
+    let mut target = [0u8; 64];
+    number(read_link(c"self", &mut target)?)
+}
+
+/// What the descriptor `number` of this process is open for, as far as `to` has room.
+pub(crate) fn path_of(number: u32, to: &mut [u8]) -> Option<&[u8]> {
+    let mut name = [0u8; 32];
+    let name = name_of([b"self/fd/", decimal(number, &mut [0; 10])], &mut name)?;
+    read_link(name, to)
+}
+
+/// Opens the list of the tasks of `process`, by its name in /proc.
+pub(crate) fn open_tasks(process: &[u8]) -> Result<Descriptor, Errno> {
+    let mut name = [0u8; 32];
+    let name = name_of([process, b"/task"], &mut name).ok_or(Errno::from_raw(ENAMETOOLONG))?;
+    open(name, O_RDONLY | O_DIRECTORY)
+}
+
+/// Calls `visit` with each name in `directory` that is a number. `None` if the directory is not as getdents(2) says.
+pub(crate) fn each_number(directory: &Descriptor, mut visit: impl FnMut(&[u8])) -> Option<()> {
+    /// `struct linux_dirent64` (getdents(2)): the length of the entry, and its name.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let mut entries = [0u8; 2048];
+    loop {
+        let read = directory.read_entries(&mut entries).unwrap_or(0);
+        if read == 0 {
+            return Some(());
+        }
+        let mut rest = &entries[..read];
+        while rest.len() > NAME {
+            let length = usize::from(u16::from_ne_bytes([rest[LENGTH], rest[LENGTH + 1]]));
+            let name = CStr::from_bytes_until_nul(&rest[NAME..]).ok()?.to_bytes();
+            if number(name).is_some() {
+                visit(name);
+            }
+            rest = &rest[length.clamp(1, rest.len())..];
+        }
+    }
+}
+
+/// `parts` one behind the other, in `to`.
+fn name_of<'a>(parts: [&[u8]; 2], to: &'a mut [u8; 32]) -> Option<&'a CStr> {
+    let mut length = 0;
+    for part in parts {
+        // One byte at least stays zero.
+        to[..31].get_mut(length..length + part.len())?.copy_from_slice(part);
+        length += part.len();
+    }
+    CStr::from_bytes_until_nul(&to[..]).ok()
+}
+
+/// The decimal digits of `value`, in `to`.
+fn decimal(mut value: u32, to: &mut [u8; 10]) -> &[u8] {
+    let mut start = to.len();
+    loop {
+        start -= 1;
+        to[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &to[start..];
+        }
+    }
+}
+
+/// The target of the link `name` below the directory that is kept.
+fn read_link<'a>(name: &CStr, to: &'a mut [u8]) -> Option<&'a [u8]> {
     let arguments = [
-        own_argument(directory),
+        own_argument(DIRECTORY.load(Ordering::Relaxed)),
         name.as_ptr() as u64,
-        target.as_mut_ptr() as u64,
-        target.len() as u64,
+        to.as_mut_ptr() as u64,
+        to.len() as u64,
         0,
         0,
     ];
-    // SAFETY: the call writes to `target` at most.
+    // SAFETY: the call writes to `to` at most.
     let length = unsafe { sys::call(__NR_readlinkat, arguments) }.ok()? as usize;
-    let last = target[..length].rsplit(|&byte| byte == b'/').next()?;
-    number(last)
+    Some(&to[..length])
 }
 
 /// The number that these decimal digits are.

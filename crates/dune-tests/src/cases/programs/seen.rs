@@ -32,7 +32,8 @@ pub fn growing_stack() -> CaseResult {
 
 /// A core dump is as large as the program's memory: nothing of Dune's is in it, but for what the launcher has written to.
 pub fn core_dump() -> CaseResult {
-    const MOST: u64 = 4 << 20;
+    /// Linux has grown the stack to its limit, and most of that is a hole in the file.
+    const MOST: u64 = 16 << 20;
     let folder = folder("core")?;
     let pattern = Path::new("/proc/sys/kernel/core_pattern");
     let usual = fs::read_to_string(pattern)?;
