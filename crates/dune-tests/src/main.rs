@@ -14,6 +14,7 @@ mod pace;
 mod probe;
 mod random;
 mod ring3;
+mod userfault;
 mod waits;
 
 use std::process::ExitCode;

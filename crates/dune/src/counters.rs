@@ -35,6 +35,9 @@ pub struct Counters {
     pub shootdowns: u64,
     /// Times that 2 MiB were populated ahead of a sequential first touch, in the process.
     pub populated_ahead: u64,
+    /// Times that a thread waited for seconds for one of Dune's locks, in the process: its holder was stopped, or the program kept
+    /// the page tables.
+    pub lock_overruns: u64,
     traps: [u64; 256],
 }
 
@@ -74,6 +77,7 @@ impl core::fmt::Debug for Counters {
             .field("full_flushes", &self.full_flushes)
             .field("shootdowns", &self.shootdowns)
             .field("populated_ahead", &self.populated_ahead)
+            .field("lock_overruns", &self.lock_overruns)
             .field("traps", &core::fmt::from_fn(traps))
             .finish()
     }
@@ -99,6 +103,7 @@ impl Dune {
             full_flushes: FULL_FLUSHES.load(Ordering::Relaxed),
             shootdowns: crate::memory::shootdown::count(),
             populated_ahead: self.memory().populated_ahead(),
+            lock_overruns: crate::lock::overruns(),
             traps: counters.traps,
         }
     }

@@ -23,6 +23,9 @@ mod guest;
 mod host;
 mod linux;
 mod lock;
+#[cfg(test)]
+#[path = "lock/tests.rs"]
+mod lock_tests;
 pub mod memory;
 mod report;
 pub mod user;

@@ -40,6 +40,7 @@ mod tlb;
 mod tracers;
 mod traps;
 mod user;
+mod waiting;
 
 use crate::case::Case;
 
@@ -74,6 +75,7 @@ pub fn all() -> Vec<Case> {
         frames::CASES,
         tlb::CASES,
         user::CASES,
+        waiting::CASES,
         attacks::CASES,
         segments::CASES,
         signals::CASES,

@@ -1,5 +1,6 @@
 //! What the CPU defines: registers, frames, vectors, descriptors, pages. Knows nothing of Linux or of the engine.
 
+pub(crate) mod atomic;
 pub mod cpu;
 pub(crate) mod descriptors;
 pub(crate) mod frame;

@@ -9,6 +9,11 @@ pub(crate) const BLOCK: usize = 72;
 /// Offset of the address of the thread's page for shoot-downs.
 pub(crate) const FLUSH_PAGE: usize = 80;
 
+/// Offset of the number of the thread's task, 32 bits.
+pub(crate) const TASK: usize = 96;
+/// Offset of the ranks of the locks that it holds, 32 bits.
+pub(crate) const LOCK_RANKS: usize = 100;
+
 /// The address of the calling thread's block: what tells threads in Dune mode apart.
 ///
 /// # Safety

@@ -11,7 +11,8 @@ use linux_raw_sys::general::{
 };
 
 use super::signal_queue::{Action, DEFAULT};
-use crate::lock::{Guard, SpinLock};
+use crate::lock::holder::Holder;
+use crate::lock::{Guard, Rank, SpinLock};
 
 /// Signals are numbered from 1 to 64.
 pub(crate) const SIGNALS: u32 = 64;
@@ -82,15 +83,15 @@ pub(crate) fn reset(signal: u32, seen: &Action) {
 }
 
 /// Held while this table and Linux's are changed: another thread must not bring them apart.
-static CHANGES: SpinLock<()> = SpinLock::new(());
+static CHANGES: SpinLock<()> = SpinLock::new(Rank::Actions, ());
 
-/// Keeps other threads from changing actions; `None` if one of them has been about it for seconds.
+/// Keeps other threads from changing actions; `None` if the interrupted code of this thread is about it.
 pub(crate) fn hold() -> Option<Guard<'static, ()>> {
-    CHANGES.lock().ok()
+    CHANGES.lock_without_limit().ok()
 }
 
 /// In the child of a fork: frees what a thread of its parent has held, which `is_gone`.
-pub(crate) fn free_if(is_gone: impl Fn(u64) -> bool) {
+pub(crate) fn free_if(is_gone: impl Fn(Holder) -> bool) {
     CHANGES.free_if(is_gone);
 }
 

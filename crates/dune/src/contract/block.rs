@@ -4,6 +4,7 @@
 //! SWAPGS. The assembly beside this file addresses the fields by the offsets exported at the end.
 
 use core::mem::offset_of;
+use core::sync::atomic::AtomicU32;
 
 use super::alternate_stack::AlternateStack;
 use super::repeated::Repeated;
@@ -45,6 +46,10 @@ pub(crate) struct ThreadBlock {
     pub flush_page: u64,
     /// [`VERSION`](super::VERSION).
     pub version: u64,
+    /// The number of the thread's task (gettid(2)); 0 as long as there is none.
+    pub task: AtomicU32,
+    /// The ranks of the locks that ring 0 holds, a bit for each (debug builds).
+    pub lock_ranks: AtomicU32,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
     pub user_context: u64,
     /// Stack pointer to return to when ring 3 comes back, where ring 0's FS base is kept; 0 while FS is ring 0's.
@@ -121,6 +126,8 @@ impl ThreadBlock {
             handled_in_ring0: [0; SYSCALL_NUMBERS / 64],
             flush_page: 0,
             version: super::VERSION,
+            task: AtomicU32::new(0),
+            lock_ranks: AtomicU32::new(0),
             is_lent: false,
             is_traced: false,
             looked_for_tracer: 0,

@@ -26,7 +26,7 @@ use block::ThreadBlock;
 use request::Request;
 
 /// The version of what is asserted here. It goes up with each change of that.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 const _: () = {
     assert!(offset_of!(ThreadBlock, request) == 0);
@@ -38,5 +38,7 @@ const _: () = {
     assert!(size_of::<Request>() == 80);
     assert!(offset_of!(ThreadBlock, flush_page) == thread_words::FLUSH_PAGE);
     assert!(offset_of!(ThreadBlock, version) == 88);
+    assert!(offset_of!(ThreadBlock, task) == thread_words::TASK);
+    assert!(offset_of!(ThreadBlock, lock_ranks) == thread_words::LOCK_RANKS);
     assert!(align_of::<ThreadBlock>() == 64);
 };

@@ -10,7 +10,8 @@ use super::thread::{Thread, User};
 use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
 use crate::linux::{proc, sys};
-use crate::lock::{Guard, SpinLock};
+use crate::lock::holder::Holder;
+use crate::lock::{Guard, Rank, SpinLock};
 use crate::memory::{EditError, Memory, PageTables, shootdown};
 
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(null_mut());
@@ -102,7 +103,7 @@ impl Process {
             may_leave_for_good: config.leave_for_good,
             threads: AtomicPtr::new(null_mut()),
             descriptors: [const { AtomicI32::new(-1) }; Engine::DESCRIPTORS],
-            births: SpinLock::new(()),
+            births: SpinLock::new(Rank::Births, ()),
             id: AtomicU32::new(sys::process_id()),
         }
     }
@@ -170,8 +171,8 @@ impl Process {
             self.depart();
         }
         // SAFETY: the caller's.
-        let block = unsafe { (*survivor).block } as u64;
-        let is_gone = |holder| holder != block;
+        let own = Holder::of(unsafe { (*survivor).block } as u64);
+        let is_gone = |holder| holder != own;
         actions::free_if(is_gone);
         self.births.free_if(is_gone);
         self.memory.free_if(is_gone);
@@ -188,9 +189,9 @@ impl Process {
         self.id.load(Ordering::Relaxed) == sys::process_id()
     }
 
-    /// Keeps other threads from making threads; `None` if one of them has been about it for seconds.
+    /// Keeps other threads from making threads; `None` if the interrupted code of this one makes one.
     pub(crate) fn hold_births(&self) -> Option<Guard<'_, ()>> {
-        self.births.lock().ok()
+        self.births.lock_without_limit().ok()
     }
 
     /// Waits until no thread is just being made with a limit raised for a moment, which another program or a child that shares
@@ -201,9 +202,10 @@ impl Process {
 
     /// Frees the locks that the thread of `block` held, which shared this memory as a process of its own and was killed.
     pub(crate) fn free_locks_from(&self, block: u64) {
-        let is_gone = |holder| holder == block;
+        let is_gone = |holder| holder == Holder::of(block);
         self.births.free_if(is_gone);
         self.memory.free_if(is_gone);
+        self.memory.forget_calls(is_gone);
     }
 
     /// Counts a thread that is about to be in Dune mode.

@@ -5,11 +5,12 @@
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{SA_NODEFER, SA_RESETHAND};
 
 use super::signal_frame::SignalInfo;
+use crate::arch::atomic::{AtomicBool, AtomicU64};
 
 /// What Linux was told to do with a signal (`struct kernel_sigaction`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -27,6 +27,9 @@ use crate::contract::signal_frame::SignalFrame;
 use crate::contract::thread::Thread;
 use crate::contract::{actions, block};
 use crate::guest::hypercall::hypercall;
+use crate::lock::holder::Holder;
+use crate::lock::{Fork, ForkGuard};
+use crate::report;
 
 /// What the four system calls have in common.
 #[derive(Debug, Clone, Copy)]
@@ -105,14 +108,10 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     if request.stack != 0 {
         frame.rsp = request.stack;
     }
-    let process = process();
-    // What the child is to find whole. Each is taken before what its holders take.
-    let held = (actions::hold(), process.hold_births(), process.memory().hold());
-    let result = make_child(&request, Child::Fork);
+    let result = fork(&request);
     if result == 0 && request.flags & CLONE_CLEAR_SIGHAND != 0 {
         actions::clear_handlers();
     }
-    drop(held);
     if result != 0 {
         frame.rsp = parent_rsp;
     } else if request.flags & u64::from(CLONE_SETTLS) != 0 {
@@ -120,6 +119,32 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
         unsafe { cpu::set_fs_base(request.tls) };
     }
     result
+}
+
+/// Has the host loop make a child with memory of its own, which finds whole what locks protect. Each is taken before what its holders
+/// take. Other threads take them away from the parent once the child has its copy, should Linux have the parent wait.
+fn fork(request: &Call) -> u64 {
+    let process = process();
+    let actions = actions::hold();
+    let fork = Fork::begin();
+    let actions = actions.map(|guard| guard.across(fork));
+    let births = process.hold_births().map(|guard| guard.across(fork));
+    let Ok(memory) = process.memory().hold(fork) else {
+        // The program has the page tables, or somebody who is stopped. In time there may be a child.
+        return error(EAGAIN);
+    };
+    let result = make_child(request, Child::Fork);
+    if result != 0 {
+        return result;
+    }
+    let is_held = |lock: &Option<ForkGuard<'_, ()>>| lock.as_ref().is_none_or(ForkGuard::is_held);
+    if !(is_held(&actions) && is_held(&births) && memory.is_whole()) {
+        report::fatal(format_args!(
+            "a thread in host mode forked in the same moment: this child's memory is not whole"
+        ));
+    }
+    process.memory().go_on_alone(memory, Holder::caller());
+    0
 }
 
 /// Has the host loop make the call.
@@ -200,7 +225,7 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
     if is_lent || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
         let block = child.block as u64;
-        range_handlers::free_if(|holder| holder == block);
+        range_handlers::free_if(|holder| holder == Holder::of(block));
         process.free_locks_from(block);
         child.give_back();
     }

@@ -44,7 +44,10 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
         if memory.has_streams() && around::follow(memory, frame.cr2, error.contains(Error::CAUSED_BY_WRITE)) {
             return true;
         }
-        memory.catch_up(|flush| flush.now(dune));
+        if memory.has_missed() {
+            let _calls = memory.try_hold_calls();
+            memory.catch_up(|flush| flush.now(dune));
+        }
     }
     if frame.cr2 >= TASK_SIZE || error.intersects(Error::MALFORMED_TABLE | Error::PROTECTION_KEY) {
         return false;
@@ -61,10 +64,18 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     if owned || is_full {
         return false;
     }
-    let Some((range, permissions)) = mapping_at(frame.cr2) else { return false };
-    if !permissions.intersects(wanted) || !window::give(dune, address) {
+    let ended = memory.ended_calls();
+    let Some(mut mapping) = mapping_at(frame.cr2) else { return false };
+    if !mapping.1.intersects(wanted) || !window::give(dune, address) {
         return false;
     }
+    // Edits come one after the other, and none that is older than another's.
+    let _calls = memory.try_hold_calls();
+    if memory.ended_calls() != ended {
+        let Some(now) = mapping_at(frame.cr2).filter(|now| now.1.intersects(wanted)) else { return false };
+        mapping = now;
+    }
+    let (range, permissions) = mapping;
     let (start, end) = around(range, frame.cr2);
     let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else { return false };
     match memory.mirror(range, permissions, Ownership::Respect) {

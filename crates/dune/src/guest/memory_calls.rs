@@ -5,8 +5,10 @@
 //! that is gone: an access through it finds nothing on the second level, exactly as if it had come after the edit,
 //! and never memory of anybody else (`memory/mirror.rs`, *Wrong entries*).
 //!
-//! Threads take turns, for the call and the edit together, as Linux has them take turns in its part (`mmap_lock`): else one
-//! thread's edit could come so late that it clears what another has mapped in the same place since.
+//! Linux may have the caller wait for another thread, which may make such calls, too; so edits take turns, and calls do not
+//! (`memory/turns.rs`). A call that has met another on the same addresses asks Linux what is there by now: else one
+//! thread's edit could come so late that it clears what another has mapped in the same place since. Only munmap, which every
+//! thread that ends makes, edits before.
 //!
 //! No call fails because an edit does: what could not be edited is noted and made up for later
 //! ([`Memory::catch_up`]), or found by a fault.
@@ -27,8 +29,9 @@ use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
 use crate::guest::hypercall::forward;
 use crate::linux::{maps, sys};
-use crate::memory::mirror::Ownership;
+use crate::memory::mirror::Ownership::{self, Respect, TakeBack};
 use crate::memory::plan::TASK_SIZE;
+use crate::memory::turns::{Span, Turn};
 use crate::memory::{Flush, Memory};
 
 /// The calls that [`handle`] takes.
@@ -42,37 +45,17 @@ pub(super) fn handle(dune: Dune, number: u32, arguments: &[u64; 6]) -> Option<u6
         return None;
     }
     let mirror = Mirror { dune, memory: dune.memory() };
-    // Without a turn after seconds, as while Linux populates much memory for another thread, entries may be missing for a while.
-    let _turn = mirror.memory.take_turn();
     let arguments = &with_read(number, *arguments);
-    let [first, second, third, ..] = *arguments;
-    let result = match number {
+    Some(match number {
         MMAP => mirror.mmap(arguments),
         MPROTECT | PKEY_MPROTECT => mirror.mprotect(number, arguments),
         MUNMAP => mirror.munmap(arguments),
-        BRK => mirror.brk(arguments),
-        MREMAP => mirror.mremap(arguments, (second, third)),
-        SHMAT => {
-            let result = forward(number, arguments);
-            if sys::result(result).is_ok() {
-                mirror.ask_linux(result);
-            }
-            result
-        }
-        // SHMDT, the last of them.
-        _ => {
-            let end = maps::find(first, |mapping| mapping.end).ok().flatten();
-            let result = forward(number, arguments);
-            if result == 0
-                && let Some(end) = end
-            {
-                mirror.synchronise(first, end - first, Ownership::TakeBack);
-            }
-            result
-        }
-    };
-    mirror.memory.catch_up(|flush| flush.now(dune));
-    Some(result)
+        BRK => mirror.brk(arguments[0]),
+        MREMAP => mirror.mremap(arguments),
+        SHMAT => mirror.shmat(arguments),
+        // The last of them.
+        _ => mirror.shmdt(arguments),
+    })
 }
 
 /// The arguments with PROT_READ where there is PROT_WRITE or PROT_EXEC. x86 CPUs read what can be written or executed
@@ -88,7 +71,7 @@ fn with_read(number: u32, mut arguments: [u64; 6]) -> [u64; 6] {
     arguments
 }
 
-/// The tables to edit, and the right to.
+/// The tables to edit.
 #[derive(Clone, Copy)]
 struct Mirror {
     dune: Dune,
@@ -98,27 +81,41 @@ struct Mirror {
 impl Mirror {
     fn mmap(self, arguments: &[u64; 6]) -> u64 {
         let [address, length, protection, flags, ..] = *arguments;
-        let result = forward(MMAP, arguments);
+        let is_fixed = flags as u32 & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
+        let permissions = permissions(protection);
+        let span = if is_fixed { Span::new(address, length) } else { Span::NONE };
+        let mut turn = self.memory.begin_call(span, !is_fixed);
+        let mut is_reached = true;
+        let result = turn.outside(|| {
+            let result = forward(MMAP, arguments);
+            if sys::result(result).is_ok() && !permissions.is_empty() {
+                is_reached = self.reach(result);
+            }
+            result
+        });
         if sys::result(result).is_err() {
             if flags as u32 & MAP_FIXED != 0 {
                 // Linux may have unmapped what was there.
-                self.synchronise(address, length, Ownership::Respect);
+                self.synchronise(address, length, Respect);
             }
+            self.finish(turn);
             return result;
         }
-        let permissions = permissions(protection);
-        if !permissions.is_empty() && !self.reach(result) {
+        if !is_reached {
+            drop(turn);
             return self.mmap_elsewhere(arguments, result);
         }
         if flags as u32 & (MAP_HUGETLB | MAP_GROWSDOWN) != 0 {
             // Linux rounds the length up to a size that is not known here, or adds a guard.
-            self.ask_linux(result);
+            self.ask_linux(&mut turn, result);
         } else {
-            self.reflect(result, length, permissions, Ownership::TakeBack);
+            turn.get(Span::new(result, length));
+            self.reflect_or_ask(&turn, result, length, permissions);
             if self.memory.wants_streams() {
                 around::prepare(self.memory, (result, length), protection as u32, flags as u32);
             }
         }
+        self.finish(turn);
         result
     }
 
@@ -132,8 +129,7 @@ impl Mirror {
     #[cold]
     fn mmap_elsewhere(self, arguments: &[u64; 6], unreachable: u64) -> u64 {
         let [address, length, protection, flags, file, offset] = *arguments;
-        forward(MUNMAP, &[unreachable, length, 0, 0, 0, 0]);
-        self.synchronise(unreachable, length, Ownership::TakeBack);
+        self.munmap(&[unreachable, length, 0, 0, 0, 0]);
         if address == 0 || flags as u32 & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
             return error(ENOMEM);
         }
@@ -148,12 +144,16 @@ impl Mirror {
             // Linux refuses that.
             return forward(MUNMAP, arguments);
         }
-        self.clear(start, length, Ownership::TakeBack);
-        let result = forward(MUNMAP, arguments);
+        let mut turn = self.memory.begin_call(Span::new(start, length), false);
+        self.clear(start, length, TakeBack);
+        let result = turn.outside(|| forward(MUNMAP, arguments));
         if sys::result(result).is_err() {
             // Linux may have unmapped a part.
-            self.synchronise(start, length, Ownership::TakeBack);
+            self.synchronise(start, length, if turn.is_alone() { TakeBack } else { Respect });
+        } else if !turn.is_alone() {
+            self.synchronise(start, length, Respect);
         }
+        self.finish(turn);
         result
     }
 
@@ -162,13 +162,23 @@ impl Mirror {
         if protection as u32 & (PROT_GROWSDOWN | PROT_GROWSUP) != 0 {
             return self.mprotect_and_below(number, arguments);
         }
-        let result = forward(number, arguments);
+        let permissions = permissions(protection);
+        let mut turn = self.memory.begin_call(Span::new(address, length), false);
+        let result = turn.outside(|| {
+            let result = forward(number, arguments);
+            if sys::result(result).is_ok() && !permissions.is_empty() {
+                // Where this fails, or the mapping is larger than the window, a fault will tell.
+                let _ = self.reach(address);
+            }
+            result
+        });
         if sys::result(result).is_ok() {
-            self.install(address, length, permissions(protection));
+            self.reflect_or_ask(&turn, address, length, permissions);
         } else {
             // Linux has changed the mappings before the one that it could not change.
-            self.synchronise(address, length, Ownership::Respect);
+            self.synchronise(address, length, Respect);
         }
+        self.finish(turn);
         result
     }
 
@@ -179,56 +189,133 @@ impl Mirror {
         let [address, length, ..] = *arguments;
         let mapping = maps::find(address, |mapping| mapping.start).ok().flatten();
         let start = mapping.map_or(address, |start| start.min(address));
-        let result = forward(number, arguments);
-        let ownership = if sys::result(result).is_ok() { Ownership::TakeBack } else { Ownership::Respect };
-        self.synchronise(start, length.saturating_add(address - start), ownership);
+        let length = length.saturating_add(address - start);
+        let mut turn = self.memory.begin_call(Span::new(start, length), false);
+        let result = turn.outside(|| forward(number, arguments));
+        self.synchronise(start, length, if sys::result(result).is_ok() { TakeBack } else { Respect });
+        self.finish(turn);
         result
     }
 
-    fn brk(self, arguments: &[u64; 6]) -> u64 {
-        let result = forward(BRK, arguments);
+    fn brk(self, wanted: u64) -> u64 {
         let page = |address: u64| address.next_multiple_of(PAGE_BYTES);
-        let (old, new) = (page(self.memory.exchange_break(result)), page(result));
-        if old < new {
-            self.install(old, new - old, PagePermissions::READ_WRITE);
-        } else if new < old {
-            self.clear(new, old - new, Ownership::TakeBack);
+        let before = self.memory.program_break();
+        // Linux refuses what is far below the heap or above it, and changes nothing.
+        let span =
+            if wanted == 0 { Span::NONE } else { Span::new(before.min(wanted), before.abs_diff(wanted)) };
+        let mut turn = self.memory.begin_call(span, false);
+        let result = turn.outside(|| {
+            let result = forward(BRK, &[wanted, 0, 0, 0, 0, 0]);
+            if result > before {
+                let _ = self.reach(page(before));
+            }
+            result
+        });
+        if turn.is_alone() {
+            let (old, new) = (page(self.memory.exchange_break(result)), page(result));
+            if old < new {
+                self.reflect(old, new - old, PagePermissions::READ_WRITE, TakeBack);
+            } else if new < old {
+                self.clear(new, old - new, TakeBack);
+            }
+        } else {
+            // Another thread's brk(2), most likely. Which was the last is not known.
+            let now = forward(BRK, &[0; 6]);
+            let old = self.memory.exchange_break(now);
+            let (low, high) = (page(old.min(now).min(result)), page(old.max(now).max(result)));
+            self.synchronise(low, high - low, Respect);
         }
+        self.finish(turn);
         result
     }
 
-    fn mremap(self, arguments: &[u64; 6], (old_length, new_length): (u64, u64)) -> u64 {
-        let [old, _, _, flags, target, ..] = *arguments;
+    fn mremap(self, arguments: &[u64; 6]) -> u64 {
+        let [old, old_length, new_length, flags, target, ..] = *arguments;
+        let is_fixed = flags as u32 & MREMAP_FIXED != 0;
+        let page = |length: u64| length.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
+        let target_span = if is_fixed { Span::new(target, new_length) } else { Span::NONE };
+        let spans = [Span::new(old, old_length), target_span];
+        let mut turn = self.memory.begin_call_of_two(spans, !is_fixed);
         // Afterwards the old addresses may be another thread's.
         let permissions = self.known_permissions(old);
-        let result = forward(MREMAP, arguments);
-        if sys::result(result).is_err() {
-            if flags as u32 & MREMAP_FIXED != 0 {
-                // Linux may have unmapped what was there, and shrunk the old mapping.
-                self.synchronise(target, new_length, Ownership::Respect);
-                self.synchronise(old, old_length, Ownership::Respect);
+        let result = turn.outside(|| {
+            let result = forward(MREMAP, arguments);
+            if sys::result(result).is_ok() && permissions.is_none_or(|permissions| !permissions.is_empty()) {
+                let _ = self.reach(result);
             }
+            result
+        });
+        if sys::result(result).is_err() {
+            if is_fixed {
+                // Linux may have unmapped what was there, and shrunk the old mapping.
+                self.synchronise(target, new_length, Respect);
+                self.synchronise(old, old_length, Respect);
+            }
+            self.finish(turn);
             return result;
         }
-        let page = |length: u64| length.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
+        turn.get(Span::new(result, new_length));
         let (old_length, new_length) = (page(old_length), page(new_length));
-        // What has been released may be another thread's by now. It stays the owner, unless the pages were the program's
-        // before, too.
-        let released = if permissions.is_some() { Ownership::Respect } else { Ownership::TakeBack };
-        if result != old {
+        let is_moved = result != old;
+        // What is not at the old addresses any more.
+        let released = match flags as u32 & MREMAP_DONTUNMAP {
+            0 if is_moved => (old, old_length),
+            0 => (old.saturating_add(new_length), old_length.saturating_sub(new_length)),
+            _ => (old, 0),
+        };
+        if !turn.is_alone() {
+            self.synchronise(released.0, released.1, Respect);
+            self.synchronise(result, new_length, TakeBack);
+            self.finish(turn);
+            return result;
+        }
+        self.clear(released.0, released.1, TakeBack);
+        if is_moved {
             // Since 6.17 Linux moves several mappings at once where it is told to and the length stays (mremap(2)).
-            let may_be_several =
-                flags as u32 & MREMAP_FIXED != 0 && old_length == new_length && old_length > PAGE_BYTES;
-            if old_length != 0 && flags as u32 & MREMAP_DONTUNMAP == 0 {
-                self.clear(old, old_length, released);
-            }
+            let may_be_several = is_fixed && old_length == new_length && old_length > PAGE_BYTES;
             self.install_known(result, new_length, permissions.filter(|_| !may_be_several));
-        } else if new_length < old_length {
-            self.clear(old + new_length, old_length - new_length, released);
         } else if new_length > old_length {
             self.install_known(old + old_length, new_length - old_length, permissions);
         }
+        self.finish(turn);
         result
+    }
+
+    fn shmat(self, arguments: &[u64; 6]) -> u64 {
+        let mut turn = self.memory.begin_call(Span::NONE, true);
+        let result = turn.outside(|| {
+            let result = forward(SHMAT, arguments);
+            if sys::result(result).is_ok() {
+                let _ = self.reach(result);
+            }
+            result
+        });
+        if sys::result(result).is_ok() {
+            self.ask_linux(&mut turn, result);
+        }
+        self.finish(turn);
+        result
+    }
+
+    fn shmdt(self, arguments: &[u64; 6]) -> u64 {
+        let start = arguments[0];
+        let end = maps::find(start, |mapping| mapping.end).ok().flatten().unwrap_or(start);
+        let mut turn = self.memory.begin_call(Span::new(start, end - start), false);
+        let result = turn.outside(|| forward(SHMDT, arguments));
+        if result == 0 {
+            self.synchronise(start, end - start, if turn.is_alone() { TakeBack } else { Respect });
+        }
+        self.finish(turn);
+        result
+    }
+
+    /// Makes up for what has been missed, and ends the turn.
+    #[inline]
+    fn finish(self, turn: Turn<'_>) {
+        if !turn.is_nested() {
+            self.memory.catch_up(|flush| flush.now(self.dune));
+        }
+        drop(turn);
     }
 
     /// What the mirror knows of the mapping at `address`; `None` where it has nothing, or the page is the program's.
@@ -241,18 +328,21 @@ impl Mirror {
 
     fn install_known(self, start: u64, length: u64, permissions: Option<PagePermissions>) {
         match permissions {
-            Some(permissions) => self.install(start, length, permissions),
-            None => self.synchronise(start, length, Ownership::TakeBack),
+            Some(permissions) => self.reflect(start, length, permissions, TakeBack),
+            None => self.synchronise(start, length, TakeBack),
         }
     }
 
-    /// Reflects a mapping; it gets a window if it has none and can be accessed.
-    fn install(self, start: u64, length: u64, permissions: PagePermissions) {
-        if !permissions.is_empty() {
-            // Where this fails, or the mapping is larger than the window, a fault will tell.
-            let _ = self.reach(start);
+    /// Reflects the mapping that the call of `turn` has made, if nobody has changed it since.
+    fn reflect_or_ask(self, turn: &Turn<'_>, start: u64, length: u64, permissions: PagePermissions) {
+        if turn.is_alone() {
+            self.reflect(start, length, permissions, TakeBack);
+        } else if !turn.is_nested() {
+            self.synchronise(start, length, TakeBack);
+        } else if let Some(range) = pages(start, length) {
+            // The interrupted call makes up for it.
+            self.memory.miss(range);
         }
-        self.reflect(start, length, permissions, Ownership::TakeBack);
     }
 
     fn reflect(self, start: u64, length: u64, permissions: PagePermissions, ownership: Ownership) {
@@ -267,11 +357,11 @@ impl Mirror {
         self.reflect(start, length, PagePermissions::empty(), ownership);
     }
 
-    /// Asks Linux about the mapping at `address` and reflects it.
-    fn ask_linux(self, address: u64) {
+    /// Asks Linux about the mapping at `address`, which the call of `turn` has made, and reflects it.
+    fn ask_linux(self, turn: &mut Turn<'_>, address: u64) {
         if let Ok(Some(length)) = maps::find(address, |mapping| mapping.end - address) {
-            let _ = self.reach(address);
-            self.synchronise(address, length, Ownership::TakeBack);
+            turn.get(Span::new(address, length));
+            self.synchronise(address, length, TakeBack);
         }
     }
 

@@ -17,7 +17,8 @@ use crate::arch::page::PageRange;
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::trap_table::{Entry, Slot};
-use crate::lock::SpinLock;
+use crate::lock::holder::Holder;
+use crate::lock::{Rank, SpinLock};
 
 /// How many ranges can have a handler at a time.
 const MOST: usize = 1024;
@@ -160,7 +161,7 @@ fn bounds(range: PageRange) -> (u64, u64) {
 
 static TABLE: Table = Table::new();
 /// Held by who changes the table.
-static CHANGES: SpinLock<()> = SpinLock::new(());
+static CHANGES: SpinLock<()> = SpinLock::new(Rank::Handlers, ());
 
 /// The process's handler for #PF where there are ranges.
 static RANGES: Handler<Ranges> = Handler::new(Ranges);
@@ -231,7 +232,7 @@ pub(super) fn remove(range: PageRange, at_last: impl FnOnce()) -> Result<(), Han
 }
 
 /// Frees the lock if its holder `is_gone`. The copy in use is whole at any time.
-pub(crate) fn free_if(is_gone: impl Fn(u64) -> bool) {
+pub(crate) fn free_if(is_gone: impl Fn(Holder) -> bool) {
     CHANGES.free_if(is_gone);
 }
 

@@ -13,6 +13,7 @@ use crate::arch::user_context::offsets as user;
 use crate::arch::vector::Vector;
 use crate::contract::block;
 use crate::contract::trap_table::{Entry, Head};
+use crate::lock::held;
 use crate::report;
 
 entry_asm!(
@@ -101,6 +102,7 @@ pub(crate) fn gates() -> Idt {
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept. Where an
 /// unwinder looks for somebody who stops a panic, it ends here: `extern "C"` lets none out.
 extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
+    let _interrupted = held::interrupt();
     if handler.is_null() {
         unhandled(frame, "no handler is set for this vector");
     } else if call(frame, Entry::full(handler)) != TrapOutcome::Resume {

@@ -87,6 +87,7 @@ fn revive(thread: &mut HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Re
     thread.pending_interrupts = [0; 4];
     // Whoever its parent was, its memory is its own.
     thread.block.is_lent = false;
+    thread.block.task.store(sys::thread_id(), Ordering::Relaxed);
     // SAFETY: this is the child's only thread, and holds no reference to the machine.
     let machine = unsafe { process.replace_machine() };
     let vcpu = machine.rebuild(process.memory().windows().iter(), &mut thread.vcpu, state)?;

@@ -142,7 +142,7 @@ fn join(process: &'static HostProcess) -> Result<Dune, EnterError> {
     let dune = unsafe { Dune::assume() };
     if process.memory().mapping() == MirrorMode::Precise {
         // What host mode has changed. The rights that it has added would be found by faults; not all that it has taken.
-        let _turn = process.memory().take_turn();
+        let _calls = process.memory().hold_calls();
         process
             .memory()
             .synchronise_or_miss(Memory::everything(), Ownership::Respect, |flush| flush.now(dune));

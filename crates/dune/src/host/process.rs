@@ -17,6 +17,7 @@ use crate::contract::process::{Process, current_process, forget_process};
 use crate::contract::thread::Thread;
 use crate::engine::{Engine, Machine};
 use crate::guest::range_handlers;
+use crate::lock::holder::Holder;
 use crate::memory::Flush;
 use crate::memory::mirror::{MirrorMode, Ownership};
 
@@ -91,11 +92,11 @@ impl HostProcess {
     pub(super) unsafe fn survive(&self, survivor: *mut Thread) {
         self.close_vcpus(survivor);
         // SAFETY: the caller's.
-        let block = unsafe {
+        let own = unsafe {
             self.shared.survive(survivor);
-            (*survivor).block as u64
+            Holder::of((*survivor).block as u64)
         };
-        range_handlers::free_if(|holder| holder != block);
+        range_handlers::free_if(|holder| holder != own);
         self.next_vcpu.store(1, Ordering::Relaxed);
     }
 

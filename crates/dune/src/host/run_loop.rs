@@ -3,6 +3,8 @@
 //! It shares the thread with the program like a signal handler: no allocation, no libc, no thread-local storage, no
 //! locks that the program may hold, no unwinding. Signals interrupt it, and go to the program in Dune mode (`signal.rs`).
 
+use core::sync::atomic::Ordering;
+
 use super::thread::HostThread;
 use super::{birth, cpu_number, forward, leave, second_level, signal, thread, windows};
 use crate::arch::vector::Vector;
@@ -11,7 +13,7 @@ use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::engine::{Exit, Vcpu};
 use crate::guest::syscall;
-use crate::linux::proc;
+use crate::linux::{proc, sys};
 use crate::memory::mirror::MirrorMode;
 use crate::report;
 
@@ -25,6 +27,7 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
         thread.refused = Some(Exit::Failed { what: error.operation, code: error.errno.raw() as u64 });
         return;
     }
+    thread.block.task.store(sys::thread_id(), Ordering::Relaxed);
     signal::start(thread);
     loop {
         cpu_number::keep(thread);
@@ -69,7 +72,7 @@ fn serve(thread: &mut HostThread) {
         }
         if forward::makes_mappings(number)
             && thread.process.memory().mapping() == MirrorMode::Full
-            && crate::linux::sys::result(result).is_ok()
+            && sys::result(result).is_ok()
         {
             windows::give_or_report(thread.process.memory(), thread.process.machine(), result);
         }

@@ -169,6 +169,16 @@ pub(crate) fn open_maps() -> Result<Descriptor, Errno> {
     open_or(KEPT_MAPS, c"/proc/thread-self/maps")
 }
 
+/// Opens what proc_pid_smaps(5) describes.
+pub(crate) fn open_smaps() -> Result<Descriptor, Errno> {
+    open_or(c"thread-self/smaps", c"/proc/thread-self/smaps")
+}
+
+/// Opens what proc_pid_pagemap(5) describes.
+pub(crate) fn open_pagemap() -> Result<Descriptor, Errno> {
+    open_or(c"thread-self/pagemap", c"/proc/thread-self/pagemap")
+}
+
 /// In the directory that is kept.
 const KEPT_MAPS: &CStr = c"thread-self/maps";
 

@@ -294,7 +294,12 @@ impl Memory {
         })
     }
 
-    /// Makes up for edits that [`Self::reflect`] could not make.
+    /// Notes that `range` is to be made what Linux says, when there is an occasion.
+    pub(crate) fn miss(&self, range: PageRange) {
+        self.missed.add(range);
+    }
+
+    /// Makes up for edits that [`Self::reflect`] could not make. For who has the turn to edit, or nobody to take it from.
     #[inline]
     pub(crate) fn catch_up<'m>(&'m self, discharge: impl FnMut(Flush<'m>)) {
         if let Some(range) = self.missed.take() {
@@ -352,6 +357,17 @@ impl Memory {
     /// All addresses that a process can have.
     pub(crate) const fn everything() -> PageRange {
         PageRange::known(0, TASK_SIZE)
+    }
+
+    /// Whether there is anything for [`Self::catch_up`].
+    #[inline]
+    pub(crate) fn has_missed(&self) -> bool {
+        self.missed.is_any()
+    }
+
+    /// The program break as it was last seen.
+    pub(crate) fn program_break(&self) -> u64 {
+        self.program_break.load(Ordering::Relaxed)
     }
 
     /// The program break as it was last seen; remembers `now`.

@@ -1,7 +1,8 @@
 //! What the mirror has missed.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
+use crate::arch::atomic::AtomicU64;
 use crate::arch::page::PageRange;
 
 /// What edits have missed because the tables were busy or frames were out: a range that holds it all, to be
@@ -25,9 +26,15 @@ impl Missed {
         self.start.fetch_min(range.first(), Ordering::AcqRel);
     }
 
+    /// Whether there is anything to [`take`](Self::take).
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        self.start.load(Ordering::Relaxed) != u64::MAX
+    }
+
     #[inline]
     pub fn take(&self) -> Option<PageRange> {
-        if self.start.load(Ordering::Relaxed) == u64::MAX {
+        if !self.is_any() {
             return None;
         }
         let start = self.start.swap(u64::MAX, Ordering::AcqRel);

@@ -65,6 +65,7 @@ pub(crate) mod streams;
 mod table;
 pub mod tlb;
 mod tree;
+pub(crate) mod turns;
 mod walk;
 mod window;
 mod work;
@@ -98,7 +99,7 @@ pub use window::{FIRST_GPA, Window, Windows};
 use crate::arch::page::Level;
 use crate::arch::token::Dune;
 use crate::linux::sys;
-use crate::lock::{Guard, SpinLock};
+use crate::lock::{Guard, Rank, SpinLock};
 use entry::Entry;
 use mirror::Ownership;
 use missed::Missed;
@@ -106,6 +107,7 @@ use plan::Planner;
 use space::{CacheState, Pcids};
 use streams::Streams;
 use table::Edits;
+use turns::Turns;
 
 /// What a process's memory is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,8 +163,8 @@ pub struct Memory {
     limits: Limits,
     features: PagingFeatures,
     root: PhysAddr,
-    /// Held from a system call that changes mappings until the tables say so.
-    calls: SpinLock<()>,
+    /// The system calls that are changing mappings, and who edits after them.
+    turns: Turns,
     /// The lock of all page tables.
     edits: SpinLock<Edits>,
     /// Counts the uses of the process's own tables, for address spaces that share some of them.
@@ -204,8 +206,8 @@ impl Memory {
             limits: options.limits,
             features: options.features,
             root,
-            calls: SpinLock::new(()),
-            edits: SpinLock::new(Edits::default()),
+            turns: Turns::new(),
+            edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
             cache: CacheState::new(),
             sharers: AtomicU32::new(0),

@@ -10,7 +10,7 @@ use super::tree::SpaceKind;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
 use crate::arch::page::{Level, PAGE_BYTES};
-use crate::lock::SpinLock;
+use crate::lock::{Rank, SpinLock};
 
 /// Where the edits happen: across a 1 GiB boundary, far from the window, so that aliases are tested too.
 const BASE: u64 = 0x1234 * GIB - 4 * (2 << 20);
@@ -37,7 +37,7 @@ impl Machine {
         Machine {
             windows,
             frames,
-            edits: SpinLock::default(),
+            edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
             missed: Missed::new(),
             root,

@@ -16,7 +16,8 @@ use x86_64::VirtAddr;
 use super::Memory;
 use super::table::{PageTables, table_at};
 use crate::arch::page::{Level, PAGE_BYTES, PageRange, PageSize};
-use crate::lock::{Guard, SpinLock};
+use crate::lock::holder::Holder;
+use crate::lock::{Busy, Fork, ForkGuard, Rank, SpinLock};
 
 /// How many streams are watched at most; the oldest gives way.
 const MOST: usize = 16;
@@ -74,17 +75,17 @@ impl Streams {
             given_up: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             populated: AtomicU64::new(0),
-            list: SpinLock::new(List::default()),
+            list: SpinLock::new(Rank::Streams, List::default()),
         }
     }
 
-    /// Keeps others from changing the list; `None` while this thread does.
-    pub fn hold(&self) -> Option<Guard<'_, List>> {
-        self.list.lock().ok()
+    /// Keeps others from changing the list for the time of `fork`.
+    pub fn hold_across(&self, fork: Fork) -> Result<Option<ForkGuard<'_, List>>, Busy> {
+        self.list.lock_across(fork)
     }
 
     /// Frees the lock from a holder that `is_gone`.
-    pub fn free_if(&self, is_gone: impl Fn(u64) -> bool) {
+    pub fn free_if(&self, is_gone: impl Fn(Holder) -> bool) {
         self.list.free_if(is_gone);
     }
 }

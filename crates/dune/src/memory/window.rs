@@ -15,7 +15,8 @@ use crate::engine::{Engine, Machine};
 pub use crate::engine::window::Window;
 
 use crate::linux::reserved::{Reserved, Zeroed};
-use crate::lock::{Guard, SpinLock};
+use crate::lock::holder::Holder;
+use crate::lock::{Busy, Fork, ForkGuard, Guard, Rank, SpinLock};
 
 /// 1 GiB: windows that are as long agree with their guest-physical addresses modulo this, so that 1 GiB pages fit.
 pub(super) const GIB: u64 = 1 << 30;
@@ -78,7 +79,7 @@ impl Windows {
     pub(super) fn new() -> Result<Windows, PlanError> {
         let bytes = Reserved::<Store>::BYTES;
         let store = Reserved::new().map_err(|errno| PlanError::OutOfMemory { bytes, errno })?;
-        Ok(Windows { store, length: AtomicUsize::new(0), append: SpinLock::new(()) })
+        Ok(Windows { store, length: AtomicUsize::new(0), append: SpinLock::new(Rank::Windows, ()) })
     }
 
     /// The memory of this list, most of which is reserved only.
@@ -176,8 +177,13 @@ impl Windows {
         self.append.lock().map_err(|_| PlanError::Busy)
     }
 
+    /// As [`hold`](Self::hold), for the time of `fork`.
+    pub(super) fn hold_across(&self, fork: Fork) -> Result<Option<ForkGuard<'_, ()>>, Busy> {
+        self.append.lock_across(fork)
+    }
+
     /// Frees the lock from a holder that `is_gone`.
-    pub(super) fn free_if(&self, is_gone: impl Fn(u64) -> bool) {
+    pub(super) fn free_if(&self, is_gone: impl Fn(Holder) -> bool) {
         self.append.free_if(is_gone);
     }
 

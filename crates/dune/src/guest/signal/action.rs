@@ -70,6 +70,27 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
     }
     // SAFETY: ring 0; the block is this thread's own.
     let is_lent = unsafe { (*block::current()).is_lent };
+    // Nothing of the program's is touched in between: what has to be fetched first may need the lock itself.
+    let action = if new == 0 {
+        None
+    } else {
+        // SAFETY: any bytes make an action.
+        let Ok(action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
+        Some(action)
+    };
+    let before = match exchange(signal, action, is_lent) {
+        Ok(before) => before,
+        Err(result) => return result,
+    };
+    // SAFETY: the program wants the old action there.
+    if old != 0 && unsafe { copy::to_program(old, &before) }.is_err() {
+        return error(EFAULT);
+    }
+    0
+}
+
+/// Sets the calling thread's action for `signal`, if there is a `new` one; the one before, or Linux's refusal.
+fn exchange(signal: u32, new: Option<Action>, is_lent: bool) -> Result<Action, u64> {
     let _changes = if is_lent { None } else { hold() };
     let before = of_caller(signal);
     let set = |action: &Action| {
@@ -77,24 +98,17 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
             set(signal, action);
         }
     };
-    if new != 0 {
-        // SAFETY: any bytes make an action.
-        let Ok(mut action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
-        // As Linux keeps it (`do_sigaction`).
-        action.flags &= KNOWN_FLAGS;
-        action.mask &= !UNBLOCKABLE;
-        let told = as_told_to_linux(&action);
-        // The table first: Linux may deliver the signal before this thread goes on.
-        set(&action);
-        let result = forward(__NR_rt_sigaction, &[number, (&raw const told) as u64, 0, 8, 0, 0]);
-        if result != 0 {
-            set(&before);
-            return result;
-        }
+    let Some(mut action) = new else { return Ok(before) };
+    // As Linux keeps it (`do_sigaction`).
+    action.flags &= KNOWN_FLAGS;
+    action.mask &= !UNBLOCKABLE;
+    let told = as_told_to_linux(&action);
+    // The table first: Linux may deliver the signal before this thread goes on.
+    set(&action);
+    let result = forward(__NR_rt_sigaction, &[signal.into(), (&raw const told) as u64, 0, 8, 0, 0]);
+    if result != 0 {
+        set(&before);
+        return Err(result);
     }
-    // SAFETY: the program wants the old action there.
-    if old != 0 && unsafe { copy::to_program(old, &before) }.is_err() {
-        return error(EFAULT);
-    }
-    0
+    Ok(before)
 }

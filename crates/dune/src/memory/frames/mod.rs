@@ -26,7 +26,8 @@ use crate::arch::page::{PageRange, PageSize};
 use crate::linux::place::HugePages;
 use crate::linux::reserved::reserve_aligned;
 use crate::linux::sys::{self, Errno};
-use crate::lock::{Busy, Guard, SpinLock};
+use crate::lock::holder::Holder;
+use crate::lock::{Busy, Fork, ForkGuard, Guard, Rank, SpinLock};
 
 /// More free blocks that hold memory than these (64 MiB) go back to Linux.
 const KEEP_RESIDENT: u32 = 32;
@@ -169,7 +170,7 @@ impl FrameAllocator {
             memory: start,
             bytes,
             offset: AtomicU64::new(0),
-            state: SpinLock::new(state),
+            state: SpinLock::new(Rank::Frames, state),
             quarantined: AtomicU64::new(0),
         })
     }
@@ -244,13 +245,13 @@ impl FrameAllocator {
         })
     }
 
-    /// Keeps others from taking and freeing frames; `None` while this thread does.
-    pub(in crate::memory) fn hold(&self) -> Option<Guard<'_, Ledger>> {
-        self.state.lock().ok()
+    /// Keeps others from taking and freeing frames for the time of `fork`.
+    pub(in crate::memory) fn hold_across(&self, fork: Fork) -> Result<Option<ForkGuard<'_, Ledger>>, Busy> {
+        self.state.lock_across(fork)
     }
 
     /// Frees the lock from a holder that `is_gone`.
-    pub(in crate::memory) fn free_if(&self, is_gone: impl Fn(u64) -> bool) {
+    pub(in crate::memory) fn free_if(&self, is_gone: impl Fn(Holder) -> bool) {
         self.state.free_if(is_gone);
     }
 
