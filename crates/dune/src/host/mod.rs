@@ -19,4 +19,5 @@ mod second_level;
 pub(crate) mod signal;
 mod switch;
 pub(crate) mod thread;
+mod touch;
 mod windows;

@@ -18,7 +18,10 @@ use x86_64::structures::idt::PageFaultErrorCode as Error;
 
 use super::accesses::Accesses;
 use super::thread::HostThread;
+use super::touch::{self, Touched};
+use crate::arch::atomic::AtomicU64;
 use crate::arch::page::{PAGE_BYTES, PagePermissions};
+use crate::arch::registers::INTERRUPT_FLAG;
 use crate::arch::state::RegisterDump;
 use crate::contract::block::SecondLevelFault;
 use crate::engine::Vcpu;
@@ -33,6 +36,9 @@ struct Fault {
     code: u32,
     /// As in the error code of #PF (Intel SDM vol. 3 §4.7), without the ring.
     error: Error,
+    /// Linux lets the mapping be accessed, and somebody may be told of faults there: what `signal` says is to be asked by an access, a
+    /// write or not.
+    asked_by: Option<bool>,
 }
 
 /// The last fault of a thread with which nothing was wrong.
@@ -66,7 +72,25 @@ pub(super) fn pass_on(thread: &mut HostThread) -> bool {
     thread.unexplained = Unexplained::default();
     let user = if registers.cs & 3 == 3 { Error::USER_MODE } else { Error::empty() };
     let error_code = (fault.error | user).bits() as u32;
-    let info = signal::info_with_address(fault.signal, fault.code as i32, fault.address);
+    let mut info = signal::info_with_address(fault.signal, fault.code as i32, fault.address);
+    if let Some(is_write) = fault.asked_by {
+        // A signal that waits comes first, unless it has to wait for the code that makes the access.
+        static NOTHING: AtomicU64 = AtomicU64::new(0);
+        let can_come = registers.rflags & INTERRUPT_FLAG != 0;
+        let pending = if can_come { &thread.block.signals.pending } else { &NOTHING };
+        match touch::touch(fault.address, is_write, pending) {
+            Touched::Refused(refusal) => info = refusal,
+            // The engine can not serve all that host mode can: not for ever.
+            Touched::Done => {
+                thread.unexplained = Unexplained { registers, times: times + 1 };
+                return times < MOST;
+            }
+            Touched::Interrupted => {
+                thread.unexplained = Unexplained { registers, times };
+                return true;
+            }
+        }
+    }
     thread.block.second_level_fault = Some(SecondLevelFault { rip: registers.rip, info });
     thread.vcpu.inject_page_fault(fault.address, error_code)
 }
@@ -165,13 +189,25 @@ fn unreadable(address: u64, access: Access, times: u32) -> Option<Fault> {
     let (signal, code) = match found {
         None => (SIGSEGV, SEGV_MAPERR),
         Some((permissions, _)) if permissions.is_empty() => (SIGSEGV, SEGV_ACCERR),
+        Some((permissions, _)) if times > 0 && touch::may_be_watched(address) => {
+            let is_write = matches!(access, Access::Write) && permissions.contains(PagePermissions::WRITE);
+            return Some(refused(address, access.error(), is_write));
+        }
         // There is a mapping, and nothing behind it: beyond the end of its file, mostly.
         Some((_, true)) if times > 0 => (SIGBUS, BUS_ADRERR),
         // Memory without a file has no end. It may have guards in it (MADV_GUARD_INSTALL, Linux 6.13).
         Some((_, false)) if times >= AT_ONCE => (SIGSEGV, SEGV_MAPERR),
         Some(_) => return None,
     };
-    Some(Fault { address, signal, code, error: access.error() })
+    Some(Fault { address, signal, code, error: access.error(), asked_by: None })
+}
+
+/// The error code of #PF for a write to a page that is there, and may not be written to.
+const PROTECTED: Error = Error::CAUSED_BY_WRITE.union(Error::PROTECTION_VIOLATION);
+
+/// A mapping that Linux lets be accessed, and may have no page for.
+fn refused(address: u64, error: Error, is_write: bool) -> Fault {
+    Fault { address, signal: SIGBUS, code: BUS_ADRERR, error, asked_by: Some(is_write) }
 }
 
 /// Why `address`, which can be read, can not be written to. This may fetch a page for the write, which is about to be tried again.
@@ -179,12 +215,14 @@ fn not_writable(address: u64) -> Option<Fault> {
     let permissions = maps::find(address, |mapping| mapping.permissions).ok()??;
     let (signal, code) = if !permissions.contains(PagePermissions::WRITE) {
         (SIGSEGV, SEGV_ACCERR)
+    } else if touch::may_be_watched(address) {
+        return Some(refused(address, PROTECTED, true));
     } else if is_refused_page(address) {
         (SIGBUS, BUS_ADRERR)
     } else {
         return None;
     };
-    Some(Fault { address, signal, code, error: Error::CAUSED_BY_WRITE | Error::PROTECTION_VIOLATION })
+    Some(Fault { address, signal, code, error: PROTECTED, asked_by: None })
 }
 
 /// Whether Linux would raise SIGBUS for a write at `address`, where the mapping permits it: no block of the disk is free for a hole

@@ -18,7 +18,7 @@ use linux_raw_sys::general::{
 };
 
 use super::thread::{HostThread, behind};
-use super::{forward, process};
+use super::{forward, process, touch};
 use crate::contract::actions::{self, SIGNALS, as_told_to_linux, is_ours};
 use crate::contract::alternate_stack::AlternateStack;
 use crate::contract::request::Request;
@@ -143,6 +143,13 @@ global_asm!(
 /// The handler that Linux knows. It runs with all signals blocked.
 extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
     let action = actions::get(signal);
+    if touch::refuse(signal, info, &mut context.registers) {
+        if action.is_for_once() {
+            // The program has not seen it yet.
+            tell_linux(signal, &as_told_to_linux(&action));
+        }
+        return;
+    }
     if action.has_handler() && action.is_for_once() {
         // Linux has done so already.
         actions::reset(signal, &action);
@@ -171,7 +178,7 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
             let taken = Taken { info: *info, action, mask: context.mask, handler_mask };
             let more_may_come = block.signals.push(&taken);
             context.mask = if more_may_come { handler_mask } else { u64::MAX };
-            context.registers.rip = forward::after_signal(context.registers.rip);
+            context.registers.rip = touch::after_signal(forward::after_signal(context.registers.rip));
             vcpu.request_stop();
         }
     }

@@ -204,7 +204,15 @@ const LINE_LIMIT: usize = 4096 + 128;
 /// Linux writes the file piece by piece: what `visit` or another thread maps meanwhile may or may not be
 /// seen. Uses 8.5 KiB of stack.
 pub fn for_each(mut visit: impl FnMut(&Line<'_>) -> ControlFlow<()>) -> Result<(), MapsError> {
-    let file = MapsFile::open()?;
+    for_each_line(proc::open_maps, |line| Ok(visit(&parse(line)?)))
+}
+
+/// Calls `visit` with each line of the file that `open` opens until it breaks.
+fn for_each_line(
+    open: fn() -> Result<Descriptor, Errno>,
+    mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>, MapsError>,
+) -> Result<(), MapsError> {
+    let file = MapsFile::open(open)?;
     let mut buffer = [0u8; 2 * LINE_LIMIT];
     let mut held = 0; // bytes of an unfinished line at the start of the buffer
     loop {
@@ -212,7 +220,7 @@ pub fn for_each(mut visit: impl FnMut(&Line<'_>) -> ControlFlow<()>) -> Result<(
         let filled = held + read;
         let mut start = 0;
         while let Some(length) = buffer[start..filled].iter().position(|&byte| byte == b'\n') {
-            if visit(&parse(&buffer[start..start + length])?).is_break() {
+            if visit(&buffer[start..start + length])?.is_break() {
                 return Ok(());
             }
             start += length + 1;
@@ -221,7 +229,7 @@ pub fn for_each(mut visit: impl FnMut(&Line<'_>) -> ControlFlow<()>) -> Result<(
         if read == 0 {
             // Linux ends every line, so nothing should be held here; an unended line is still a line.
             if held > 0 {
-                let _ = visit(&parse(&buffer[start..filled])?);
+                let _ = visit(&buffer[start..filled])?;
             }
             return Ok(());
         }
@@ -230,6 +238,27 @@ pub fn for_each(mut visit: impl FnMut(&Line<'_>) -> ControlFlow<()>) -> Result<(
         }
         buffer.copy_within(start..filled, 0);
     }
+}
+
+/// Whether the mapping at `address` has one of `flags`, each of two letters (proc_pid_smaps(5), VmFlags). Linux counts the pages of all
+/// mappings before for the answer.
+pub(crate) fn has_flag(address: u64, flags: &[&[u8]]) -> Result<bool, MapsError> {
+    let (mut is_here, mut has) = (false, false);
+    for_each_line(proc::open_smaps, |line| {
+        if let Some(own) = line.strip_prefix(b"VmFlags:") {
+            if is_here {
+                has = own.split(|&byte| byte == b' ').any(|flag| flags.contains(&flag));
+                return Ok(ControlFlow::Break(()));
+            }
+        } else if let Ok(mapping) = parse(line) {
+            is_here = mapping.contains(address);
+            if mapping.start > address {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(has)
 }
 
 /// The mapping at `address`, if any, given to `found`.
@@ -249,12 +278,12 @@ pub fn find<R>(address: u64, found: impl FnOnce(&Line<'_>) -> R) -> Result<Optio
 struct MapsFile(Descriptor);
 
 impl MapsFile {
-    fn open() -> Result<MapsFile, MapsError> {
-        let opened = match proc::open_maps() {
+    fn open(open: fn() -> Result<Descriptor, Errno>) -> Result<MapsFile, MapsError> {
+        let opened = match open() {
             // The program has used its numbers up.
             Err(errno) if errno.raw() == linux_raw_sys::errno::EMFILE as i32 => {
                 let _limit = RaisedLimit::new();
-                proc::open_maps()
+                open()
             }
             opened => opened,
         };
