@@ -45,7 +45,7 @@ enum Need {
     Never,
 }
 
-/// A capability that the engine uses: its name and number, whether it must be there, and what for.
+/// A capability that the engine uses, or a limit that holds for it: its name and number, whether it must be there, and what for.
 struct Wanted(&'static str, u32, Need, &'static str);
 
 /// All of them, the required ones first.
@@ -53,7 +53,6 @@ const WANTED: &[Wanted] = &[
     Wanted("KVM_CAP_USER_MEMORY", KVM_CAP_USER_MEMORY, Need::Always, "windows onto the process's own memory"),
     Wanted("KVM_CAP_SYNC_MMU", KVM_CAP_SYNC_MMU, Need::Always, "Dune mode sees what Linux maps and unmaps"),
     Wanted("KVM_CAP_NR_MEMSLOTS", KVM_CAP_NR_MEMSLOTS, Need::Always, "how many windows there can be"),
-    Wanted("KVM_CAP_MAX_VCPUS", KVM_CAP_MAX_VCPUS, Need::Always, "how many threads can be in Dune mode"),
     Wanted(
         "KVM_CAP_EXT_CPUID",
         KVM_CAP_EXT_CPUID,
@@ -72,47 +71,22 @@ const WANTED: &[Wanted] = &[
         Need::Always,
         "the host's time-stamp counter, which the vDSO clock reads",
     ),
-    Wanted("KVM_CAP_XSAVE", KVM_CAP_XSAVE, Need::Always, "floating-point and vector registers kept on entry"),
-    Wanted("KVM_CAP_XCRS", KVM_CAP_XCRS, Need::WithXsave, "XCR0, without which AVX raises #UD"),
-    Wanted("KVM_CAP_XSAVE2", KVM_CAP_XSAVE2, Need::Never, "vector state of more than 4 KiB (AMX)"),
-    Wanted(
-        "KVM_CAP_MAX_VCPU_ID",
-        KVM_CAP_MAX_VCPU_ID,
-        Need::Never,
-        "vCPU numbers, which are never given back",
-    ),
-    Wanted("KVM_CAP_SYNC_REGS", KVM_CAP_SYNC_REGS, Need::Never, "registers in the shared run page"),
     Wanted(
         "KVM_CAP_VCPU_EVENTS",
         KVM_CAP_VCPU_EVENTS,
-        Need::Never,
-        "pending events in the report of a dead vCPU",
+        Need::Always,
+        "page faults for what the second level has not",
     ),
+    Wanted("KVM_CAP_XSAVE", KVM_CAP_XSAVE, Need::Always, "floating-point and vector registers kept on entry"),
+    Wanted("KVM_CAP_XCRS", KVM_CAP_XCRS, Need::WithXsave, "XCR0, without which AVX raises #UD"),
     Wanted(
-        "KVM_CAP_SET_GUEST_DEBUG",
-        KVM_CAP_SET_GUEST_DEBUG,
+        "KVM_CAP_MAX_VCPUS",
+        KVM_CAP_MAX_VCPUS,
         Need::Never,
-        "debuggers: breakpoints, single steps",
+        "how many threads can be in Dune mode at a time",
     ),
-    Wanted(
-        "KVM_CAP_X86_USER_SPACE_MSR",
-        KVM_CAP_X86_USER_SPACE_MSR,
-        Need::Never,
-        "naming an unknown model-specific register in a report",
-    ),
-    Wanted(
-        "KVM_CAP_MEMORY_FAULT_INFO",
-        KVM_CAP_MEMORY_FAULT_INFO,
-        Need::Never,
-        "the address of a second-level fault",
-    ),
+    Wanted("KVM_CAP_MAX_VCPU_ID", KVM_CAP_MAX_VCPU_ID, Need::Never, "how far vCPUs can be numbered"),
     Wanted("KVM_CAP_BINARY_STATS_FD", KVM_CAP_BINARY_STATS_FD, Need::Never, "counting second-level faults"),
-    Wanted(
-        "KVM_CAP_DIRTY_LOG_RING",
-        KVM_CAP_DIRTY_LOG_RING,
-        Need::Never,
-        "dirty pages found by the second level",
-    ),
 ];
 
 /// Opens the device. The descriptor is closed on exec.
@@ -255,6 +229,15 @@ mod tests {
             let modules = Modules::new(name, files);
             assert_eq!(module_in(&modules.0), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn the_required_come_first_and_none_twice() {
+        let required: Vec<bool> = WANTED.iter().map(|wanted| !matches!(wanted.2, Need::Never)).collect();
+        assert!(required.is_sorted_by(|before, after| before >= after));
+        let mut numbers: Vec<u32> = WANTED.iter().map(|wanted| wanted.1).collect();
+        numbers.sort_unstable();
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Loading a [`CpuState`] into a vCPU of KVM's, and reading registers back for a report.
 
-use core::arch::x86_64::_rdtsc;
-
 use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
     kvm_xcr, kvm_xcrs, kvm_xsave,
@@ -15,7 +13,6 @@ use crate::linux::descriptor::Descriptor;
 use crate::linux::sys::Errno;
 
 // Model-specific registers, Intel SDM vol. 4.
-const IA32_TSC: u32 = 0x10;
 const IA32_SYSENTER_CS: u32 = 0x174;
 const IA32_SYSENTER_ESP: u32 = 0x175;
 const IA32_SYSENTER_EIP: u32 = 0x176;
@@ -203,7 +200,8 @@ fn load_vector_state(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineEr
     ioctl::SET_XSAVE.with(vcpu, &xsave).map(drop)
 }
 
-/// Makes RDTSC in Dune mode read the host's value, so that the vDSO's clocks are right.
+/// Makes RDTSC in Dune mode read the host's value (Linux 5.16). Writing the counter itself would set it some hundred cycles
+/// late, and the vDSO's clocks could be seen to go backwards.
 pub(super) fn same_time_as_host(vcpu: &Descriptor) -> Result<(), EngineError> {
     let offset: u64 = 0;
     let attribute = kvm_device_attr {
@@ -212,13 +210,7 @@ pub(super) fn same_time_as_host(vcpu: &Descriptor) -> Result<(), EngineError> {
         addr: (&raw const offset) as u64,
         flags: 0,
     };
-    if ioctl::SET_DEVICE_ATTR.with(vcpu, &attribute).is_ok() {
-        return Ok(());
-    }
-    // Kernels before 5.16: set the value itself, some hundred cycles late.
-    // SAFETY: RDTSC reads a counter.
-    let now = unsafe { _rdtsc() };
-    write_msr(vcpu, IA32_TSC, now)
+    ioctl::SET_DEVICE_ATTR.with(vcpu, &attribute).map(drop)
 }
 
 /// The registers of a report out of KVM's structures.
