@@ -333,6 +333,8 @@ impl Table {
 }
 
 #[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
 mod tests {
     use super::*;
 
