@@ -37,7 +37,7 @@ pub fn release_binaries() -> Result<Vec<Artifact>> {
     let mut command = cargo();
     command.args(["build", "--release", "--workspace", "--bins", "--examples"]);
     // dune-programs has a task of its own, `cargo xtask programs`.
-    command.args(["--exclude", "xtask", "--exclude", "dune-programs"]);
+    command.args(["--exclude", "xtask", "--exclude", "dune-programs", "--exclude", "dune-fuzz"]);
     build(&mut command)
 }
 

@@ -45,6 +45,11 @@ pub enum Task {
         cargo xtask test --machine svm --kernel 6.1")]
     Test(TestArguments),
 
+    /// Look for what tests do not find: AddressSanitizer, fuzz targets, complete packages, and more tools where installed.
+    ///
+    /// The last line counts; what can not run here says why and counts as skipped.
+    Check(CheckArguments),
+
     /// Run real programs natively and in Dune mode on svm, compare, and write docs/programs.md anew.
     ///
     /// Debian's packages of the programs are fetched on the first run. What lies between `<!-- notes -->` and
@@ -60,6 +65,14 @@ pub enum Task {
     ///
     /// What lies between `<!-- notes -->` and `<!-- /notes -->` there is kept.
     Results(ResultsArguments),
+}
+
+/// Arguments of `cargo xtask check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Run each fuzz target for ten minutes rather than half a minute.
+    #[arg(long)]
+    pub long: bool,
 }
 
 /// Arguments of `cargo xtask demo`.

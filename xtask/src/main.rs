@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod artifacts;
+mod check;
 mod cli;
 mod console;
 mod demo;
@@ -13,11 +14,13 @@ mod image;
 mod initramfs;
 mod machine;
 mod packages;
+mod phase;
 mod process;
 mod programs;
 mod progress;
 mod quote;
 mod results;
+mod tally;
 mod test;
 mod vm;
 mod workspace;
@@ -28,6 +31,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     process::watch_for_interrupts();
     let outcome = match cli::Cli::parse().task {
+        cli::Task::Check(arguments) => check::run(&arguments),
         cli::Task::Demo(arguments) => demo::run(&arguments),
         cli::Task::Programs(arguments) => programs::run(&arguments),
         cli::Task::Results(arguments) => results::run(&arguments),

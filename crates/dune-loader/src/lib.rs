@@ -36,6 +36,9 @@
 mod elf;
 mod error;
 mod find;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod map;
 mod raw;
 mod script;

@@ -11,7 +11,7 @@ use crate::error::{FormatError, LoadError};
 use crate::find::{self, Found};
 
 /// Linux looks at so many bytes of a file (BINPRM_BUF_SIZE).
-const LINE: usize = 256;
+pub(crate) const LINE: usize = 256;
 /// So many scripts may name one another (`exec_binprm`).
 const NESTING: usize = 5;
 /// What execvp(3) takes for a script without a `#!` line.
@@ -29,9 +29,9 @@ pub(crate) struct Resolved {
 
 /// What a `#!` line says.
 #[derive(Debug, PartialEq, Eq)]
-struct Line<'a> {
-    interpreter: &'a [u8],
-    argument: Option<&'a [u8]>,
+pub(crate) struct Line<'a> {
+    pub interpreter: &'a [u8],
+    pub argument: Option<&'a [u8]>,
 }
 
 /// Follows `#!` lines from `found`, whose arguments are `words`, to an ELF program.
@@ -93,7 +93,7 @@ fn start_of(file: &File, path: &Path) -> Result<[u8; LINE], LoadError> {
 }
 
 /// Reads a `#!` line; `None` where Linux would not take it for one.
-fn parse(start: &[u8; LINE]) -> Option<Line<'_>> {
+pub(crate) fn parse(start: &[u8; LINE]) -> Option<Line<'_>> {
     let line = start.strip_prefix(b"#!")?;
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | 0);
@@ -140,7 +140,7 @@ impl TrimBlanks for [u8] {
 }
 
 /// Whether a shell may be given this: not a program of another kind. Shells look for a NUL byte in the first line.
-fn is_text(start: &[u8; LINE]) -> bool {
+pub(crate) fn is_text(start: &[u8; LINE]) -> bool {
     let line = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
     // A short file without an end of its line is followed by the zeros of the buffer.
     let text = line.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);

@@ -19,6 +19,9 @@ mod contract;
 pub mod counters;
 pub mod doctor;
 mod engine;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 mod host;
 mod linux;
@@ -107,3 +110,8 @@ pub unsafe fn leave() -> Result<(), LeaveError> {
 pub fn enter() -> Result<Dune, EnterError> {
     Config::default().enter()
 }
+
+/// The README's code, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

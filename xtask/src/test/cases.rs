@@ -1,6 +1,6 @@
 //! Which cases have come in, read from the lines of libtest-mimic as a machine sends them.
 
-use super::tally::Tally;
+use crate::tally::Tally;
 use std::time::{Duration, Instant};
 
 /// What the suite has said of its cases so far.

@@ -2,7 +2,6 @@
 
 mod cases;
 mod suite;
-mod tally;
 mod variants;
 
 use crate::artifacts;
@@ -10,11 +9,10 @@ use crate::cli::TestArguments;
 use crate::error::{Error, Result};
 use crate::machine::{Machine, MachineName, host};
 use crate::packages;
+use crate::phase::{checked, phase};
 use crate::process;
-use std::process::Command;
-use std::time::Instant;
+use crate::tally::Tally;
 use suite::Suite;
-use tally::Tally;
 
 /// Runs the task; gives 0 only if nothing failed.
 pub fn run(arguments: &TestArguments) -> Result<u8> {
@@ -97,32 +95,4 @@ fn machines(arguments: &TestArguments) -> Result<Tally> {
         machines.into_iter().filter(|(name, _)| asked(*name)).map(|(_, machine)| machine).collect();
     tally += suite.on_emulated(&machines)?;
     Ok(tally)
-}
-
-/// Runs one phase between two lines that tell what it is and how long it took. A phase that fails without having
-/// counted a failed test counts as one.
-fn phase(name: &str, work: impl FnOnce(&mut Tally) -> Result<bool>) -> Result<Tally> {
-    println!("==> {name}");
-    let start = Instant::now();
-    let mut tally = Tally::default();
-    let passed = match work(&mut tally) {
-        Ok(passed) => passed,
-        Err(error) if process::interrupted() => return Err(error),
-        Err(error) => {
-            println!("{error}");
-            false
-        }
-    };
-    if !passed && tally.failed == 0 {
-        tally.failed = 1;
-    }
-    let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
-    println!("==> {name}: {verdict}, {:.1} s", start.elapsed().as_secs_f64());
-    Ok(tally)
-}
-
-/// Runs a command whose own output says what is wrong.
-fn checked(command: &mut Command) -> Result<bool> {
-    let (status, ..) = process::run_to_end(command, |line| println!("{line}"))?;
-    Ok(status.success())
 }

@@ -1,13 +1,13 @@
 //! The integration suite `dune-tests`, once per machine.
 
 use super::cases::Cases;
-use super::tally::Tally;
 use crate::artifacts::Artifact;
 use crate::error::{Error, Result};
 use crate::machine::{self, Limits, Machine, Output, Run, host};
 use crate::packages::Kernel;
 use crate::process;
 use crate::progress::print;
+use crate::tally::Tally;
 use std::ffi::OsString;
 use std::io;
 use std::time::{Duration, Instant};

@@ -68,7 +68,7 @@ impl<'m> PageTables<'m> {
     }
 
     /// Marks the pages of `range` as the CPU would on a write, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn mark_dirty(&mut self, range: PageRange) {
         let mark = |entry: Entry| entry.edited(0, Entry::DIRTY | Entry::ACCESSED);
         let mut at = range.first();

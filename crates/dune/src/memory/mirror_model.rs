@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use x86_64::VirtAddr;
 
-use super::mirror::{MirrorMode, Ownership};
+use super::mirror::Ownership;
 use super::model::Machine;
-use super::window::{FIRST_GPA, GIB};
+use super::window::GIB;
 use super::*;
 use crate::arch::page::PAGE_BYTES;
 
@@ -16,7 +16,7 @@ const BASE: u64 = 11 * GIB - 3 * (2 << 20);
 const PAGES: u64 = 6 * 512 + 1;
 
 #[derive(Clone, Debug)]
-enum Edit {
+pub(crate) enum Edit {
     Mirror { first: u64, pages: u64, permissions: PagePermissions, respect: bool },
     Protect { first: u64, pages: u64, permissions: PagePermissions },
     Unmap { first: u64, pages: u64 },
@@ -45,7 +45,7 @@ fn linux() -> impl Strategy<Value = PagePermissions> {
     (0u8..8).prop_map(PagePermissions::from_bits_truncate)
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
+pub(crate) fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         5 => (span(), linux(), any::<bool>()).prop_map(|((first, pages), permissions, respect)| {
             Edit::Mirror { first, pages, permissions, respect }
@@ -136,20 +136,25 @@ fn compare(machine: &Machine, model: &BTreeMap<u64, Page>) {
     }
 }
 
+/// Does all edits to tables and model; panics where they disagree, or a frame is lost.
+pub(crate) fn agree(edits: &[Edit]) {
+    let machine = Machine::new();
+    let mut model = BTreeMap::new();
+    for edit in edits {
+        apply(&machine, &mut model, edit);
+        compare(&machine, &model);
+    }
+    let none = PagePermissions::empty();
+    machine.mirror_tables().mirror(range(0, PAGES), none, Ownership::TakeBack).unwrap().unused();
+    assert_eq!(machine.in_use(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn mirror_and_program_agree_with_the_model(edits in proptest::collection::vec(edit(), 1..24)) {
-        let machine = Machine::new();
-        let mut model = BTreeMap::new();
-        for edit in &edits {
-            apply(&machine, &mut model, edit);
-            compare(&machine, &model);
-        }
-        let none = PagePermissions::empty();
-        machine.mirror_tables().mirror(range(0, PAGES), none, Ownership::TakeBack).unwrap().unused();
-        prop_assert_eq!(machine.in_use(), 1);
+        agree(&edits);
     }
 }
 
@@ -222,8 +227,8 @@ fn pinned_pages_stay() {
 #[test]
 fn this_process_is_mirrored() {
     let features = PagingFeatures { giant_pages: true, ..PagingFeatures::default() };
-    let options = MemoryOptions { arena_bytes: 64 << 20, ..MemoryOptions::new(40, features) };
-    assert_eq!(options.mapping, MirrorMode::Precise);
+    let options = MemoryOptions { arena_bytes: 64 << 20, ..MemoryOptions::new(TEST_PHYSICAL_BITS, features) };
+    assert_eq!(options.mapping, mirror::MirrorMode::Precise);
     let memory = Memory::build(&options).unwrap();
     let permissions = |address: u64| {
         memory.page_tables().unwrap().lookup(VirtAddr::new(address)).map(|leaf| leaf.permissions)

@@ -70,10 +70,10 @@ mod walk;
 mod window;
 mod work;
 
-#[cfg(test)]
-mod mirror_model;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod mirror_model;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -414,6 +414,11 @@ fn try_each_mapping(
     refused.map_or(Ok(()), |error| Err(error.into()))
 }
 
+/// The width of guest-physical addresses for tests with the mappings of their own process, among which AddressSanitizer has
+/// terabytes.
+#[cfg(test)]
+const TEST_PHYSICAL_BITS: u8 = if cfg!(fuzzing) { 46 } else { 40 };
+
 #[cfg(test)]
 mod tests {
     use x86_64::VirtAddr;
@@ -423,7 +428,7 @@ mod tests {
     pub(super) fn options(giant_pages: bool) -> MemoryOptions {
         let features = PagingFeatures { giant_pages, ..PagingFeatures::default() };
         let mapping = mirror::MirrorMode::Full;
-        MemoryOptions { arena_bytes: 64 << 20, mapping, ..MemoryOptions::new(40, features) }
+        MemoryOptions { arena_bytes: 64 << 20, mapping, ..MemoryOptions::new(TEST_PHYSICAL_BITS, features) }
     }
 
     #[test]

@@ -6,10 +6,9 @@ use proptest::prelude::*;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::table::Edits;
-use super::tree::SpaceKind;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
-use crate::arch::page::{Level, PAGE_BYTES};
+use crate::arch::page::PAGE_BYTES;
 use crate::lock::{Rank, SpinLock};
 
 /// Where the edits happen: across a 1 GiB boundary, far from the window, so that aliases are tested too.
@@ -84,7 +83,7 @@ struct Page {
 type Model = BTreeMap<u64, Page>;
 
 #[derive(Clone, Debug)]
-enum Edit {
+pub(crate) enum Edit {
     Map { first: u64, pages: u64, frame: u64, permissions: PagePermissions, small: bool },
     Protect { first: u64, pages: u64, permissions: PagePermissions },
     Grant { first: u64, pages: u64 },
@@ -131,7 +130,7 @@ fn frame() -> impl Strategy<Value = u64> {
     (0u64..2).prop_map(|off| FIRST_GPA.as_u64() + GIB + (BASE + off * PAGE_BYTES) % GIB)
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
+pub(crate) fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         4 => (span(), frame(), permissions(), any::<bool>()).prop_map(|((first, pages), frame, permissions, small)| {
             Edit::Map { first, pages, frame: frame + first * PAGE_BYTES, permissions, small }
@@ -349,22 +348,27 @@ fn compare(tables: &PageTables<'_>, model: &Model) {
     }
 }
 
+/// Does all edits to tables and model; panics where they disagree, or a frame is lost.
+pub(crate) fn agree(edits: Vec<Edit>) {
+    let machine = Machine::new();
+    let mut model = Model::new();
+    let before = machine.in_use();
+    for edit in edits {
+        apply(&mut machine.tables(), &mut model, edit);
+        compare(&machine.tables(), &model);
+    }
+    if !model.is_empty() {
+        machine.tables().unmap(range(0, PAGES)).unwrap().unused();
+    }
+    assert_eq!(machine.in_use(), before);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn tables_agree_with_the_model(edits in proptest::collection::vec(edit(), 1..40)) {
-        let machine = Machine::new();
-        let mut model = Model::new();
-        let before = machine.in_use();
-        for edit in edits {
-            apply(&mut machine.tables(), &mut model, edit);
-            compare(&machine.tables(), &model);
-        }
-        if !model.is_empty() {
-            machine.tables().unmap(range(0, PAGES)).unwrap().unused();
-        }
-        prop_assert_eq!(machine.in_use(), before);
+        agree(edits);
     }
 
     #[test]

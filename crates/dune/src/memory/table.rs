@@ -308,7 +308,7 @@ impl<'m> PageTables<'m> {
     }
 
     /// Whether every level above the page at `address` lets ring 3 through, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn user_reaches(&self, address: VirtAddr) -> bool {
         let (mut level, mut table) = (Level::ROOT, self.root_table());
         loop {

@@ -1,0 +1,10 @@
+//! Fuzzes edits of the mirror of Linux's mappings against a model.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dune::fuzzing::mirror(bytes));
+
+#[cfg(not(fuzzing))]
+fn main() {
+    eprintln!("built without --cfg fuzzing: see `cargo xtask check`");
+}
