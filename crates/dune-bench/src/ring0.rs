@@ -4,8 +4,7 @@
 //!
 //! # Safety
 //!
-//! Pages whose permissions change, and pages that ring 3 may use, belong to mappings of the rows, which are only
-//! accessed through raw pointers. The lean handler is assembly that touches integer registers alone.
+//! Pages whose permissions change belong to mappings of the rows, which are only accessed through raw pointers. The lean handler is assembly that touches integer registers alone.
 
 use std::arch::naked_asm;
 use std::error::Error;
@@ -13,12 +12,12 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
 use dune::memory::{PagePermissions, PageRange};
-use dune::user::{ReturnBy, UserContext, UserExit};
+use dune::user::{ReturnBy, UserContext, UserExit, UserMemory};
 use dune::{Dune, EnterError, Handler, LeanHandler, TrapFrame, TrapHandler, TrapOutcome, Vector};
 use x86_64::VirtAddr;
 
 use crate::cycles::{self, HANDLED_AT, STORE_BYTES, STORED_TO};
-use crate::linux::{self, Mapping, PAGE, Pages, Refused, ServesFaults};
+use crate::linux::{self, PAGE, Pages, Refused, ServesFaults};
 use crate::payload::{self, Outcome};
 
 /// Something that Dune refused.
@@ -132,14 +131,22 @@ impl Ring0 {
     pub(crate) fn ring3(self) -> Result<Ring3, Failure> {
         const CODE: PagePermissions =
             PagePermissions::READ.union(PagePermissions::EXECUTE).union(PagePermissions::USER);
-        const DATA: PagePermissions = PagePermissions::READ_WRITE.union(PagePermissions::USER);
-        let memory = Mapping::private(RING3_PAGES)?;
-        memory.touch(0);
+        let bytes = (RING3_PAGES * PAGE) as u64;
+        let memory = UserMemory::new(self.dune, bytes, PagePermissions::READ_WRITE)
+            .map_err(Failure::of("UserMemory::new"))?;
+        let write = |at, bytes: &[u8]| memory.write(at, bytes).map_err(Failure::of("UserMemory::write"));
+        // Touched before the loop is timed.
+        write(memory.start(), &[0; size_of::<Outcome>()])?;
         // The payload ends by returning to its last call.
-        memory.write_from_end(1, payload::done());
+        write(memory.end() - 8, &payload::done().to_le_bytes())?;
         let code = payload::code();
-        self.set_permissions(code.start, code.end - code.start, CODE)?;
-        self.set_permissions(memory.address() as u64, (RING3_PAGES * PAGE) as u64, DATA)?;
+        let range = PageRange::new(VirtAddr::new(code.start), code.end - code.start)
+            .map_err(Failure::of("PageRange::new"))?;
+        let mut tables = self.dune.page_tables().map_err(Failure::of("page_tables"))?;
+        // SAFETY: without WRITE ring 3 changes nothing.
+        let flush = unsafe { tables.protect_for_user(range, CODE) };
+        drop(tables);
+        flush.map_err(Failure::of("protect_for_user"))?.now(self.dune);
         Ok(Ring3 { ring0: self, memory })
     }
 }
@@ -163,38 +170,45 @@ const RING3_PAGES: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Ring3 {
     ring0: Ring0,
-    memory: Mapping,
+    memory: UserMemory,
 }
 
 impl Drop for Ring3 {
     fn drop(&mut self) {
-        // Page tables may outlive the mapping: what comes to lie there next is not ring 3's.
-        self.ring0.give_back(self.memory.address(), RING3_PAGES);
         let code = payload::code();
         self.ring0.give_back(code.start as usize, (code.end - code.start) as usize / PAGE);
     }
 }
 
 impl Ring3 {
+    /// What the payload has left at the start of its memory.
+    fn outcome(&self) -> Result<Outcome, Failure> {
+        let word = |index: u64| {
+            let mut bytes = [0; 8];
+            let read = self.memory.read(self.memory.start() + 8 * index, &mut bytes);
+            read.map(|()| u64::from_le_bytes(bytes)).map_err(Failure::of("UserMemory::read"))
+        };
+        Ok(Outcome { ticks: word(0)?, sum: word(1)? })
+    }
+
     /// Runs the payload in ring 3; `answer` gives the result of each of its calls.
     ///
     /// Ring 3 is entered by SYSRET, as Linux returns from a system call.
     pub(crate) fn run_payload(&self, calls: u32, answer: impl Fn() -> u64) -> Result<Outcome, Failure> {
-        let stack = self.memory.address() + RING3_PAGES * PAGE - 8;
-        let mut context = UserContext::new(payload::entry(), stack as u64);
+        let mut context = UserContext::new(VirtAddr::new(payload::entry()), self.memory.end() - 8);
         self.ring0
             .dune
             .set_return_by(&mut context, ReturnBy::Sysret)
             .map_err(Failure::of("set_return_by"))?;
         context.registers.rdi = calls.into();
-        context.registers.rsi = self.memory.address() as u64;
+        context.registers.rsi = self.memory.start().as_u64();
         loop {
             match self.ring0.dune.run_user(&mut context).map_err(Failure::of("run_user"))? {
-                UserExit::SystemCall if context.registers.rax == libc::SYS_getpid as u64 => {
+                UserExit::SystemCall(call) if call.number == libc::SYS_getpid as u64 => {
                     context.registers.rax = answer();
                 }
-                UserExit::SystemCall if context.registers.rax == payload::DONE => {
-                    return Ok(self.memory.outcome());
+                UserExit::SystemCall(call) if call.number == payload::DONE => {
+                    return self.outcome();
                 }
                 other => {
                     let seen = format!("ring 3 came back with {other:?}, {:x?}", context.registers);

@@ -3,7 +3,7 @@
 use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dune::memory::{EditError, PagePermissions, PageRange, PageSize};
+use dune::memory::{EditError, Frame, FrameError, PagePermissions, PageRange, PageSize};
 use dune::{Dune, GeneralRegisters, Handler, HandlerError, TrapFrame, TrapOutcome, Vector};
 use x86_64::VirtAddr;
 use x86_64::registers::rflags::RFlags;
@@ -84,6 +84,12 @@ pub fn small_pages(dune: Dune, count: usize) -> Result<PageRange, Box<dyn std::e
 /// Page `index` of `range`.
 pub fn page(range: PageRange, index: u64) -> PageRange {
     PageRange::page(range.start() + index * 4096)
+}
+
+/// Gives back a frame that nothing maps.
+pub fn free(dune: Dune, frame: Frame) -> Result<(), FrameError> {
+    // SAFETY: cases have unmapped their frames, flushed, and do not use them any more.
+    unsafe { dune.memory().frames().free(frame) }
 }
 
 /// Gives `range` these permissions, at once.

@@ -2,10 +2,8 @@
 
 use dune::Dune;
 use dune::memory::{PagePermissions, PageRange};
-use dune::user::UserContext;
+use dune::user::{UserContext, UserExit, UserMemory};
 use x86_64::VirtAddr;
-
-use crate::probe;
 
 /// Makes naked functions for ring 3.
 macro_rules! ring3_code {
@@ -26,18 +24,34 @@ pub fn address(code: extern "C" fn()) -> u64 {
     (code as *const ()).addr() as u64
 }
 
+/// Whether ring 3 has made a system call.
+pub fn is_call(exit: UserExit) -> bool {
+    matches!(exit, UserExit::SystemCall(_))
+}
+
 /// Lets ring 3 read and write `range`.
 pub fn grant(dune: Dune, range: PageRange) -> Result<()> {
-    dune.page_tables()?.grant_user(range, PagePermissions::READ_WRITE)?.now(dune);
+    // SAFETY: cases pass pages of their own, which they access by volatile accesses and never give back.
+    unsafe { dune.page_tables()?.grant_user(range, PagePermissions::READ_WRITE)? }.now(dune);
     Ok(())
+}
+
+/// Lets ring 3 execute the pages of `code`.
+pub fn grant_code(dune: Dune, code: extern "C" fn()) -> Result<()> {
+    let pages = PageRange::covering(VirtAddr::new(address(code)), 256)?;
+    let executable = PagePermissions::READ | PagePermissions::EXECUTE;
+    // SAFETY: the program's code is not writable.
+    unsafe { dune.page_tables()?.grant_user(pages, executable)? }.now(dune);
+    Ok(())
+}
+
+/// Memory that ring 3 may read and write, never given back.
+pub fn memory(dune: Dune, pages: u64) -> Result<&'static UserMemory> {
+    Ok(Box::leak(Box::new(UserMemory::new(dune, pages * 4096, PagePermissions::READ_WRITE)?)))
 }
 
 /// A context that starts at `code`, which gets its pages, with a stack of its own.
 pub fn context(dune: Dune, code: extern "C" fn()) -> Result<UserContext> {
-    let pages = PageRange::covering(VirtAddr::new(address(code)), 256)?;
-    let executable = PagePermissions::READ | PagePermissions::EXECUTE;
-    dune.page_tables()?.grant_user(pages, executable)?.now(dune);
-    let stack = PageRange::new(probe::pages(4), 4 * 4096)?;
-    grant(dune, stack)?;
-    Ok(UserContext::new(address(code), stack.start().as_u64() + stack.bytes() - 64))
+    grant_code(dune, code)?;
+    Ok(UserContext::new(VirtAddr::new(address(code)), memory(dune, 4)?.end() - 64))
 }

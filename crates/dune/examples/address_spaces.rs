@@ -23,9 +23,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // SAFETY: the frame is ours and at least 8 bytes long.
         unsafe { frame.as_ptr().cast::<u64>().write(100 + number) };
         let size = MapSize::Exactly(PageSize::Size4KiB);
-        // SAFETY: nothing lies at this address, and the frame is ours.
-        let flush = unsafe { space.page_tables()?.map(page, frame.address(), PagePermissions::READ, size)? };
-        flush.ignore(); // the space is not in use: switching to it flushes
+        // SAFETY: nothing lies at this address, the frame is ours, and freed when the space is gone; the space is not in
+        // use, and switching to it flushes.
+        unsafe { space.page_tables()?.map(page, frame.address(), PagePermissions::READ, size)?.ignore() };
         match space.pcid() {
             Ok(pcid) => println!("space {number}: PCID {}", pcid.get()),
             Err(unsupported) => println!("space {number}: {unsupported}"),
@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     drop(spaces);
     for frame in frames {
-        memory.frames().free(frame)?;
+        // SAFETY: the spaces that mapped it are gone, and their translations with them.
+        unsafe { memory.frames().free(frame)? };
     }
     Ok(())
 }

@@ -7,8 +7,8 @@
 use std::arch::naked_asm;
 
 use dune::Dune;
-use dune::memory::{PAGE_BYTES, PagePermissions, PageRange};
-use dune::user::{ReturnBy, UserContext, UserExit};
+use dune::memory::{PagePermissions, PageRange};
+use dune::user::{ReturnBy, UserContext, UserExit, UserMemory};
 use x86_64::VirtAddr;
 
 /// The sum of the numbers up to `n`: an ordinary function, as far as it needs nothing outside of its own code.
@@ -29,61 +29,60 @@ extern "C" fn curious(address: u64) -> u64 {
     naked_asm!("mov rax, [rdi]", "ret")
 }
 
-#[repr(align(4096))]
-struct Stack([u64; 512]);
-
 static SECRET: u64 = 42;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dune = dune::enter()?;
-    let stack = Box::leak(Box::new(Stack([0; 512])));
-    grant(dune, (&raw const *stack).addr(), PagePermissions::READ_WRITE)?;
+    // Memory that only ring 3 uses: safe, since nothing of this program's is there.
+    let stack = UserMemory::new(dune, 4096, PagePermissions::READ_WRITE)?;
     for function in [sum_up_to as *const (), finish as *const (), curious as *const ()] {
-        grant(dune, function.addr(), PagePermissions::READ | PagePermissions::EXECUTE)?;
+        grant_code(dune, function.addr())?;
     }
 
     for by in [ReturnBy::Iret, ReturnBy::Sysret, ReturnBy::Sysexit] {
-        let mut context = call(stack, sum_up_to as *const (), 100);
+        let mut context = call(&stack, sum_up_to as *const (), 100)?;
         if let Err(unsupported) = dune.set_return_by(&mut context, by) {
             println!("{by:?}: {unsupported}");
             continue;
         }
         match dune.run_user(&mut context)? {
-            UserExit::SystemCall => {
-                println!(
-                    "{by:?}: ring 3 made system call {}: the sum is {}",
-                    context.registers.rax, context.registers.rdi
-                );
+            UserExit::SystemCall(call) => {
+                println!("{by:?}: ring 3 made system call {}: the sum is {}", call.number, call.arguments[0]);
             }
             trap => println!("{by:?}: {trap:?} at {:#x}", context.registers.rip),
         }
     }
 
     // The page of SECRET was not granted.
-    let mut context = call(stack, curious as *const (), (&raw const SECRET).addr() as u64);
+    let mut context = call(&stack, curious as *const (), (&raw const SECRET).addr() as u64)?;
     match dune.run_user(&mut context)? {
         UserExit::Trap { vector, address, .. } => {
             println!("ring 3 took {vector} at the secret: {}", address == (&raw const SECRET).addr() as u64);
         }
-        UserExit::SystemCall => println!("ring 3 read the secret: {}", context.registers.rdi),
+        other => println!("ring 3 read the secret: {other:?}"),
     }
     println!("system calls of ring 3 so far: {}", dune.counters().intercepted_syscalls);
     Ok(())
 }
 
-/// Lets ring 3 into the page at `address` and the next, as a function may cross into it.
-fn grant(dune: Dune, address: usize, permissions: PagePermissions) -> Result<(), Box<dyn std::error::Error>> {
-    let bytes = if permissions.contains(PagePermissions::EXECUTE) { 64 } else { PAGE_BYTES };
-    let pages = PageRange::covering(VirtAddr::new(address as u64), bytes)?;
-    dune.page_tables()?.grant_user(pages, permissions)?.now(dune);
+/// Lets ring 3 execute the page at `address` and the next, as a function may cross into it.
+fn grant_code(dune: Dune, address: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let pages = PageRange::covering(VirtAddr::new(address as u64), 64)?;
+    let executable = PagePermissions::READ | PagePermissions::EXECUTE | PagePermissions::USER;
+    // SAFETY: without WRITE ring 3 changes nothing.
+    unsafe { dune.page_tables()?.protect_for_user(pages, executable)? }.now(dune);
     Ok(())
 }
 
 /// A context that calls `function` on `stack` and returns to [`finish`].
-fn call(stack: &mut Stack, function: *const (), argument: u64) -> UserContext {
-    stack.0[511] = (finish as *const ()).addr() as u64;
-    let top = (&raw const stack.0[511]).addr() as u64;
-    let mut context = UserContext::new(function.addr() as u64, top);
+fn call(
+    stack: &UserMemory,
+    function: *const (),
+    argument: u64,
+) -> Result<UserContext, Box<dyn std::error::Error>> {
+    let top = stack.end() - 8u64;
+    stack.write(top, &(finish as *const ()).addr().to_le_bytes())?;
+    let mut context = UserContext::new(VirtAddr::from_ptr(function), top);
     context.registers.rdi = argument;
-    context
+    Ok(context)
 }

@@ -31,6 +31,7 @@ mod lock;
 mod lock_tests;
 pub mod memory;
 mod report;
+pub mod soundness;
 pub mod user;
 
 pub use arch::cpu;

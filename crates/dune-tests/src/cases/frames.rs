@@ -4,7 +4,7 @@ use dune::memory::{Contents, EditError, FrameError, PageSize, SpaceError, SpaceK
 use x86_64::PhysAddr;
 
 use crate::case::{Case, CaseResult};
-use crate::probe::{peek, poke};
+use crate::probe::{self, peek, poke};
 
 pub const CASES: &[Case] = &[
     Case::new("frames::come_and_go", come_and_go),
@@ -32,9 +32,9 @@ fn come_and_go() -> CaseResult {
         assert_eq!(dune.memory().windows().to_virtual(frame.address()), Some(frame.virtual_address()));
     }
     for frame in taken {
-        frames.free(frame)?;
+        probe::free(dune, frame)?;
     }
-    frames.free(large)?;
+    probe::free(dune, large)?;
     assert_eq!(frames.stats()?.in_use, before);
     Ok(())
 }
@@ -48,7 +48,7 @@ fn zeroed_after_use() -> CaseResult {
             assert_eq!(peek(frame.virtual_address() + word * 8), 0, "round {round}");
             poke(frame.virtual_address() + word * 8, u64::MAX);
         }
-        frames.free(frame)?;
+        probe::free(dune, frame)?;
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ fn exhaustion_is_typed() -> CaseResult {
     assert_eq!(space, Some(SpaceError::Tables(EditError::Frames(exhausted))));
     println!("{} frames, printed with none left", taken.len());
     for frame in taken {
-        frames.free(frame)?;
+        probe::free(dune, frame)?;
     }
     assert!(dune.memory().new_space(SpaceKind::Copied).is_ok());
     Ok(())
@@ -102,7 +102,7 @@ fn memory_goes_back_to_linux() -> CaseResult {
     let used = resident()?;
     assert!(used - before >= FRAMES as u64 * LARGE * 9 / 10, "{before} {used}");
     for frame in taken {
-        frames.free(frame)?;
+        probe::free(dune, frame)?;
     }
     assert!(frames.trim()? >= FRAMES as u64 * LARGE - LARGE);
     let after = resident()?;
@@ -120,11 +120,11 @@ fn misuse_is_typed() -> CaseResult {
     let address = frame.address();
     // SAFETY: a second name for the frame, which is then given back twice: that is the case.
     let again = unsafe { frames.from_address(address, PageSize::Size4KiB) };
-    frames.free(frame)?;
-    assert_eq!(frames.free(again), Err(FrameError::DoubleFree { frame: address }));
+    probe::free(dune, frame)?;
+    assert_eq!(probe::free(dune, again), Err(FrameError::DoubleFree { frame: address }));
     let foreign = PhysAddr::new(0x1000);
     // SAFETY: refused.
     let foreign_frame = unsafe { frames.from_address(foreign, PageSize::Size4KiB) };
-    assert_eq!(frames.free(foreign_frame), Err(FrameError::NotFromArena { frame: foreign }));
+    assert_eq!(probe::free(dune, foreign_frame), Err(FrameError::NotFromArena { frame: foreign }));
     Ok(())
 }

@@ -78,7 +78,8 @@ fn unmap_and_map_again() -> CaseResult {
     assert_eq!(catch(dune, store, range.start().as_u64() + 8192), None);
     // Linux sees it all the time.
     assert_eq!(probe::syscall(libc::SYS_madvise as u64, [middle.start().as_u64(), 4096, 21, 0, 0, 0]), 0);
-    dune.page_tables()?.map_own(middle, PagePermissions::READ)?.now(dune);
+    // SAFETY: nothing else was mapped there.
+    unsafe { dune.page_tables()?.map_own(middle, PagePermissions::READ)? }.now(dune);
     assert_eq!(peek(middle.start()), 17, "its contents stay");
     assert!(catch(dune, store, middle.start().as_u64()).is_some_and(|caught| caught.error_code == 3));
     Ok(())
@@ -94,7 +95,8 @@ fn read_only_holds_at_ring_0() -> CaseResult {
         PagePermissions::READ | PagePermissions::USER,
         PagePermissions::READ | PagePermissions::EXECUTE,
     ] {
-        protect(dune, range, permissions)?;
+        // SAFETY: nobody writes there.
+        unsafe { dune.page_tables()?.protect_for_user(range, permissions)? }.now(dune);
         let caught = catch(dune, store, range.start().as_u64());
         assert!(
             caught.is_some_and(|caught| caught.vector == 14 && caught.error_code & !4 == 3),
@@ -149,7 +151,7 @@ fn split_and_merge_2_mib() -> CaseResult {
 fn split_and_merge_1_gib() -> CaseResult {
     let dune = enter_with_large_pages()?;
     let start = probe::aligned(GIB, GIB);
-    if !dune.memory().features().giant_pages {
+    if !dune.memory().features().has_giant_pages() {
         let error = dune.page_tables()?.merge(start, PageSize::Size1GiB).err();
         assert_eq!(error, Some(EditError::Unsupported { size: PageSize::Size1GiB }));
         return Err(Skip("this CPU has no pages of 1 GiB".into()).into());
@@ -203,7 +205,7 @@ fn replace_changes_the_frame() -> CaseResult {
     // SAFETY: as above.
     unsafe { dune.page_tables()?.replace(range, own, rights, size)? }.now(dune);
     assert_eq!(peek(range.start()), 1);
-    dune.memory().frames().free(frame)?;
+    probe::free(dune, frame)?;
     Ok(())
 }
 
@@ -218,7 +220,7 @@ fn huge_frame_is_mapped() -> CaseResult {
     poke(range.start() + (MIB2 - 8), 77);
     assert_eq!(peek(frame.virtual_address() + (MIB2 - 8)), 77);
     dune.page_tables()?.unmap(range)?.now(dune);
-    dune.memory().frames().free(frame)?;
+    probe::free(dune, frame)?;
     Ok(())
 }
 
@@ -319,7 +321,7 @@ fn misaligned_huge_page() -> CaseResult {
     assert_eq!(dune.page_tables()?.lookup(VirtAddr::new(NOWHERE)), None);
     let misaligned = PageRange::new(VirtAddr::new(NOWHERE + 1), 4096);
     assert_eq!(misaligned, Err(RangeError::Misaligned { address: NOWHERE + 1, alignment: 4096 }));
-    dune.memory().frames().free(frame)?;
+    probe::free(dune, frame)?;
     Ok(())
 }
 
@@ -327,11 +329,15 @@ fn edits_outside_windows() -> CaseResult {
     let dune = dune::enter()?;
     let range = PageRange::new(VirtAddr::new(NOWHERE), 4096)?;
     let outside = EditError::OutsideWindows { address: NOWHERE };
-    assert_eq!(dune.page_tables()?.map_own(range, PagePermissions::READ).err(), Some(outside));
+    // SAFETY: refused.
+    let refused = unsafe { dune.page_tables()?.map_own(range, PagePermissions::READ) };
+    assert_eq!(refused.err(), Some(outside));
     assert!(outside.to_string().contains("0x100000000000"), "{outside}");
     assert_eq!(dune.page_tables()?.protect(range, PagePermissions::READ).err(), Some(outside));
     assert_eq!(dune.page_tables()?.unmap(range).err(), Some(outside));
-    assert_eq!(dune.page_tables()?.grant_user(range, PagePermissions::READ).err(), Some(outside));
+    // SAFETY: refused.
+    let refused = unsafe { dune.page_tables()?.grant_user(range, PagePermissions::READ) };
+    assert_eq!(refused.err(), Some(outside));
     let own = small_pages(dune, 1)?;
     dune.page_tables()?.unmap(own)?.now(dune);
     let not_mapped = EditError::NotMapped { address: own.start().as_u64() };
@@ -348,7 +354,8 @@ fn other_refusals() -> CaseResult {
     let dune = dune::enter()?;
     let range = small_pages(dune, 1)?;
     let address = range.start().as_u64();
-    let refused = dune.page_tables()?.map_own(range, PagePermissions::READ).err();
+    // SAFETY: refused.
+    let refused = unsafe { dune.page_tables()?.map_own(range, PagePermissions::READ) }.err();
     assert_eq!(refused, Some(EditError::AlreadyMapped { address }));
     let two = PageRange::new(VirtAddr::new(NOWHERE), 8192)?;
     // SAFETY: refused.
@@ -383,7 +390,8 @@ fn user_bit_in_upper_levels() -> CaseResult {
     let dune = dune::enter()?;
     let start = probe::aligned(MIB2, MIB2);
     let page = PageRange::page(start + 4096u64);
-    dune.page_tables()?.grant_user(page, PagePermissions::READ)?.now(dune);
+    // SAFETY: nobody uses the memory.
+    unsafe { dune.page_tables()?.grant_user(page, PagePermissions::READ)? }.now(dune);
     let user =
         |at| dune.page_tables().ok()?.lookup(at).map(|leaf| leaf.permissions.contains(PagePermissions::USER));
     assert_eq!(

@@ -40,6 +40,7 @@ mod tlb;
 mod tracers;
 mod traps;
 mod user;
+mod user_memory;
 mod waiting;
 
 use crate::case::Case;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Case> {
         frames::CASES,
         tlb::CASES,
         user::CASES,
+        user_memory::CASES,
         waiting::CASES,
         attacks::CASES,
         segments::CASES,

@@ -198,7 +198,8 @@ fn collected_tables() -> CaseResult {
         FAULTS.fetch_add(1, Ordering::SeqCst);
         let page = PageRange::page(frame.fault_address());
         let mapped = dune.page_tables().and_then(|mut tables| {
-            tables.map_own(page, PagePermissions::READ_WRITE).map(dune::memory::Flush::ignore)
+            // SAFETY: nothing else was mapped there.
+            unsafe { tables.map_own(page, PagePermissions::READ_WRITE) }.map(dune::memory::Flush::defer)
         });
         if mapped.is_ok() { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
     }
@@ -215,7 +216,7 @@ fn collected_tables() -> CaseResult {
         for _ in 0..20 {
             wait_for_ten_more(&loads);
             let faults = FAULTS.load(Ordering::SeqCst);
-            dune.page_tables()?.unmap(page)?.ignore();
+            dune.page_tables()?.unmap(page)?.defer();
             dune.memory().collect(dune);
             wait_for_fault(faults);
         }

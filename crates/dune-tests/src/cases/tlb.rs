@@ -3,7 +3,7 @@
 use dune::Dune;
 use dune::memory::tlb::{self, Invpcid};
 use dune::memory::{
-    AddressSpace, Contents, Frame, MapSize, PagePermissions, PageRange, PageSize, Pcid, SpaceError,
+    AddressSpace, Contents, Flush, Frame, MapSize, PagePermissions, PageRange, PageSize, Pcid, SpaceError,
     SpaceKind, TlbError,
 };
 use x86_64::{PhysAddr, VirtAddr};
@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     Case::new("tlb::cr3_reload_shows_the_new_frame", cr3_reload),
     Case::new("tlb::flush_all_shows_a_new_global_frame", flush_all),
     Case::new("tlb::invpcid_of_four_kinds", invpcid),
+    Case::new("tlb::what_others_owe_is_flushed_too", owed_by_others),
     Case::new("tlb::spaces_differ_behind_one_address", spaces_differ),
     Case::new("tlb::pcid_switch_without_flush", pcid_switch),
     Case::new("tlb::edited_space_is_flushed_by_the_switch", edited_space),
@@ -40,8 +41,8 @@ fn frame(dune: Dune, value: u64) -> Result<Frame> {
 
 /// Maps [`place`] on `to` instead of what it was mapped on, without any flush.
 fn remap(dune: Dune, to: PhysAddr, permissions: PagePermissions) -> CaseResult {
-    // SAFETY: nothing of Rust's lies there.
-    unsafe { dune.page_tables()?.replace(place(), to, permissions, PageSize::Size4KiB)? }.ignore();
+    // SAFETY: nothing of Rust's lies there, the frames stay, and the caller flushes.
+    unsafe { dune.page_tables()?.replace(place(), to, permissions, PageSize::Size4KiB)?.ignore() };
     Ok(())
 }
 
@@ -94,6 +95,34 @@ fn flush_all() -> CaseResult {
     Ok(())
 }
 
+/// Who flushes after an edit of its own may rely on no CPU having what was there before, also if an edit by somebody else has made
+/// the page absent, and the obligation of that was dropped, deferred or forgotten.
+fn owed_by_others() -> CaseResult {
+    let dune = dune::enter()?;
+    let (rights, size) = (PagePermissions::READ, MapSize::Exactly(PageSize::Size4KiB));
+    let leave_owing: [fn(Flush<'_>); 3] =
+        [|flush| drop(flush), |flush| flush.defer(), |flush| core::mem::forget(flush)];
+    for (round, leave) in (0..).zip(leave_owing) {
+        let (old, new) = (frame(dune, 1)?, frame(dune, 2)?);
+        // SAFETY: nothing of Rust's lies there, and the frame stays.
+        unsafe { dune.page_tables()?.map(place(), old.address(), rights, size)? }.now(dune);
+        assert_eq!(peek(place().start()), 1, "the CPU has the translation");
+        leave(dune.page_tables()?.unmap(place())?);
+        // SAFETY: as above.
+        let flush = unsafe { dune.page_tables()?.map(place(), new.address(), rights, size)? };
+        assert!(flush.is_empty(), "an absent page is not cached");
+        flush.now(dune);
+        assert_eq!(peek(place().start()), 2, "round {round}: the old translation is in use");
+        dune.page_tables()?.unmap(place())?.now(dune);
+        let full = dune.counters().full_flushes;
+        dune.page_tables()?.split(place().start(), PageSize::Size4KiB).err().ok_or("it is unmapped")?;
+        Flush::everything().now(dune);
+        // What is forgotten is never known to be over.
+        assert_eq!(dune.counters().full_flushes - full, u64::from(round == 2));
+    }
+    Ok(())
+}
+
 fn invpcid() -> CaseResult {
     let dune = dune::enter()?;
     let instruction = match Invpcid::new(dune.memory().features()) {
@@ -117,7 +146,7 @@ fn invpcid() -> CaseResult {
     })?;
     let counters = dune.counters();
     assert_eq!((counters.page_flushes, counters.context_flushes, counters.full_flushes), (40, 40, 80));
-    if dune.memory().features().pcid {
+    if dune.memory().features().has_pcid() {
         // Another space's translations, from here.
         dune.page_tables()?.unmap(place())?.now(dune);
         let space = space_with(dune, SpaceKind::Shared, &frame(dune, 5)?)?;
@@ -131,8 +160,8 @@ fn invpcid() -> CaseResult {
 fn space_with(dune: Dune, kind: SpaceKind, frame: &Frame) -> Result<AddressSpace<'static>> {
     let space = dune.memory().new_space(kind)?;
     let (rights, size) = (PagePermissions::READ_WRITE, MapSize::Exactly(PageSize::Size4KiB));
-    // SAFETY: nothing lies there.
-    unsafe { space.page_tables()?.map(place(), frame.address(), rights, size)? }.ignore();
+    // SAFETY: nothing lies there, and the space is not in use.
+    unsafe { space.page_tables()?.map(place(), frame.address(), rights, size)?.ignore() };
     Ok(space)
 }
 
@@ -220,8 +249,8 @@ fn edited_space() -> CaseResult {
         }
         let (rights, size) = (PagePermissions::READ, PageSize::Size4KiB);
         let to = frames[1 - round % 2].address();
-        // SAFETY: nothing of Rust's lies there.
-        unsafe { space.page_tables()?.replace(place(), to, rights, size)? }.ignore();
+        // SAFETY: nothing of Rust's lies there, and the space is not in use.
+        unsafe { space.page_tables()?.replace(place(), to, rights, size)?.ignore() };
     }
     Ok(())
 }
@@ -233,8 +262,8 @@ fn copied_space() -> CaseResult {
     let space = dune.memory().new_space(SpaceKind::Copied)?;
     let other = frame(dune, 2)?;
     let (rights, size) = (PagePermissions::READ_WRITE, PageSize::Size4KiB);
-    // SAFETY: plain numbers lie there.
-    unsafe { space.page_tables()?.replace(range, other.address(), rights, size)? }.ignore();
+    // SAFETY: plain numbers lie there, and the space is not in use.
+    unsafe { space.page_tables()?.replace(range, other.address(), rights, size)?.ignore() };
     {
         // SAFETY: the space has all that the process has.
         let _active = unsafe { space.enter(dune) };
@@ -247,7 +276,7 @@ fn copied_space() -> CaseResult {
 
 fn pcids_run_out() -> CaseResult {
     let dune = dune::enter()?;
-    if !dune.memory().features().pcid {
+    if !dune.memory().features().has_pcid() {
         return Err(Skip("this CPU has no PCIDs to run out of".into()).into());
     }
     let mut spaces = Vec::new();

@@ -117,6 +117,7 @@ impl PagePermissions {
 
 /// Why two numbers are no range of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RangeError {
     /// An end is not on a page boundary.
     #[error("{address:#x} is not aligned to {alignment:#x} bytes: round it, or use PageRange::covering")]

@@ -57,11 +57,21 @@ pub struct UserRegisters {
     pub rflags: u64,
 }
 
+/// A system call of ring 3's, by the convention of Linux on x86-64 (syscall(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemCall {
+    /// The number: RAX.
+    pub number: u64,
+    /// RDI, RSI, RDX, R10, R8, R9. After SYSENTER the third is the address that it returns to.
+    pub arguments: [u64; 6],
+}
+
 /// Why ring-3 code came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UserExit {
-    /// It executed SYSCALL or SYSENTER: the registers hold number and arguments, RIP is the next instruction.
-    SystemCall,
+    /// It executed SYSCALL or SYSENTER; RIP is the next instruction. [`UserContext::set_return_value`] answers it.
+    SystemCall(SystemCall),
     /// It took a trap.
     Trap {
         /// The vector.
@@ -74,6 +84,8 @@ pub enum UserExit {
 }
 
 /// Ring-3 code that can be run: its registers and its vector state.
+///
+/// A clone goes on where this one is, as after a fork. It may be run by any thread in Dune mode, by one at a time.
 ///
 /// See [`Dune::run_user`](crate::Dune::run_user) for an example.
 #[repr(C)]
@@ -89,6 +101,11 @@ pub struct UserContext {
     return_by: ReturnBy,
     area_size: u32,
 }
+
+// SAFETY: the vector area is this value's own, and nothing in it is a thread's.
+unsafe impl Send for UserContext {}
+// SAFETY: a shared reference only reads.
+unsafe impl Sync for UserContext {}
 
 /// Offsets and exit numbers for the assembly.
 pub(crate) mod offsets {
@@ -122,12 +139,10 @@ const AREA_ALIGNMENT: usize = 64;
 impl UserContext {
     /// Ring-3 code that starts at `entry` with stack pointer `stack` and everything else zero; the vector state is
     /// the CPU's initial one, with all floating-point exceptions masked.
-    pub fn new(entry: u64, stack: u64) -> UserContext {
+    pub fn new(entry: VirtAddr, stack: VirtAddr) -> UserContext {
         let area_size = cpu::vector_state().area_size;
-        let layout = UserContext::area_layout(area_size);
-        // SAFETY: the layout has a size of at least 512 bytes.
-        let area = unsafe { alloc_zeroed(layout) };
-        let Some(vector_area) = NonNull::new(area) else { handle_alloc_error(layout) };
+        let vector_area = UserContext::new_area(area_size);
+        let area = vector_area.as_ptr();
         // The legacy part's control words (Intel SDM vol. 1 §13.4.1): x87 control word, MXCSR. With a zero
         // XSTATE_BV XRSTOR takes the initial state for the rest, but MXCSR is always loaded.
         // SAFETY: both offsets lie in the first 512 bytes of the area.
@@ -136,7 +151,7 @@ impl UserContext {
             area.add(24).cast::<u32>().write(0x1f80);
         }
         UserContext {
-            registers: UserRegisters { rip: entry, rsp: stack, ..Default::default() },
+            registers: UserRegisters { rip: entry.as_u64(), rsp: stack.as_u64(), ..Default::default() },
             fs_base: 0,
             gs_base: 0,
             vector: 0,
@@ -148,8 +163,28 @@ impl UserContext {
         }
     }
 
+    /// Zeros for a vector state.
+    fn new_area(size: usize) -> NonNull<u8> {
+        let layout = UserContext::area_layout(size);
+        // SAFETY: the layout has a size of at least 512 bytes.
+        let area = unsafe { alloc_zeroed(layout) };
+        NonNull::new(area).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
     fn area_layout(size: usize) -> Layout {
         Layout::from_size_align(size.max(512), AREA_ALIGNMENT).expect("an XSAVE area is a few KiB")
+    }
+
+    /// The system call that the registers are about.
+    #[inline]
+    pub(crate) fn system_call(&self) -> SystemCall {
+        let UserRegisters { rax, rdi, rsi, rdx, r10, r8, r9, .. } = self.registers;
+        SystemCall { number: rax, arguments: [rdi, rsi, rdx, r10, r8, r9] }
+    }
+
+    /// Answers a system call: what ring 3 finds in RAX when it goes on; an error is the negative of its number.
+    pub fn set_return_value(&mut self, value: i64) {
+        self.registers.rax = value as u64;
     }
 
     /// By which instruction the next run enters ring 3.
@@ -184,6 +219,15 @@ impl UserContext {
     /// The trap that the assembly stored.
     pub(crate) fn trap(&self) -> UserExit {
         UserExit::Trap { vector: Vector(self.vector as u8), error_code: self.error_code, address: self.cr2 }
+    }
+}
+
+impl Clone for UserContext {
+    fn clone(&self) -> UserContext {
+        let vector_area = UserContext::new_area(self.area_size as usize);
+        // SAFETY: 1. both areas have this size; 2. the new one is nobody else's.
+        unsafe { vector_area.copy_from_nonoverlapping(self.vector_area, self.area_size as usize) };
+        UserContext { vector_area, ..*self }
     }
 }
 

@@ -175,7 +175,7 @@ impl Process {
         let is_gone = |holder| holder != own;
         actions::free_if(is_gone);
         self.births.free_if(is_gone);
-        self.memory.free_if(is_gone);
+        self.memory.survive(is_gone);
         self.id.store(sys::process_id(), Ordering::Relaxed);
     }
 

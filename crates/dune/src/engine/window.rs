@@ -8,6 +8,7 @@ use crate::arch::page::PageRange;
 
 /// A range of virtual addresses that one offset turns into guest-physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Window {
     /// The pages.
     pub range: PageRange,

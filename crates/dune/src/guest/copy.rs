@@ -1,9 +1,13 @@
 //! Copies between Dune and memory that the program has named, where a bad address is an answer and not a fault.
 
 use core::arch::global_asm;
+use core::sync::atomic::Ordering;
 
+use super::handlers::{self, TrapOutcome};
+use crate::Dune;
 use crate::arch::frame::TrapFrame;
 use crate::arch::vector::Vector;
+use crate::contract::block;
 
 global_asm!(
     "    .section .text.dune_copy, \"ax\", @progbits",
@@ -23,6 +27,31 @@ global_asm!(
     "    mov rax, rcx",
     "    ret",
     "    .size dune_copy, . - dune_copy",
+    "    .globl dune_copy_bytes",
+    "    .hidden dune_copy_bytes",
+    "    .type dune_copy_bytes, @function",
+    "dune_copy_bytes:",
+    "    mov rcx, rdx",
+    "    shr rcx, 3",
+    "    and edx, 7",
+    "    cld",
+    "    .globl dune_copy_bytes_words",
+    "    .hidden dune_copy_bytes_words",
+    "dune_copy_bytes_words:",
+    "    rep movsq",
+    "    mov ecx, edx",
+    "    .globl dune_copy_bytes_rest",
+    "    .hidden dune_copy_bytes_rest",
+    "dune_copy_bytes_rest:",
+    "    rep movsb",
+    "    mov rax, rcx",
+    "    ret",
+    "    .globl dune_copy_bytes_end",
+    "    .hidden dune_copy_bytes_end",
+    "dune_copy_bytes_end:",
+    "    mov eax, 1",
+    "    ret",
+    "    .size dune_copy_bytes, . - dune_copy_bytes",
     "    .text",
 );
 
@@ -30,24 +59,60 @@ unsafe extern "C" {
     /// Copies `words` words of eight bytes; how many are left when a word could not be accessed, 0 at the end.
     /// ABI: System V, only RCX, RSI, RDI and RAX change.
     fn dune_copy(to: u64, from: u64, words: u64) -> u64;
-    // Places in its code: only their addresses are used.
+    /// Copies `bytes` bytes; 0, or 1 when one could not be accessed.
+    /// ABI: System V, only RCX, RDX, RSI, RDI and RAX change.
+    fn dune_copy_bytes(to: u64, from: u64, bytes: u64) -> u64;
+    // Places in their code: only their addresses are used.
     static dune_copy_access: u8;
     static dune_copy_end: u8;
+    static dune_copy_bytes_words: u8;
+    static dune_copy_bytes_rest: u8;
+    static dune_copy_bytes_end: u8;
 }
 
 /// The program named memory that it has not, or not for this kind of access (EFAULT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadAddress;
+pub(crate) struct BadAddress;
 
 /// If the trap happened while copying: ends the copy there.
 pub(super) fn recover(frame: &mut TrapFrame) -> bool {
     let vector = frame.vector();
-    let copying = frame.rip == &raw const dune_copy_access as u64;
-    if copying && (vector == Vector::PAGE_FAULT || vector == Vector::GENERAL_PROTECTION) {
-        frame.rip = &raw const dune_copy_end as u64;
-        return true;
+    if vector != Vector::PAGE_FAULT && vector != Vector::GENERAL_PROTECTION {
+        return false;
     }
-    false
+    let words = &raw const dune_copy_bytes_words as u64;
+    let rest = &raw const dune_copy_bytes_rest as u64;
+    frame.rip = match frame.rip {
+        rip if rip == &raw const dune_copy_access as u64 => &raw const dune_copy_end as u64,
+        rip if rip == words || rip == rest => &raw const dune_copy_bytes_end as u64,
+        _ => return false,
+    };
+    true
+}
+
+/// Copies `bytes` bytes from `from` to `to`, one of which is memory that ring 3 may use, the other a buffer on the stack that
+/// has been touched. A fault is an answer here, whatever handler for #PF the program has: it may be waiting for a lock that the
+/// caller holds.
+///
+/// # Safety
+///
+/// The bytes at `to` are the caller's to overwrite; where the page tables allow the accesses, they are accesses to memory that
+/// the process means by these addresses.
+pub(crate) unsafe fn between_rings(dune: Dune, to: u64, from: u64, bytes: usize) -> Result<(), BadAddress> {
+    fn end_copy(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+        if recover(frame) { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
+    }
+    dune.without_interrupts(|| {
+        // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
+        let handlers = unsafe { &(*block::current()).handlers };
+        let slot = &handlers[usize::from(Vector::PAGE_FAULT.number())];
+        let before = slot.load(Ordering::Relaxed);
+        handlers::store(slot, handlers::Entry::Full(end_copy));
+        // SAFETY: as the caller says; a fault ends the copy.
+        let left = unsafe { dune_copy_bytes(to, from, bytes as u64) };
+        slot.store(before, Ordering::Release);
+        if left == 0 { Ok(()) } else { Err(BadAddress) }
+    })
 }
 
 /// Copies `value` to the program's memory at `address`.

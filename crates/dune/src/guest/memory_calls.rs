@@ -373,7 +373,7 @@ impl Mirror {
     }
 
     fn discharge(self, flush: Flush<'_>) {
-        if flush.is_empty() { flush.ignore() } else { flush.now(self.dune) }
+        if flush.is_empty() { flush.waive() } else { flush.now(self.dune) }
     }
 }
 

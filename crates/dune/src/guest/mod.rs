@@ -9,7 +9,7 @@
 
 mod around;
 pub(crate) mod clone;
-mod copy;
+pub(crate) mod copy;
 pub(crate) mod cpu_calls;
 mod entry;
 pub(crate) mod error;

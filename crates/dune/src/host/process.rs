@@ -138,7 +138,7 @@ impl HostProcess {
         let keep = || {
             let mut tables = self.memory().page_tables()?;
             // No CPU has used entries for this memory.
-            tables.pin(range).map(Flush::ignore)
+            tables.pin(range).map(Flush::waive)
         };
         let mut kept = keep();
         for _ in 0..TRIES {
@@ -148,7 +148,7 @@ impl HostProcess {
             let _ = self
                 .memory()
                 .mirror(range, PagePermissions::READ_WRITE, Ownership::Respect)
-                .map(Flush::ignore);
+                .map(Flush::waive);
             kept = keep();
         }
         kept.map_err(|error| EnterError::Memory(error.into()))

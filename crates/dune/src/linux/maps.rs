@@ -19,6 +19,7 @@ use crate::arch::page::PagePermissions;
 
 /// What lies behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MappingKind<'a> {
     /// A file; the path as Linux prints it (a newline is `\012`, a removed file ends with ` (deleted)`).
     File(&'a [u8]),
@@ -76,6 +77,7 @@ pub struct ParseError {
 
 /// Why the mappings could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum MapsError {
     /// The file could not be opened.
     #[error("cannot open /proc/thread-self/maps: {errno}: mount proc on /proc")]
@@ -160,7 +162,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// Understands one line, without its newline.
-pub fn parse(line: &[u8]) -> Result<Line<'_>, ParseError> {
+pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, ParseError> {
     let mut scanner = Scanner { line, at: 0 };
     let start = scanner.hex()?;
     scanner.exactly(b'-', "dash between the addresses")?;

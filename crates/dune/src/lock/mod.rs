@@ -173,6 +173,12 @@ impl<T> SpinLock<T> {
         }
     }
 
+    /// Whether the calling thread has the lock: the code that this handler has interrupted.
+    pub fn is_mine(&self) -> bool {
+        let word = self.word.load(Ordering::Relaxed);
+        word != FREE && holder(word) == Holder::caller()
+    }
+
     /// Frees the lock if its holder `is_gone`: it was killed, or is the parent's in the child of a fork.
     pub fn free_if(&self, is_gone: impl Fn(Holder) -> bool) {
         let word = self.word.load(Ordering::Relaxed);

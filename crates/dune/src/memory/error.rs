@@ -3,11 +3,12 @@
 use thiserror::Error;
 
 use super::frames::FrameError;
-use crate::arch::page::PageSize;
+use crate::arch::page::{PagePermissions, PageRange, PageSize};
 use crate::lock::Busy;
 
 /// Why an edit was refused. Nothing has been changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum EditError {
     /// Another edit is under way.
     #[error(transparent)]
@@ -28,6 +29,15 @@ pub enum EditError {
     #[error("address {address:#x} lies outside every window: use memory that the process has mapped")]
     OutsideWindows {
         /// The first address outside; virtual or, for an edit that names frames, guest-physical.
+        address: u64,
+    },
+    /// A safe call was to let ring 3 in.
+    #[error(
+        "a safe call can not let ring 3 in at {address:#x}: use PageTables::protect_for_user, which is unsafe, or \
+         memory that is ring 3's alone (user::UserMemory)"
+    )]
+    NeedsGrant {
+        /// Where the range starts.
         address: u64,
     },
     /// An address does not fit the page size.
@@ -67,8 +77,19 @@ pub enum EditError {
     Frames(#[from] FrameError),
 }
 
+/// The error of a safe call that was to give `range` these permissions, if they let ring 3 in.
+#[inline(always)]
+pub(super) fn refuse_user(range: PageRange, permissions: PagePermissions) -> Result<(), EditError> {
+    if permissions.contains(PagePermissions::USER) {
+        Err(EditError::NeedsGrant { address: range.first() })
+    } else {
+        Ok(())
+    }
+}
+
 /// What keeps 512 pages from becoming one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum MergeObstacle {
     /// A page is missing.
     #[error("a page is missing")]

@@ -1,6 +1,8 @@
 //! What an edit of page tables still owes: to make the CPU forget translations that it has cached.
 
+use core::mem::ManuallyDrop;
 use core::ops::Add;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -29,15 +31,24 @@ impl Span {
     const NONE: Span = Span { start: 0, count: 0, size: PageSize::Size4KiB };
 }
 
+/// How many edits' obligations have not been discharged. A flush that finds others than its own flushes everything: they may
+/// have been forgotten (`core::mem::forget`), and whoever flushes after an edit has to rely on all CPUs having forgotten what
+/// was there before, whoever edited it last.
+static OWED: AtomicU64 = AtomicU64::new(0);
+/// How many of these were dropped or deferred: the next flush of everything discharges them.
+static DEFERRED: AtomicU64 = AtomicU64::new(0);
+
 /// The obligation to flush what an edit changed, before anybody may rely on the edit.
 ///
 /// Until it is discharged the CPU may use the translations from before the edit. Obligations of several edits
 /// can be put together with `+` and discharged at once: a batched update.
 ///
+/// One that is dropped, or forgotten, is not lost: the next [`now`](Self::now) of anybody flushes everything.
+///
 /// Page tables that an edit emptied are freed only when this is discharged, for the CPU may have cached a
-/// pointer to them. If it is ignored or dropped they wait for [`Memory::collect`](super::Memory::collect).
+/// pointer to them. If it is deferred or dropped they wait for [`Memory::collect`](super::Memory::collect).
 #[derive(Debug)]
-#[must_use = "the CPU may still use the old translations: call `now`, or `ignore` where they do no harm"]
+#[must_use = "the CPU may still use the old translations: call `now`, or `defer` where that is time enough"]
 pub struct Flush<'m> {
     /// The first empty one ends the list.
     spans: [Span; SPANS],
@@ -46,13 +57,15 @@ pub struct Flush<'m> {
     /// A translation concerned was global: a CR3 load would not do.
     globals: bool,
     retired: Option<Retired<'m>>,
+    /// How many of [`OWED`] this is.
+    edits: u32,
 }
 
 impl<'m> Flush<'m> {
     /// Owes nothing.
     #[inline]
     pub const fn none() -> Flush<'m> {
-        Flush { spans: [Span::NONE; SPANS], everything: false, globals: false, retired: None }
+        Flush { spans: [Span::NONE; SPANS], everything: false, globals: false, retired: None, edits: 0 }
     }
 
     /// Owes a flush of the whole current address space, except global pages.
@@ -78,6 +91,16 @@ impl<'m> Flush<'m> {
             self.globals |= old.is_global();
             self.push(Span { start, count, size: PageSize::Size4KiB });
         }
+    }
+
+    /// Counts this obligation as that of an edit of the program's. Under the lock of the tables, after the edit.
+    #[inline]
+    pub(super) fn owed(mut self) -> Flush<'m> {
+        if !self.is_empty() {
+            OWED.fetch_add(1, Ordering::Release);
+            self.edits = 1;
+        }
+        self
     }
 
     /// Whether nothing is owed, as after mapping pages where there were none: the CPU does not cache the
@@ -146,6 +169,7 @@ impl<'m> Flush<'m> {
     pub fn merge(mut self, mut other: Flush<'m>) -> Flush<'m> {
         self.everything |= other.everything;
         self.globals |= other.globals;
+        self.edits += core::mem::take(&mut other.edits);
         for span in other.spans.iter().take_while(|span| span.count > 0) {
             self.push(*span);
         }
@@ -160,18 +184,48 @@ impl<'m> Flush<'m> {
     /// and frees tables that the edit emptied.
     #[inline]
     pub fn now(self, dune: Dune) {
-        let single = self.spans[0].count == 1 && self.spans[1].count == 0;
-        if single && !self.everything && self.retired.is_none() {
-            tlb::flush_page(dune, VirtAddr::new_truncate(self.spans[0].start));
+        let this = ManuallyDrop::new(self);
+        let single = this.spans[0].count == 1 && this.spans[1].count == 0;
+        if OWED.load(Ordering::Acquire) != u64::from(this.edits) {
+            ManuallyDrop::into_inner(this).now_with_others(dune);
+        } else if single && !this.everything && this.retired.is_none() {
+            tlb::flush_page(dune, VirtAddr::new_truncate(this.spans[0].start));
             shootdown::others(dune);
-        } else if !self.is_empty() {
-            self.now_all(dune);
+            this.settle(0);
+        } else if !this.is_empty() {
+            ManuallyDrop::into_inner(this).now_all(dune);
+        }
+    }
+
+    /// [`Self::now`] while there are obligations of other edits: of other threads, deferred ones, forgotten ones.
+    #[cold]
+    #[inline(never)]
+    fn now_with_others(self, dune: Dune) {
+        let deferred = DEFERRED.swap(0, Ordering::AcqRel);
+        flush_all_cpus(dune);
+        self.discharge(deferred);
+    }
+
+    /// Everything owed here, and what was `deferred`, has been flushed on every CPU.
+    fn discharge(self, deferred: u64) {
+        let mut this = ManuallyDrop::new(self);
+        if let Some(retired) = this.retired.take() {
+            retired.release();
+        }
+        this.settle(deferred);
+    }
+
+    #[inline]
+    fn settle(&self, deferred: u64) {
+        let count = u64::from(self.edits) + deferred;
+        if count > 0 {
+            OWED.fetch_sub(count, Ordering::Release);
         }
     }
 
     /// [`Self::now`] for more than a page.
     #[inline(never)]
-    fn now_all(mut self, dune: Dune) {
+    fn now_all(self, dune: Dune) {
         match self.pages() {
             // INVLPG also forgets all that is cached of upper levels, so it covers retired tables too.
             Some(pages) if pages > 0 => {
@@ -183,26 +237,62 @@ impl<'m> Flush<'m> {
             _ => tlb::flush_current(dune),
         }
         shootdown::others(dune);
-        if let Some(retired) = self.retired.take() {
-            retired.release();
-        }
+        self.discharge(0);
     }
 
-    /// Does not flush.
+    /// Does not flush now, but leaves it to the next flush, which is one of everything then.
     ///
-    /// Right where the old translations do no harm: where rights were only added (the CPU drops a cached
-    /// translation when it raises a #PF for it, so at worst a handler sees one fault too many), where the
-    /// tables are not in use, or where a later flush covers this one. Otherwise accesses go on with the old
-    /// rights or to the old frame for an unknown time. It cannot break what Rust promises about memory by
-    /// itself: reusing an unmapped frame would, and handing out frames again is the caller's decision.
-    pub fn ignore(self) {
+    /// Until then accesses may go on with the old rights, or to the old frame. It is what to do where rights were only
+    /// added: the CPU drops a cached translation when it raises a #PF for it, so at worst a handler sees one fault too many.
+    pub fn defer(self) {
         drop(self);
     }
 
+    /// Does not flush, and leaves no obligation.
+    ///
+    /// # Safety
+    ///
+    /// The old translations do no harm, as long as a CPU may have them: rights were only added; or the tables are those of an
+    /// [`AddressSpace`](super::AddressSpace) that is not in use, which is flushed when it is entered; or a later flush
+    /// covers the same pages, and nobody relies on this edit before.
+    pub unsafe fn ignore(self) {
+        self.waive();
+    }
+
+    /// [`Self::ignore`] for edits of the library's own.
+    pub(crate) fn waive(mut self) {
+        self.settle(0);
+        self.edits = 0;
+    }
+
     /// Discharges without a CPU to flush: the tables have never been loaded, or are not in use.
-    pub(super) fn unused(mut self) {
-        if let Some(retired) = self.retired.take() {
-            retired.release();
+    pub(super) fn unused(self) {
+        self.discharge(0);
+    }
+}
+
+fn flush_all_cpus(dune: Dune) {
+    tlb::flush_all(dune);
+    shootdown::others(dune);
+}
+
+/// Flushes everything, and so discharges what was deferred.
+pub(super) fn everything(dune: Dune) {
+    let deferred = DEFERRED.swap(0, Ordering::AcqRel);
+    flush_all_cpus(dune);
+    OWED.fetch_sub(deferred, Ordering::Release);
+}
+
+/// In the child of a fork, whose CPU has cached nothing yet: what other threads of its parent owed is nobody's.
+pub(super) fn start_over() {
+    OWED.store(0, Ordering::Release);
+    DEFERRED.store(0, Ordering::Release);
+}
+
+impl Drop for Flush<'_> {
+    fn drop(&mut self) {
+        if self.edits > 0 {
+            DEFERRED.fetch_add(self.edits.into(), Ordering::AcqRel);
         }
     }
 }
@@ -308,7 +398,7 @@ mod tests {
         assert_eq!(frames.stats().unwrap().in_use, 5 * 4096);
         both.unused();
         assert_eq!(frames.stats().unwrap().in_use, 0);
-        retire(4).ignore();
+        retire(4).defer();
         assert_eq!(frames.stats().unwrap().in_use, 4 * 4096);
         assert_eq!(frames.release_quarantined(|| ()), 4);
         assert_eq!(frames.stats().unwrap().in_use, 0);

@@ -36,8 +36,8 @@ impl Memory {
         self.windows.append_held(&held, window).map_err(MemoryError::from)?;
         if let Some(mut tables) = tables {
             // If frames run out the window stays, unmapped: each of its pages can be mapped later.
-            let mapped = tables.map_own(window.range, PagePermissions::ALL);
-            mapped.map_err(MemoryError::from)?.ignore();
+            let mapped = tables.map_identically(window.range, PagePermissions::ALL);
+            mapped.map_err(MemoryError::from)?.waive();
         }
         Ok(())
     }

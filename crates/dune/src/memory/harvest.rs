@@ -35,7 +35,7 @@ impl<'m> PageTables<'m> {
         let mut flush = Flush::none();
         let span = (range.first(), range.end());
         self.collect(self.root_table(), Level::ROOT, span, mark, &mut found, &mut flush);
-        flush
+        flush.owed()
     }
 
     fn collect(

@@ -2,7 +2,7 @@
 
 use super::table::Edits;
 use super::turns::{self, Span, Turn};
-use super::{Memory, frames, streams};
+use super::{Memory, flush, frames, streams};
 use crate::lock::holder::Holder;
 use crate::lock::{Busy, Fork, ForkGuard, Guard};
 
@@ -78,6 +78,12 @@ impl Memory {
             list.forget(&self.missed, |caller| caller != survivor);
             list.forget_all_without_place();
         }
+    }
+
+    /// In the child of a fork: frees what threads of its parent had, all but the block of the one that goes on.
+    pub(crate) fn survive(&self, is_gone: impl Fn(Holder) -> bool + Copy) {
+        self.free_if(is_gone);
+        flush::start_over();
     }
 
     /// Frees what holders have that are gone: entries and lists change one word at a time, so at worst some frames are lost.

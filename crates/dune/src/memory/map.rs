@@ -14,6 +14,7 @@ use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize}
 
 /// With pages of which size a range is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MapSize {
     /// The largest that alignment and the CPU allow, page by page.
     Largest,
@@ -63,10 +64,16 @@ impl<'m> PageTables<'m> {
     ///
     /// # Safety
     ///
-    /// 1. Nothing that Rust or Linux will use comes to lie in `range`: addresses outside every window, or
-    ///    ones
-    ///    reserved by an mmap of the caller's, are right.
-    /// 2. What is accessible there does not violate what Rust promises about the memory at `frame`.
+    /// As long as the mapping is there, here and in address spaces that have copied it, and until the [`Flush`] of its
+    /// end is discharged:
+    ///
+    /// 1. Neither Rust nor Linux puts anything into `range`: it is reserved by an mmap of the caller's (PROT_NONE will
+    ///    do), or in the upper half of the addresses.
+    /// 2. What is done through `range` does not violate what Rust promises about the memory at `frame`. With `USER` and
+    ///    `WRITE` ring 3 does so, too: see [`protect_for_user`](Self::protect_for_user).
+    /// 3. The memory at `frame` is not given back: no [`FrameAllocator::free`](super::FrameAllocator::free), no munmap.
+    /// 4. Nothing relies on `range` being accessible: any safe code may [`protect`](Self::protect) or
+    ///    [`unmap`](Self::unmap) it.
     pub unsafe fn map(
         &mut self,
         range: PageRange,
@@ -76,7 +83,7 @@ impl<'m> PageTables<'m> {
     ) -> Result<Flush<'m>, EditError> {
         self.check_frames(range, frame, size)?;
         let piece = Piece { end: range.end(), delta: frame.as_u64().wrapping_sub(range.first()) };
-        self.map_pieces(range, Form::new(permissions, size), |_, _| Ok(piece))
+        self.map_pieces(range, Form::new(permissions, size), |_, _| Ok(piece)).map(Flush::owed)
     }
 
     /// Maps one page of `size` at `page` on `frame`, whatever was mapped there; the page of a larger size is
@@ -86,7 +93,8 @@ impl<'m> PageTables<'m> {
     ///
     /// # Safety
     ///
-    /// As for [`map`](Self::map).
+    /// As for [`map`](Self::map); and what Rust refers to in `page` has the same value on `frame`. Linux knows nothing of it:
+    /// system calls, and what Linux does to its mapping there (mremap, a fork's copies), act on the old memory.
     pub unsafe fn replace(
         &mut self,
         page: PageRange,
@@ -103,12 +111,28 @@ impl<'m> PageTables<'m> {
         let span = (page.first(), page.end());
         let mut work = Work::begin(self.frames, self.count(&rule, span)?)?;
         self.apply(&rule, span, &mut work);
-        Ok(work.flush)
+        Ok(work.flush.owed())
     }
 
     /// Maps `range`, where nothing may be mapped, on the memory that the process has there: the way back from
-    /// [`unmap`](Self::unmap).
-    pub fn map_own(
+    /// [`unmap`](Self::unmap). (The way without unsafe code is [`protect`](Self::protect) without permissions, and then
+    /// with some.)
+    ///
+    /// # Safety
+    ///
+    /// 1. Whatever Rust refers to in `range` has been stored in the process's memory there, and not in other memory that was
+    ///    mapped there ([`map`](Self::map), [`replace`](Self::replace)) until somebody unmapped it.
+    /// 2. With `USER` and `WRITE`: as for [`protect_for_user`](Self::protect_for_user).
+    pub unsafe fn map_own(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<Flush<'m>, EditError> {
+        self.map_identically(range, permissions).map(Flush::owed)
+    }
+
+    /// [`Self::map_own`] for what is so by construction.
+    pub(super) fn map_identically(
         &mut self,
         range: PageRange,
         permissions: PagePermissions,
@@ -128,7 +152,7 @@ impl<'m> PageTables<'m> {
     ///
     /// # Safety
     ///
-    /// As for [`map`](Self::map).
+    /// As for [`map`](Self::map), with the memory of `existing` for that at `frame`.
     pub unsafe fn alias(
         &mut self,
         new: PageRange,
@@ -140,13 +164,14 @@ impl<'m> PageTables<'m> {
         }
         self.count_mapped(existing)?;
         let shift = existing.first().wrapping_sub(new.first());
-        self.map_pieces(new, Form::new(permissions, MapSize::Largest), |tables, at| {
+        let pieces = self.map_pieces(new, Form::new(permissions, MapSize::Largest), |tables, at| {
             let (frame, bytes) = tables.run(at.wrapping_add(shift), existing.end());
             Ok(Piece { end: at + bytes, delta: frame.wrapping_sub(at) })
-        })
+        });
+        pieces.map(Flush::owed)
     }
 
-    /// Unmaps `range`. Holes in it are allowed, but not a range without any page.
+    /// Unmaps `range`: an access becomes a fault. Holes in it are allowed, but not a range without any page.
     ///
     /// Pages that an end of the range cuts are split. Tables that become empty are freed when the obligation
     /// is discharged.
@@ -159,7 +184,7 @@ impl<'m> PageTables<'m> {
         }
         let mut work = Work::begin(self.frames, count)?;
         self.apply(&rule, span, &mut work);
-        Ok(work.flush)
+        Ok(work.flush.owed())
     }
 
     /// Refuses a range of which a page is mapped.
@@ -212,7 +237,7 @@ impl<'m> PageTables<'m> {
                         // have read ahead of them is quarantined with the tables.
                         self.apply(&Clear::default(), (range.first(), at), &mut work);
                     }
-                    work.flush.ignore();
+                    work.flush.waive();
                     return Err(error);
                 }
             }

@@ -45,6 +45,7 @@ use crate::linux::maps;
 
 /// What the page tables of a process in Dune mode say about its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MirrorMode {
     /// Each mapping has the rights it has in Linux, and what is not mapped is not present: an invalid access is a
     /// page fault in Dune mode. The program's memory calls keep the tables true.

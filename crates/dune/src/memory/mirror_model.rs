@@ -105,7 +105,7 @@ fn apply(machine: &Machine, model: &mut BTreeMap<u64, Page>, edit: &Edit) {
         Edit::MapOwn { first, pages } => {
             let free = (first..first + pages)
                 .all(|page| model.get(&page).is_none_or(|page| page.permissions.is_none()));
-            match tables.map_own(range(first, pages), PagePermissions::READ) {
+            match tables.map_identically(range(first, pages), PagePermissions::READ) {
                 Ok(flush) => {
                     assert!(free);
                     flush.unused();

@@ -12,7 +12,7 @@
 //!    What it has edited so is its own, and the mirror leaves it alone. Their
 //!    frames come from the library's arena ([`FrameAllocator`]), which is itself in a window.
 //! 2. What they yield is a *guest-physical* address. A [`Window`] says by which offset it belongs to the
-//!    virtual address that Linux knows; the [`plan`] made before entry finds the windows from
+//!    virtual address that Linux knows; a plan made before entry finds the windows from
 //!    `/proc/thread-self/maps` ([`maps`]).
 //! 3. Each window is one slot of the VM: the second translation, from guest-physical addresses to the pages
 //!    that Linux gave the process, is kept by the kernel. So a program may edit its tables as it likes and
@@ -38,13 +38,13 @@
 //!
 //! # Handlers
 //!
-//! Everything here may be called from handlers, at any time: after [`Memory::build`] nothing allocates from
+//! Everything here may be called from handlers, at any time: after the entry nothing allocates from
 //! the heap, and locks that the interrupted code may hold yield [`Busy`] instead of waiting.
 //!
 //! # Five levels
 //!
 //! Walks start at `Level::ROOT` and go down one level at a time; five-level paging needs a root level, a
-//! wider canonical range in [`PageRange`] and a larger [`plan::TASK_SIZE`].
+//! wider canonical range in [`PageRange`] and a larger `TASK_SIZE` (`plan.rs`).
 
 mod entry;
 mod error;
@@ -57,7 +57,8 @@ mod hold;
 mod map;
 pub(crate) mod mirror;
 mod missed;
-pub mod plan;
+pub(crate) mod plan;
+mod reach;
 mod reshape;
 pub(crate) mod shootdown;
 mod space;
@@ -89,12 +90,12 @@ pub use error::{EditError, MergeObstacle};
 pub use flush::Flush;
 pub use frames::{Contents, Frame, FrameAllocator, FrameError, FrameStats};
 pub use map::MapSize;
-pub use plan::{Limits, PlanError};
+pub use plan::PlanError;
 pub use space::{ActiveSpace, AddressSpace, SpaceError};
 pub use table::{Leaf, PageTables};
 pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
-pub use window::{FIRST_GPA, Window, Windows};
+pub use window::{Window, Windows};
 
 use crate::arch::page::Level;
 use crate::arch::token::Dune;
@@ -103,7 +104,7 @@ use crate::lock::{Guard, Rank, SpinLock};
 use entry::Entry;
 use mirror::Ownership;
 use missed::Missed;
-use plan::Planner;
+use plan::{Limits, Planner};
 use space::{CacheState, Pcids};
 use streams::Streams;
 use table::Edits;
@@ -111,7 +112,7 @@ use turns::Turns;
 
 /// What a process's memory is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryOptions {
+pub(crate) struct MemoryOptions {
     /// Address bits of the vCPU and room for growth.
     pub limits: Limits,
     /// What the vCPU's paging unit can do, as its CPUID says.
@@ -127,7 +128,7 @@ pub struct MemoryOptions {
 
 impl MemoryOptions {
     /// The usual options: 1 GiB of frames.
-    pub const fn new(physical_bits: u8, features: PagingFeatures) -> MemoryOptions {
+    pub(crate) const fn new(physical_bits: u8, features: PagingFeatures) -> MemoryOptions {
         MemoryOptions {
             limits: Limits::new(physical_bits),
             features,
@@ -140,6 +141,7 @@ impl MemoryOptions {
 
 /// Why a process's memory could not be built, or a window not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum MemoryError {
     /// The mappings could not be read.
     #[error(transparent)]
@@ -191,7 +193,7 @@ impl Memory {
     ///
     /// For the host side, before entry. Each window then becomes a slot, and [`root`](Self::root) goes to
     /// CR3.
-    pub fn build(options: &MemoryOptions) -> Result<Memory, MemoryError> {
+    pub(crate) fn build(options: &MemoryOptions) -> Result<Memory, MemoryError> {
         options.limits.check(options.arena_bytes)?;
         let mut frames = FrameAllocator::reserve(options.arena_bytes)?;
         let windows = plan_windows(options.limits)?;
@@ -222,7 +224,7 @@ impl Memory {
             return Ok(memory);
         }
         for window in memory.windows.iter() {
-            memory.page_tables()?.map_own(window.range, PagePermissions::ALL)?.unused();
+            memory.page_tables()?.map_identically(window.range, PagePermissions::ALL)?.unused();
         }
         Ok(memory)
     }
@@ -283,6 +285,10 @@ impl Memory {
     /// For a single page that is 4 KiB large already, this is the shortest way: a walk, one compare-and-swap
     /// and one INVLPG. It is for handlers that change one page per fault, and always inlined there: most of what
     /// it would do for any permissions is done by the compiler for the ones given.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageTables::protect`].
     #[inline(always)]
     pub fn protect_now(
         &self,
@@ -290,6 +296,7 @@ impl Memory {
         range: PageRange,
         permissions: PagePermissions,
     ) -> Result<(), EditError> {
+        error::refuse_user(range, permissions)?;
         let is_done = range.bytes() == PAGE_BYTES && {
             let edits = self.edits.lock_in_dune_mode(dune)?;
             self.protect_page(&edits, range.first(), permissions)
@@ -369,12 +376,9 @@ impl Memory {
         AddressSpace::new(self, kind)
     }
 
-    /// Flushes everything and then frees the tables whose obligations were ignored. Returns their number.
+    /// Flushes everything and then frees the tables whose obligations were deferred. Returns their number.
     pub fn collect(&self, dune: Dune) -> usize {
-        self.frames.release_quarantined(|| {
-            tlb::flush_all(dune);
-            shootdown::others(dune);
-        })
+        self.frames.release_quarantined(|| flush::everything(dune))
     }
 }
 
@@ -466,7 +470,7 @@ mod tests {
         let protect =
             |address, permissions| memory.protect_page(&memory.edits.lock().unwrap(), address, permissions);
         assert!(!protect(page.first(), PagePermissions::READ), "it is a large page");
-        memory.page_tables().unwrap().split(address, PageSize::Size4KiB).unwrap().ignore();
+        memory.page_tables().unwrap().split(address, PageSize::Size4KiB).unwrap().defer();
         let before = memory.version.load(Ordering::Relaxed);
         assert!(protect(page.first(), PagePermissions::READ));
         assert_eq!(memory.version.load(Ordering::Relaxed), before + 1);
@@ -508,7 +512,7 @@ mod tests {
         for kind in [SpaceKind::Copied, SpaceKind::Shared] {
             let space = memory.new_space(kind).unwrap();
             assert_eq!(space.pcid().unwrap().get(), 1);
-            space.page_tables().unwrap().protect(page, PagePermissions::READ).unwrap().ignore();
+            space.page_tables().unwrap().protect(page, PagePermissions::READ).unwrap().defer();
             let permissions = |tables: PageTables<'_>| tables.lookup(address).unwrap().permissions;
             assert_eq!(permissions(space.page_tables().unwrap()), PagePermissions::READ);
             assert_eq!(permissions(memory.page_tables().unwrap()), PagePermissions::ALL);
@@ -516,9 +520,9 @@ mod tests {
             if kind == SpaceKind::Shared {
                 let refused = memory.page_tables().unwrap().merge(address, PageSize::Size2MiB);
                 assert!(refused.is_ok() || matches!(refused, Err(EditError::NotMergeable { .. })));
-                let _ = refused.map(Flush::ignore);
+                let _ = refused.map(Flush::defer);
             }
-            space.page_tables().unwrap().unmap(page).unwrap().ignore();
+            space.page_tables().unwrap().unmap(page).unwrap().defer();
             assert_eq!(space.page_tables().unwrap().lookup(address), None);
             drop(space);
             assert_eq!(memory.frames().stats().unwrap().in_use, before);

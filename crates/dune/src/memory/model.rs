@@ -188,12 +188,14 @@ fn apply(tables: &mut PageTables<'_>, model: &mut Model, edit: Edit) {
             }
         }
         Edit::Protect { first, pages, permissions } => {
-            let result = tables.protect(range(first, pages), permissions);
+            // SAFETY: these tables are never loaded.
+            let result = unsafe { tables.protect_for_user(range(first, pages), permissions) };
             change(model, first, pages, result, |page| page.permissions = seen(permissions));
         }
         Edit::Grant { first, pages } => {
             let add = PagePermissions::READ | PagePermissions::USER;
-            let result = tables.grant_user(range(first, pages), PagePermissions::READ);
+            // SAFETY: these tables are never loaded.
+            let result = unsafe { tables.grant_user(range(first, pages), PagePermissions::READ) };
             change(model, first, pages, result, |page| page.permissions |= add);
         }
         Edit::Revoke { first, pages } => {
@@ -435,7 +437,7 @@ fn memory_outside_every_window_is_refused() {
     let outside = EditError::OutsideWindows { address };
     assert_eq!(tables.protect(range, PagePermissions::READ).unwrap_err(), outside);
     assert_eq!(tables.unmap(range).unwrap_err(), outside);
-    assert_eq!(tables.map_own(range, PagePermissions::READ).unwrap_err(), outside);
+    assert_eq!(tables.map_identically(range, PagePermissions::READ).unwrap_err(), outside);
     assert_eq!(tables.split(range.start(), PageSize::Size4KiB).unwrap_err(), outside);
     let end = FIRST_GPA.as_u64() + 16 * GIB;
     let two = PageRange::known(address, address + 2 * PAGE_BYTES);
@@ -445,7 +447,7 @@ fn memory_outside_every_window_is_refused() {
     assert_eq!(error.unwrap_err(), EditError::OutsideWindows { address: end });
     // A range that leaves its window half-way leaves nothing behind.
     let edge = PageRange::known(23 * GIB, 25 * GIB);
-    let error = tables.map_own(edge, PagePermissions::READ).unwrap_err();
+    let error = tables.map_identically(edge, PagePermissions::READ).unwrap_err();
     assert_eq!(error, EditError::OutsideWindows { address: 24 * GIB });
     assert_eq!(tables.lookup(VirtAddr::new(23 * GIB)), None);
     let inside = PageRange::known(9 * GIB, 10 * GIB);
@@ -460,7 +462,7 @@ fn only_the_edges_of_a_range_are_split() {
     let machine = Machine::new();
     let mut tables = machine.tables();
     let window = PageRange::known(8 * GIB, 12 * GIB);
-    tables.map_own(window, PagePermissions::ALL).unwrap().unused();
+    tables.map_identically(window, PagePermissions::ALL).unwrap().unused();
     let size = |tables: &PageTables<'_>, address| tables.lookup(VirtAddr::new(address)).unwrap().size;
     assert_eq!(size(&tables, 9 * GIB), PageSize::Size1GiB);
     let cut = PageRange::known(9 * GIB + PAGE_BYTES, 11 * GIB);
@@ -498,11 +500,11 @@ fn tables_wait_for_the_flush() {
     let machine = Machine::new();
     let mut tables = machine.tables();
     let range = PageRange::known(8 * GIB, 8 * GIB + PAGE_BYTES);
-    tables.map_own(range, PagePermissions::ALL).unwrap().unused();
+    tables.map_identically(range, PagePermissions::ALL).unwrap().unused();
     assert_eq!(machine.in_use(), 4);
     let flush = tables.unmap(range).unwrap();
     assert_eq!((machine.in_use(), flush.pages()), (4, Some(1)));
-    flush.ignore();
+    flush.defer();
     assert_eq!(machine.in_use(), 4);
     assert_eq!(machine.frames.release_quarantined(|| ()), 3);
     assert_eq!(machine.in_use(), 1);
@@ -515,7 +517,7 @@ fn accessed_marks_are_harvested_apart_from_dirty_ones() {
     let machine = Machine::new();
     let mut tables = machine.tables();
     let range = PageRange::known(8 * GIB, 8 * GIB + 4 * PAGE_BYTES);
-    tables.map_own(range, PagePermissions::ALL).unwrap().unused();
+    tables.map_identically(range, PagePermissions::ALL).unwrap().unused();
     tables.mark_dirty(PageRange::known(8 * GIB + PAGE_BYTES, 8 * GIB + 2 * PAGE_BYTES));
     let mut pages = Vec::new();
     let flush = tables.harvest_accessed(range, |page, size| pages.push((page.as_u64(), size)));

@@ -80,6 +80,7 @@ impl Limits {
 
 /// Why there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The mappings do not fit into the guest-physical addresses.
     #[error(

@@ -44,7 +44,7 @@ impl<'m> PageTables<'m> {
         let (rule, span) = (Reach { target }, (start, start + target.span()));
         let mut work = Work::begin(self.frames, self.count(&rule, span)?)?;
         self.apply(&rule, span, &mut work);
-        Ok(work.flush)
+        Ok(work.flush.owed())
     }
 
     /// Merges the 512 pages of the next smaller size into the one page of `size`, 2 MiB or 1 GiB, that holds
@@ -89,7 +89,7 @@ impl<'m> PageTables<'m> {
             flush.record_globals(leaf);
         }
         flush.retire(self.frames, PhysAddr::new_truncate(old.table_address()));
-        Ok(flush)
+        Ok(flush.owed())
     }
 
     /// Makes a table of the leaf at entry `index`, whose pages then map what the leaf mapped.

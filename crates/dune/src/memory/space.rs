@@ -24,6 +24,7 @@ use crate::arch::token::Dune;
 
 /// Why an address space could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SpaceError {
     /// The tables could not be copied.
     #[error(transparent)]
@@ -133,7 +134,7 @@ impl<'m> AddressSpace<'m> {
     }
 
     /// The space's page tables, to edit. The obligations of edits made while it is not the current space may
-    /// be ignored: the next switch to it flushes.
+    /// be [ignored](super::Flush::ignore): the next switch to it flushes.
     pub fn page_tables(&self) -> Result<PageTables<'m>, EditError> {
         let tables = self.memory.tables(self.root)?;
         self.cache.soil();
@@ -146,8 +147,12 @@ impl<'m> AddressSpace<'m> {
     ///
     /// 1. All code, stacks, tables and handlers that run meanwhile are mapped in this space, where they
     ///    are now.
-    /// 2. Rust's references to memory that the space maps differently are not used meanwhile.
-    /// 3. The current space is the process's own, and guards are dropped on the thread that made them.
+    /// 2. Rust's references to memory that the space maps differently are not used meanwhile, and such pages are `GLOBAL` in
+    ///    neither space.
+    /// 3. What ring 3 may do in this space is right still: keeping it out of pages in the process's own tables has not kept it
+    ///    out of them here.
+    /// 4. The current space is the process's own, and guards are dropped on the thread that made them.
+    /// 5. No other thread uses a space that is not the process's own meanwhile.
     pub unsafe fn enter(&self, dune: Dune) -> ActiveSpace<'_, 'm> {
         self.memory.sharers.fetch_add(1, Ordering::Relaxed);
         self.load(dune);
@@ -208,7 +213,7 @@ impl<'s, 'm> ActiveSpace<'s, 'm> {
     ///
     /// # Safety
     ///
-    /// 1. and 2. of [`AddressSpace::enter`], for `other`.
+    /// 1. to 3. of [`AddressSpace::enter`], for `other`.
     #[inline]
     pub unsafe fn switch_to(&self, other: &'s AddressSpace<'m>) {
         other.load(self.dune);

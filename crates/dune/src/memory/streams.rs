@@ -115,7 +115,7 @@ impl PageTables<'_> {
         if level > Level::of(size) {
             let Ok(flush) = self.split(VirtAddr::new_truncate(address), size) else { return false };
             // Before and after translate alike. A CPU that keeps the old translation only does not notice the access.
-            flush.ignore();
+            flush.waive();
         }
         let Some((level, table, entry)) = usable(self) else { return false };
         table.exchange(level.index(address), entry, entry.armed()).is_ok()
@@ -170,18 +170,18 @@ impl Memory {
         Some(found.unwrap_or_default())
     }
 
-    /// Makes the leaf at `address` present if it is armed; its level. Takes no lock, since the access may be one of
-    /// the code that holds the lock of the tables.
+    /// Makes the leaf at `address` present if it is armed; its level. The access may be one of the code that holds the lock
+    /// of the tables: then they are this thread's to walk, since nobody else edits them.
     fn trip(&self, address: u64) -> Option<Level> {
+        let edits = self.edits.lock();
+        if edits.is_err() && !self.edits.is_mine() {
+            return None;
+        }
         let page = VirtAddr::try_new(address & !(PAGE_BYTES - 1)).ok()?;
         let frame = self.windows.find(page)?.to_physical(page)?.as_u64();
         let root = self.foreign_root().unwrap_or(self.root);
         let (mut level, mut at) = (Level::ROOT, root.as_u64());
         loop {
-            // Another thread may free a table meanwhile, and its frame may get any content: hence the two checks.
-            if !self.frames.range().contains(VirtAddr::new_truncate(self.frames.to_memory(at))) {
-                return None;
-            }
             let table = table_at(&self.frames, self.frames.offset(), at);
             let index = level.index(address);
             let entry = table.get(index);

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::entry::{Entry, Table};
-use super::error::EditError;
+use super::error::{EditError, refuse_user};
 use super::flush::Flush;
 use super::frames::FrameAllocator;
 use super::missed::Missed;
@@ -159,12 +159,54 @@ impl<'m> PageTables<'m> {
         Some(leaf.frame + (address.as_u64() - leaf.start.as_u64()))
     }
 
-    /// Gives every page of `range` exactly `permissions`: what is left out is taken away, `USER` too.
+    /// Gives ring 0 exactly `permissions` for every page of `range`, and ring 3 none: what is left out is taken away.
     ///
     /// Without any of `READ`, `WRITE` and `EXECUTE` the pages are no longer present, but keep their frames.
     /// Larger pages are split only where an end of the range cuts them. Accessed and dirty marks stay.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError::NeedsGrant`] for `USER`: letting ring 3 in takes [`protect_for_user`](Self::protect_for_user).
+    /// Others of [`EditError`] where a page is missing, or a table for smaller pages can not be had.
     #[inline]
     pub fn protect(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<Flush<'m>, EditError> {
+        refuse_user(range, permissions)?;
+        self.set_permissions(range, permissions)
+    }
+
+    /// As [`protect`](Self::protect), for ring 3 too where `permissions` has `USER`.
+    ///
+    /// # Safety
+    ///
+    /// From now on until ring 3 is kept out again and the [`Flush`] of that is discharged, code in ring 3 may do what
+    /// `permissions` says with the memory of `range`, at any time and on any thread that calls
+    /// [`run_user`](crate::Dune::run_user), and what it does is nobody's to know. So, with `WRITE`:
+    ///
+    /// 1. No Rust reference leads to that memory, and no code of ring 0 relies on what it holds: it is accessed through
+    ///    raw pointers, by volatile or atomic accesses, or by checked copies
+    ///    ([`copy_from_user`](crate::Dune::copy_from_user)).
+    /// 2. It holds nothing that the CPU or Linux trusts: no page tables, no descriptor tables, no stacks of ring 0, no
+    ///    code that ring 0 executes.
+    /// 3. It is not given back (freed, unmapped, moved, discarded for another use) before.
+    ///
+    /// Without `WRITE` ring 3 can change nothing, and there is no condition; but ring 0 may not write either.
+    ///
+    /// Calls that keep ring 3 out again are safe, so anybody may make them: nothing may rely on ring 3 getting in. An
+    /// [`AddressSpace`](super::AddressSpace) that is made meanwhile keeps its own copy of the right.
+    pub unsafe fn protect_for_user(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+    ) -> Result<Flush<'m>, EditError> {
+        self.set_permissions(range, permissions)
+    }
+
+    #[inline]
+    fn set_permissions(
         &mut self,
         range: PageRange,
         permissions: PagePermissions,
@@ -177,12 +219,12 @@ impl<'m> PageTables<'m> {
             && let Some(old) =
                 table.update_mapped(Level(1).index(start), |entry| entry.with_permissions(bits))
         {
-            return Ok(Flush::run(start, 1, old));
+            return Ok(Flush::run(start, 1, old).owed());
         }
-        self.protect_range(range, bits, user)
+        self.protect_range(range, bits, user).map(Flush::owed)
     }
 
-    /// [`Self::protect`] for more than one page.
+    /// [`Self::set_permissions`] for more than one page.
     #[inline(never)]
     fn protect_range(&mut self, range: PageRange, bits: u64, user: bool) -> Result<Flush<'m>, EditError> {
         let (start, last) = (range.first(), range.end() - 1);
@@ -198,8 +240,12 @@ impl<'m> PageTables<'m> {
         self.edit_leaves(range, user, |entry| entry.with_permissions(bits))
     }
 
-    /// Lets ring 3 into every page of `range`, and adds `permissions`.
-    pub fn grant_user(
+    /// Lets ring 3 into every page of `range`, and adds `permissions` to those that each page has, which become ring 3's too.
+    ///
+    /// # Safety
+    ///
+    /// As for [`protect_for_user`](Self::protect_for_user), where the pages have `WRITE` afterwards.
+    pub unsafe fn grant_user(
         &mut self,
         range: PageRange,
         permissions: PagePermissions,
@@ -208,6 +254,7 @@ impl<'m> PageTables<'m> {
         self.edit_leaves(range, true, |entry| {
             entry.with_permissions(Entry::permission_bits(entry.permissions() | add) | Entry::OWNED)
         })
+        .map(Flush::owed)
     }
 
     /// Makes every page of `range` the supervisor's again; its other permissions stay.
@@ -216,6 +263,7 @@ impl<'m> PageTables<'m> {
             let permissions = entry.permissions() - PagePermissions::USER;
             entry.with_permissions(Entry::permission_bits(permissions) | Entry::OWNED)
         })
+        .map(Flush::owed)
     }
 
     /// Applies `edit` to the entry of every page of `range`.
@@ -375,9 +423,9 @@ pub(super) fn table_at(frames: &FrameAllocator, offset: u64, address: u64) -> &T
     let memory = address.wrapping_sub(offset);
     debug_assert!(frames.range().contains(VirtAddr::new_truncate(memory)));
     // SAFETY: 1. the address comes from the root or an entry, so it is a frame that this library allocated
-    // from the arena as a table; 2. the arena lives as long as `frames`; 3. a table is freed only after its
-    // last entry is gone, under the lock that the caller holds; 4. tables are accessed by atomics only, by
-    // the CPU too.
+    // from the arena as a table; 2. the arena lives as long as `frames`; 3. a table is given back only after its
+    // last entry is gone, and entries change under the lock, which the caller holds, or the code that it has
+    // interrupted on its thread (`streams.rs`, `trip`); 4. tables are accessed by atomics only, by the CPU too.
     unsafe { &*ptr::with_exposed_provenance::<Table>(memory as usize) }
 }
 

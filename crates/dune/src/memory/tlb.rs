@@ -14,6 +14,7 @@ use crate::arch::token::Dune;
 
 /// The kinds of flush that the counters tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FlushKind {
     /// The translations of one page (INVLPG, or INVPCID type 0).
     Page,
@@ -25,6 +26,7 @@ pub enum FlushKind {
 
 /// Why the CPU cannot do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum TlbError {
     /// The CPU lacks the feature.
     #[error("this CPU has no {feature} (CPUID {leaf}): {remedy}")]
@@ -50,20 +52,33 @@ pub enum TlbError {
     },
 }
 
-/// What the paging unit of the vCPU can do.
+/// What the paging unit of the vCPU can do. [`Memory::features`](super::Memory::features) says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PagingFeatures {
-    /// 1 GiB pages: CPUID 8000_0001H:EDX\[26\].
-    pub giant_pages: bool,
-    /// PCIDs: CPUID 01H:ECX\[17\]. `CR4.PCIDE` has to be set where this is `true`.
-    pub pcid: bool,
-    /// The INVPCID instruction: CPUID 07H.0:EBX\[10\].
-    pub invpcid: bool,
+    /// `CR4.PCIDE` has to be set where `pcid` is `true`.
+    pub(crate) giant_pages: bool,
+    pub(crate) pcid: bool,
+    pub(crate) invpcid: bool,
 }
 
 impl PagingFeatures {
-    /// Asks CPUID of the CPU that this runs on. In Dune mode that is an exit, so ask before entering.
-    pub fn detect() -> PagingFeatures {
+    /// Whether there are pages of 1 GiB: CPUID 8000_0001H:EDX\[26\].
+    pub const fn has_giant_pages(self) -> bool {
+        self.giant_pages
+    }
+
+    /// Whether there are PCIDs: CPUID 01H:ECX\[17\].
+    pub const fn has_pcid(self) -> bool {
+        self.pcid
+    }
+
+    /// Whether there is the INVPCID instruction: CPUID 07H.0:EBX\[10\].
+    pub const fn has_invpcid(self) -> bool {
+        self.invpcid
+    }
+
+    /// Asks CPUID of the CPU that this runs on. In Dune mode that is an exit.
+    pub(crate) fn detect() -> PagingFeatures {
         use core::arch::x86_64::{__cpuid, __cpuid_count};
         let (basic, extended) = (__cpuid(0).eax, __cpuid(0x8000_0000).eax);
         PagingFeatures {
@@ -97,7 +112,7 @@ impl Pcid {
 
 /// What becomes of the translations that the caches hold for a PCID when its root is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cached {
+pub(super) enum Cached {
     /// They go (bit 63 of the value loaded is clear).
     Flush,
     /// They stay (bit 63 set; needs `CR4.PCIDE`).
@@ -163,7 +178,7 @@ pub fn current_root(_dune: Dune) -> (PhysAddr, Pcid) {
 /// 2. With a tag, `CR4.PCIDE` is set; without one, it is clear or PCID 0 is meant.
 /// 3. With [`Cached::Keep`], nothing that was changed in `root` since its last use waits for a flush.
 #[inline]
-pub unsafe fn load_root(_dune: Dune, root: PhysAddr, tag: Option<(Pcid, Cached)>) {
+pub(super) unsafe fn load_root(_dune: Dune, root: PhysAddr, tag: Option<(Pcid, Cached)>) {
     let (pcid, keep) = match tag {
         Some((pcid, cached)) => (pcid.0, cached == Cached::Keep),
         None => (0, false),

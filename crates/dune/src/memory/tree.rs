@@ -10,6 +10,7 @@ use crate::arch::page::Level;
 
 /// How a new address space gets the tables of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpaceKind {
     /// All tables are copied: later edits on either side stay there.
     Copied,

@@ -29,7 +29,7 @@ pub(super) const GRANULE: u64 = 64 << 20;
 const GRANULES: usize = ((1 << 47) / GRANULE) as usize;
 
 /// The guest-physical address of the first window.
-pub const FIRST_GPA: PhysAddr = PhysAddr::new(Engine::FIRST_GPA);
+pub(super) const FIRST_GPA: PhysAddr = PhysAddr::new(Engine::FIRST_GPA);
 
 /// A window that readers may see while it is written: they look only when they have its number.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ pub struct Windows {
 
 impl Windows {
     /// How many windows there can be: KVM's slots on x86 since Linux 5.12.
-    pub const CAPACITY: usize = Engine::MOST_WINDOWS;
+    pub(crate) const CAPACITY: usize = Engine::MOST_WINDOWS;
 
     /// No windows yet.
     pub(super) fn new() -> Result<Windows, PlanError> {

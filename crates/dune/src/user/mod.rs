@@ -1,18 +1,36 @@
 //! Ring 3: running code of the program without privileges, and seeing its every system call and fault.
 //!
 //! [`Dune::run_user`] enters ring 3 and returns when the code makes a system call or takes a trap, as a value, so a
-//! supervisor is a loop around it. What ring 3 may touch is what the page tables grant it
-//! ([`grant_user`](crate::memory::PageTables::grant_user)); everything else of the process is a page fault that
-//! returns here.
+//! supervisor is a loop around it. What ring 3 may touch is memory that was made for it ([`UserMemory`]), and what the page
+//! tables grant it otherwise, which is unsafe ([`protect_for_user`](crate::memory::PageTables::protect_for_user)); everything
+//! else of the process is a page fault that returns here. To look at addresses that ring 3 has given there are checked copies
+//! ([`Dune::copy_from_user`], [`Dune::copy_to_user`]).
+//!
+//! Ring-3 code on its own can not let itself in anywhere, nor can safe code:
+//!
+//! ```compile_fail
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dune = dune::enter()?;
+//! use dune::memory::{PagePermissions, PageRange};
+//! let shared: &'static u64 = Box::leak(Box::new(1));
+//! let page = PageRange::page(x86_64::VirtAddr::from_ptr(shared));
+//! dune.page_tables()?.grant_user(page, PagePermissions::READ_WRITE)?.now(dune); // error[E0133]: unsafe
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! Ring 3 owns its FS and GS bases (through WRFSBASE where the CPU has it); ring 0 swaps GS at each change of
 //! rings and never uses a value that ring 3 could have set.
 
+mod copy;
 pub(crate) mod error;
+mod memory;
 
 use core::arch::{asm, global_asm};
 
-pub use crate::arch::user_context::{ReturnBy, UserContext, UserExit, UserRegisters};
+pub use crate::arch::user_context::{ReturnBy, SystemCall, UserContext, UserExit, UserRegisters};
+pub use copy::{CopyAccess, CopyError};
+pub use memory::{UserMemory, UserMemoryError};
 
 use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
 use crate::arch::token::Dune;
@@ -125,7 +143,7 @@ const TASK_SIZE: u64 = 1 << 47;
 impl Dune {
     /// Runs `context` in ring 3 until it makes a system call or takes a trap.
     ///
-    /// To answer a system call, set `registers.rax` and run again; to forward it, make it from ring 0 first. Vector
+    /// To answer a system call, set its return value and run again; to forward it, make it from ring 0 first. Vector
     /// state belongs to the context and is kept between runs.
     ///
     /// # Errors
@@ -136,15 +154,15 @@ impl Dune {
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (entry, stack) = (0x1000, 0x2000);
     /// use dune::user::{UserContext, UserExit};
+    /// # let (entry, stack) = (x86_64::VirtAddr::new(0x1000), x86_64::VirtAddr::new(0x2000));
     ///
     /// let dune = dune::enter()?;
     /// let mut context = UserContext::new(entry, stack);
     /// loop {
     ///     match dune.run_user(&mut context)? {
-    ///         UserExit::SystemCall => context.registers.rax = -38i64 as u64, // ENOSYS
-    ///         UserExit::Trap { vector, .. } => break println!("ring 3 took {vector}"),
+    ///         UserExit::SystemCall(_) => context.set_return_value(-38), // ENOSYS
+    ///         other => break println!("ring 3 came back with {other:?}"),
     ///     }
     /// }
     /// # Ok(())
@@ -158,10 +176,11 @@ impl Dune {
         loop {
             // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, the bases are by their type or because
             // the CPU stored them, and user.S forces the flags, so that none of its instructions faults; 3. what the
-            // code does to memory, the page tables granted it, and whoever granted it answers for that (`grant_user`).
+            // code does to memory, the page tables let it do, and whoever edited them so has promised that it does no
+            // harm (`protect_for_user`).
             let exit = unsafe { enter_ring3(context) };
             if exit == user::EXIT_SYSCALL {
-                return Ok(UserExit::SystemCall);
+                return Ok(UserExit::SystemCall(context.system_call()));
             }
             match context.trap() {
                 // A signal for the thread: its handler runs at ring 0, on the stack of this function.

@@ -1,6 +1,5 @@
 //! Memory all over the address space, as JavaScript engines have it: they ask for each 256 KiB at a random address.
 
-use dune::memory::Windows;
 use libc::MAP_PRIVATE;
 
 use super::touch::{PAGE, READ_WRITE, enter, load, mmap, munmap, peek, poke};
@@ -10,6 +9,8 @@ use crate::probe;
 use crate::random::generator::Generator;
 
 const BYTES: u64 = 256 << 10;
+/// More windows than KVM has slots can not be (Linux 5.12 and later).
+const MOST_WINDOWS: usize = 32764;
 
 /// `count` places of [`BYTES`] each, at random addresses of 46 bits.
 fn scatter(count: u64) -> Vec<u64> {
@@ -37,7 +38,7 @@ pub fn after_entry() -> CaseResult {
     mark(&places, 0);
     assert!(is_marked(&places, 0));
     let windows = dune.memory().windows();
-    assert!((COUNT as usize / 2..Windows::CAPACITY).contains(&windows.len()), "{} windows", windows.len());
+    assert!((COUNT as usize / 2..MOST_WINDOWS).contains(&windows.len()), "{} windows", windows.len());
     for &place in &places {
         let here = x86_64::VirtAddr::new(place + PAGE);
         let physical = windows.to_physical(here).ok_or("it is in a window")?;

@@ -34,6 +34,7 @@ const KEEP_RESIDENT: u32 = 32;
 
 /// Why a frame could not be had or returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// All frames are in use.
     #[error("all {capacity} bytes of frames are in use: free some, or enter with a larger arena")]
@@ -158,7 +159,7 @@ impl FrameAllocator {
     ///
     /// Until the arena has a place in a window, frames have the guest-physical
     /// addresses of their virtual ones.
-    pub fn reserve(bytes: u64) -> Result<FrameAllocator, FrameError> {
+    pub(crate) fn reserve(bytes: u64) -> Result<FrameAllocator, FrameError> {
         let bytes = round_up(bytes.clamp(BLOCK_BYTES, 1 << 46), BLOCK_BYTES);
         let alignment = if bytes >= GIB { GIB } else { BLOCK_BYTES };
         let errno = Errno::from_raw(linux_raw_sys::errno::ENOMEM);
@@ -212,9 +213,19 @@ impl FrameAllocator {
         Ok(Frame { address: self.to_physical(memory), memory, size })
     }
 
-    /// Takes a frame back. Its memory must no longer be used, nor its translation be cached by a CPU: first
-    /// discharge the [`Flush`](super::Flush) of the edit that removed it.
-    pub fn free(&self, frame: Frame) -> Result<(), FrameError> {
+    /// Takes a frame back, for whoever asks next: it may become a page table.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Busy`], [`FrameError::DoubleFree`], [`FrameError::NotFromArena`]; the frame then stays in use.
+    ///
+    /// # Safety
+    ///
+    /// 1. No page tables map the frame, those of address spaces included, and no CPU has such a translation cached: the
+    ///    [`Flush`](super::Flush) of each edit that unmapped it has been discharged. Who is not sure that it was its own edit that
+    ///    did so (unmapping is safe) discharges [`Flush::everything`](super::Flush::everything).
+    /// 2. Nobody uses its memory any more, by [`Frame::as_ptr`] or in any other way.
+    pub unsafe fn free(&self, frame: Frame) -> Result<(), FrameError> {
         self.free_address(frame.address, frame.size)
     }
 
@@ -333,6 +344,11 @@ mod tests {
         FrameAllocator::reserve(bytes).unwrap()
     }
 
+    fn free(frames: &FrameAllocator, frame: Frame) {
+        // SAFETY: 1. no page tables map the frames of these tests; 2. they are not used afterwards.
+        unsafe { frames.free(frame) }.unwrap();
+    }
+
     #[test]
     fn sizes_alignment_and_zeroes() {
         let frames = allocator(8 << 20);
@@ -342,14 +358,14 @@ mod tests {
         assert!(large.address().as_u64().is_multiple_of(2 << 20));
         // SAFETY: 1. the frame belongs to this test.
         unsafe { small.as_ptr().write_bytes(0xaa, 4096) };
-        frames.free(small).unwrap();
+        free(&frames, small);
         let again = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap();
         // SAFETY: 1. the frame belongs to this test.
         assert!(unsafe { core::slice::from_raw_parts(again.as_ptr(), 4096) }.iter().all(|&byte| byte == 0));
         let stats = frames.stats().unwrap();
         assert_eq!((stats.in_use, stats.high_water), ((2 << 20) + 4096, (2 << 20) + 4096));
-        frames.free(again).unwrap();
-        frames.free(large).unwrap();
+        free(&frames, again);
+        free(&frames, large);
         assert_eq!(frames.stats().unwrap().in_use, 0);
         assert!(frames.trim().unwrap() >= 4 << 20);
         assert_eq!(frames.stats().unwrap().resident_free, 0);
@@ -372,9 +388,9 @@ mod tests {
         let error = FrameError::Exhausted { capacity: 4 << 20 };
         assert_eq!(frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap_err(), error);
         assert_eq!(frames.take_tables(1, |_| ()).unwrap_err(), error);
-        all.into_iter().for_each(|frame| frames.free(frame).unwrap());
+        all.into_iter().for_each(|frame| free(&frames, frame));
         let large = frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap();
-        frames.free(large).unwrap();
+        free(&frames, large);
     }
 
     #[test]
@@ -382,7 +398,7 @@ mod tests {
         let frames = allocator(2 << 20);
         let frame = frames.allocate(PageSize::Size4KiB, Contents::Any).unwrap();
         let address = frame.address();
-        frames.free(frame).unwrap();
+        free(&frames, frame);
         assert_eq!(
             frames.free_address(address, PageSize::Size4KiB),
             Err(FrameError::DoubleFree { frame: address })
@@ -399,7 +415,7 @@ mod tests {
         let frames = allocator(128 << 20);
         let all: Vec<_> =
             (0..64).map(|_| frames.allocate(PageSize::Size2MiB, Contents::Any).unwrap()).collect();
-        all.into_iter().for_each(|frame| frames.free(frame).unwrap());
+        all.into_iter().for_each(|frame| free(&frames, frame));
         assert!(frames.stats().unwrap().resident_free <= u64::from(KEEP_RESIDENT) * BLOCK_BYTES);
     }
 
