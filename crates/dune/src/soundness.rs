@@ -51,7 +51,7 @@
 //! | [`FrameAllocator::allocate`], [`FrameAllocator::trim`] | take memory; a frame that is dropped stays in use |
 //! | [`Memory::new_space`], [`AddressSpace::page_tables`], dropping a space | edits as above, in tables that are not in use until [`AddressSpace::enter`], which is unsafe |
 //! | [`UserMemory`], [`Dune::copy_from_user`], [`Dune::copy_to_user`] | see below |
-//! | [`Dune::run_user`] | let ring 3 run, which reaches what was granted |
+//! | [`Dune::run_user`], [`Dune::run_user_until`] | let ring 3 run, which reaches what was granted |
 //!
 //! *Flushes.* A [`Flush`] may be dropped, deferred or forgotten by safe code. It is counted when it comes into being, so the next
 //! `now()` knows that there are others, and flushes everything on all CPUs. So who has edited a page and flushed can rely on no CPU
@@ -130,6 +130,7 @@
 //! [`Dune::copy_from_user`]: crate::Dune::copy_from_user
 //! [`Dune::copy_to_user`]: crate::Dune::copy_to_user
 //! [`Dune::run_user`]: crate::Dune::run_user
+//! [`Dune::run_user_until`]: crate::Dune::run_user_until
 //! [`EditError::Busy`]: crate::memory::EditError::Busy
 //! [`EditError::NeedsGrant`]: crate::memory::EditError::NeedsGrant
 //! [`Flush`]: crate::memory::Flush

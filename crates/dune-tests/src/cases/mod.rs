@@ -36,6 +36,7 @@ mod swapping;
 mod syscalls;
 mod tasks;
 mod threads;
+mod time_limits;
 mod tlb;
 mod tracers;
 mod traps;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Case> {
         tlb::CASES,
         user::CASES,
         user_memory::CASES,
+        time_limits::CASES,
         waiting::CASES,
         attacks::CASES,
         segments::CASES,

@@ -72,6 +72,8 @@ pub struct SystemCall {
 pub enum UserExit {
     /// It executed SYSCALL or SYSENTER; RIP is the next instruction. [`UserContext::set_return_value`] answers it.
     SystemCall(SystemCall),
+    /// The time limit of [`run_user_until`](crate::Dune::run_user_until) is over. Run again, it goes on where it was.
+    Interrupted,
     /// It took a trap.
     Trap {
         /// The vector.

@@ -12,6 +12,7 @@ use super::request::{Kind, Request};
 use super::signal_frame::SignalInfo;
 use super::signal_queue::Queue;
 use super::thread_counters::ThreadCounters;
+use super::time_limit::TimeLimits;
 use super::trap_table::Slot;
 use crate::arch::descriptors::{Gdt, TaskStateSegment};
 use crate::arch::frame::TrapFrame;
@@ -83,6 +84,8 @@ pub(crate) struct ThreadBlock {
     pub looked_for_tracer: u64,
     /// Signals that wait for ring 0.
     pub signals: Queue,
+    /// The time limits that the thread has set for ring 3.
+    pub time_limits: TimeLimits,
     /// The page fault that the host loop has just raised.
     pub second_level_fault: Option<SecondLevelFault>,
     /// The page fault that was last tried again.
@@ -132,6 +135,7 @@ impl ThreadBlock {
             is_traced: false,
             looked_for_tracer: 0,
             signals: Queue::new(),
+            time_limits: TimeLimits::new(),
             second_level_fault: None,
             retried: Repeated::default(),
             put_off: Repeated::default(),

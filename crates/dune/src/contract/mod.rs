@@ -1,4 +1,5 @@
-//! What ring 0 and the host side agree on: the thread block, requests, signals on their way, what the program wants.
+//! What ring 0 and the host side agree on: the thread block, requests, signals on their way, what the program wants, time
+//! limits.
 //!
 //! Both sides are compiled together. Whoever reads the beginning of the block without being so (a module in the kernel, say) finds
 //! [`VERSION`] there; what it may read is asserted below.
@@ -17,6 +18,7 @@ pub(crate) mod signal_frame;
 pub(crate) mod signal_queue;
 pub(crate) mod thread;
 pub(crate) mod thread_counters;
+pub(crate) mod time_limit;
 pub(crate) mod trap_table;
 
 use core::mem::offset_of;

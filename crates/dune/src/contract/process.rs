@@ -173,6 +173,9 @@ impl Process {
         // SAFETY: the caller's.
         let own = Holder::of(unsafe { (*survivor).block } as u64);
         let is_gone = |holder| holder != own;
+        // SAFETY: the survivor's block, which lives as long as the process; these fields are atomic.
+        let limits = unsafe { &(*(*survivor).block).time_limits };
+        limits.forget();
         actions::free_if(is_gone);
         self.births.free_if(is_gone);
         self.memory.survive(is_gone);

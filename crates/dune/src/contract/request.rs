@@ -34,12 +34,16 @@ pub(crate) enum Kind {
     /// Prepare the thread that the [`Preparation`](super::birth::Preparation) at `arguments[0]` describes; the answer is the
     /// address of its [`Thread`](super::thread::Thread), or 0.
     Prepare = 11,
+    /// Start the timer of the time limit `arguments[1]`, which is over in `arguments[0]` nanoseconds.
+    StartTimer = 12,
+    /// Stop the timer that the answer to that was.
+    StopTimer = 13,
 }
 
 impl Kind {
     /// The kind that `word` stands for, if it does.
     pub(crate) fn of(word: u64) -> Option<Kind> {
-        const ALL: [Kind; 12] = [
+        const ALL: [Kind; 14] = [
             Kind::None,
             Kind::Syscall,
             Kind::Entered,
@@ -52,6 +56,8 @@ impl Kind {
             Kind::Leave,
             Kind::LeaveForGood,
             Kind::Prepare,
+            Kind::StartTimer,
+            Kind::StopTimer,
         ];
         ALL.into_iter().find(|&kind| kind as u64 == word)
     }

@@ -4,8 +4,8 @@ use core::arch::global_asm;
 use core::sync::atomic::Ordering;
 
 use super::handlers::{self, TrapOutcome};
-use crate::Dune;
 use crate::arch::frame::TrapFrame;
+use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::block;
 

@@ -19,5 +19,6 @@ mod second_level;
 pub(crate) mod signal;
 mod switch;
 pub(crate) mod thread;
+mod time_limit;
 mod touch;
 mod windows;

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use super::thread::HostThread;
-use super::{birth, cpu_number, forward, leave, second_level, signal, thread, windows};
+use super::{birth, cpu_number, forward, leave, second_level, signal, thread, time_limit, windows};
 use crate::arch::vector::Vector;
 use crate::contract::birth::{Birth, Preparation};
 use crate::contract::request::Kind;
@@ -119,6 +119,11 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
         Some(Kind::Exit) => birth::end(thread, first, second != 0),
         Some(Kind::Leave) => leave::to_host(thread, first, second),
         Some(Kind::LeaveForGood) => leave::for_good(thread, first, second as *mut SignalFrame),
+        Some(Kind::StartTimer) => time_limit::start(first, second),
+        Some(Kind::StopTimer) => {
+            time_limit::stop(first);
+            0
+        }
         Some(Kind::SecondLevelFaults) => {
             thread.block.counters.other_requests -= 1;
             thread.vcpu.second_level_faults().unwrap_or(u64::MAX)
@@ -127,10 +132,11 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
     };
 }
 
-/// Raises the interrupt that makes ring 0 look for signals, if there are some.
+/// Raises the interrupt that makes ring 0 look for signals, and for time limits that are over, if there are some.
 fn announce_signals(thread: &mut HostThread) {
     thread.vcpu.withdraw_stop();
-    if thread.block.signals.is_pending() || has_stopped_for_tracer(thread) {
+    let news = thread.block.time_limits.take_news();
+    if thread.block.signals.is_pending() || news || has_stopped_for_tracer(thread) {
         interrupt(thread, Vector::SIGNAL.number());
     }
 }

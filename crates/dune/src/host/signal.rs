@@ -14,16 +14,17 @@ use linux_raw_sys::general::{
     __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_io_pgetevents as IO_PGETEVENTS,
     __NR_io_uring_enter as IO_URING_ENTER, __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_rt_sigaction,
     __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigsuspend as RT_SIGSUSPEND, __NR_sigaltstack,
-    SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
+    SA_RESTART, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SS_DISABLE,
 };
 
 use super::thread::{HostThread, behind};
-use super::{forward, process, touch};
+use super::{forward, process, time_limit, touch};
 use crate::contract::actions::{self, SIGNALS, as_told_to_linux, is_ours};
 use crate::contract::alternate_stack::AlternateStack;
 use crate::contract::request::Request;
 use crate::contract::signal_frame::{SignalInfo, StackDescription, Ucontext};
 use crate::contract::signal_queue::{Action, DEFAULT, Taken};
+use crate::contract::thread::Thread;
 use crate::engine::Vcpu;
 use crate::linux::sys;
 use crate::report;
@@ -142,6 +143,9 @@ global_asm!(
 
 /// The handler that Linux knows. It runs with all signals blocked.
 extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
+    if time_limit::is_ours(signal, info) {
+        return end_time(info, context.registers.rsp);
+    }
     let action = actions::get(signal);
     if touch::refuse(signal, info, &mut context.registers) {
         if action.is_for_once() {
@@ -155,12 +159,7 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
         actions::reset(signal, &action);
     }
     let added = action.blocked(signal);
-    let rsp = context.registers.rsp;
-    // A child of a fork in host mode has no process of ours until it enters.
-    let mut threads = process::current().into_iter().flat_map(|process| process.threads());
-    // SAFETY: threads on the list are never freed.
-    let in_dune_mode = threads.find(|&thread| unsafe { (*thread).is_in_host_loop(rsp) });
-    match in_dune_mode {
+    match thread_at(context.registers.rsp) {
         _ if !action.has_handler() => without_handler(signal, &action),
         None => call_in_host_mode(signal, info, context, &action, context.mask | added),
         Some(_) if is_own_fault(signal, info, context.registers.rip) => report::fatal(format_args!(
@@ -181,6 +180,37 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
             context.registers.rip = touch::after_signal(forward::after_signal(context.registers.rip));
             vcpu.request_stop();
         }
+    }
+}
+
+/// The thread in Dune mode whose host loop has the stack pointer `rsp`.
+fn thread_at(rsp: u64) -> Option<*mut Thread> {
+    // A child of a fork in host mode has no process of ours until it enters.
+    let mut threads = process::current().into_iter().flat_map(|process| process.threads());
+    // SAFETY: threads on the list are never freed.
+    threads.find(|&thread| unsafe { (*thread).is_in_host_loop(rsp) })
+}
+
+/// The timer of a time limit has fired on a thread whose stack pointer is `rsp`.
+fn end_time(info: &SignalInfo, rsp: u64) {
+    if let Some(thread) = thread_at(rsp) {
+        // SAFETY: the thread is this one, between two instructions of its host loop; these fields are for signals.
+        let (block, vcpu) = unsafe { (&*(*thread).block, &(*behind(thread)).vcpu) };
+        time_limit::fired(block, info);
+        vcpu.request_stop();
+    }
+}
+
+/// Has Linux call [`handler`] for `signal`, whether the program has a handler for it or not.
+pub(super) fn take_over(signal: u32) {
+    let _changes = actions::hold();
+    if let Some(known) = known_to_linux(signal)
+        && !is_ours(&known)
+    {
+        actions::set(signal, &known);
+        let own =
+            Action { handler: handler as *const () as u64, flags: SA_RESTART.into(), ..Action::default() };
+        tell_linux(signal, &as_told_to_linux(&own));
     }
 }
 

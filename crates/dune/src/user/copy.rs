@@ -12,8 +12,8 @@ use core::mem::MaybeUninit;
 use thiserror::Error;
 use x86_64::VirtAddr;
 
-use crate::Dune;
 use crate::arch::page::{PAGE_BYTES, PagePermissions};
+use crate::arch::token::Dune;
 use crate::guest::copy;
 use crate::memory::EditError;
 

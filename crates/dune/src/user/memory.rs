@@ -7,9 +7,9 @@ use linux_raw_sys::general::{
 use thiserror::Error;
 use x86_64::VirtAddr;
 
-use crate::Dune;
 use crate::arch::cpu;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::arch::token::Dune;
 use crate::linux::sys::{self, Errno};
 use crate::memory::{EditError, Memory};
 

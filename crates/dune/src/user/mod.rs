@@ -25,12 +25,15 @@
 mod copy;
 pub(crate) mod error;
 mod memory;
+mod time_limit;
 
 use core::arch::{asm, global_asm};
+use core::time::Duration;
 
 pub use crate::arch::user_context::{ReturnBy, SystemCall, UserContext, UserExit, UserRegisters};
 pub use copy::{CopyAccess, CopyError};
 pub use memory::{UserMemory, UserMemoryError};
+pub use time_limit::TimeLimit;
 
 use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
 use crate::arch::token::Dune;
@@ -170,10 +173,57 @@ impl Dune {
     /// ```
     #[inline]
     pub fn run_user(self, context: &mut UserContext) -> Result<UserExit, UserError> {
+        self.run(context, || false)
+    }
+
+    /// As [`run_user`](Self::run_user), until `limit` is over: then the exit is [`UserExit::Interrupted`], whatever the code does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run_user`](Self::run_user).
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use dune::user::{TimeLimit, UserContext, UserExit};
+    ///
+    /// # fn supervise(dune: dune::Dune, context: &mut UserContext) -> Result<(), Box<dyn std::error::Error>> {
+    /// let limit = TimeLimit::new(dune, Duration::from_secs(1))?;
+    /// loop {
+    ///     match dune.run_user_until(context, &limit)? {
+    ///         UserExit::SystemCall(_) => context.set_return_value(-38), // ENOSYS
+    ///         UserExit::Interrupted => break println!("a second is over"),
+    ///         other => break println!("ring 3 came back with {other:?}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn run_user_until(self, context: &mut UserContext, limit: &TimeLimit) -> Result<UserExit, UserError> {
+        self.run(context, || limit.is_over())
+    }
+
+    /// As [`run_user_until`](Self::run_user_until), with a limit of its own. For many runs one [`TimeLimit`] costs less.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run_user`](Self::run_user) and [`TimeLimit::new`].
+    pub fn run_user_for(self, context: &mut UserContext, duration: Duration) -> Result<UserExit, UserError> {
+        let limit = TimeLimit::new(self, duration)?;
+        self.run_user_until(context, &limit)
+    }
+
+    #[inline(always)]
+    fn run(self, context: &mut UserContext, is_over: impl Fn() -> bool) -> Result<UserExit, UserError> {
         if context.registers.rip >= TASK_SIZE {
             return Err(UserError::NotCanonical { rip: context.registers.rip });
         }
         loop {
+            if is_over() {
+                return Ok(UserExit::Interrupted);
+            }
             // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, the bases are by their type or because
             // the CPU stored them, and user.S forces the flags, so that none of its instructions faults; 3. what the
             // code does to memory, the page tables let it do, and whoever edited them so has promised that it does no
@@ -183,7 +233,7 @@ impl Dune {
                 return Ok(UserExit::SystemCall(context.system_call()));
             }
             match context.trap() {
-                // A signal for the thread: its handler runs at ring 0, on the stack of this function.
+                // A signal for the thread, whose handler runs at ring 0, on the stack of this function; or news of a time limit.
                 UserExit::Trap { vector: Vector::SIGNAL, .. } => take_signals(),
                 trap => return Ok(trap),
             }
