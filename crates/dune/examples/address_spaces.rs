@@ -3,8 +3,9 @@
 //! MOV to CR3 switches. Where the CPU has PCIDs, translations carry the tag of their address space and a switch need
 //! not forget any; where it has not, `pcid` says so with a typed error and each switch forgets.
 
-use dune::memory::{AddressSpace, Contents, Frame, MapSize, PagePermissions, PageRange, PageSize, SpaceKind};
-use x86_64::VirtAddr;
+use dune::memory::{
+    AddressSpace, Contents, Frame, MapSize, PagePermissions, PageRange, PageSize, SpaceKind, VirtAddr,
+};
 
 const SPACES: u64 = 3;
 const ROUNDS: u64 = 10;

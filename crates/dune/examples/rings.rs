@@ -7,9 +7,8 @@
 use std::arch::naked_asm;
 
 use dune::Dune;
-use dune::memory::{PagePermissions, PageRange};
+use dune::memory::{PagePermissions, PageRange, VirtAddr};
 use dune::user::{ReturnBy, UserContext, UserExit, UserMemory};
-use x86_64::VirtAddr;
 
 /// The sum of the numbers up to `n`: an ordinary function, as far as it needs nothing outside of its own code.
 #[inline(never)]

@@ -8,9 +8,8 @@
 //! | which pages were written to | |
 
 use dune::memory::tlb::{self, Invpcid};
-use dune::memory::{Flush, PAGE_BYTES, PagePermissions, PageRange, PageSize};
+use dune::memory::{Flush, PAGE_BYTES, PagePermissions, PageRange, PageSize, VirtAddr};
 use dune::{Dune, Handler, TrapFrame, TrapOutcome};
-use x86_64::VirtAddr;
 
 const PAGES: usize = 8;
 

@@ -48,6 +48,9 @@ pub use host::error::EnterError;
 pub use linux::sys::Errno;
 pub use memory::mirror::MirrorMode;
 pub use user::error::UserError;
+// The types of the `x86_64` crate that this library's methods return, besides `memory::{VirtAddr, PhysAddr}`.
+pub use x86_64::registers::rflags::RFlags;
+pub use x86_64::structures::idt::PageFaultErrorCode;
 
 /// The token, if the calling thread is in Dune mode: for threads that were started there, and for libraries.
 pub fn current() -> Option<Dune> {

@@ -1,5 +1,8 @@
 //! Page tables: protection, sizes, aliases, marks, batches, and what is refused.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use dune::Dune;
 use dune::memory::{
     Contents, EditError, Flush, MapSize, MergeObstacle, PagePermissions, PageRange, PageSize, RangeError,
@@ -26,6 +29,8 @@ pub const CASES: &[Case] = &[
     Case::new("memory::edits_outside_every_window_are_typed", edits_outside_windows),
     Case::new("memory::other_refusals_are_typed", other_refusals),
     Case::new("memory::handler_is_told_that_the_tables_are_busy", tables_are_busy),
+    Case::new("memory::many_ranges_at_once", many_ranges_at_once),
+    Case::new("memory::busy_tables_are_waited_for", busy_tables_are_waited_for),
     Case::new("memory::user_bit_in_upper_levels", user_bit_in_upper_levels),
 ];
 
@@ -132,7 +137,7 @@ fn split_and_merge_2_mib() -> CaseResult {
     assert_eq!(catch(dune, store, start.as_u64() + 8), None);
     let error = dune.page_tables()?.merge(start, PageSize::Size2MiB).err();
     let expected = EditError::NotMergeable {
-        address: start.as_u64() + 4096,
+        address: start + 4096u64,
         size: PageSize::Size2MiB,
         reason: MergeObstacle::Permissions,
     };
@@ -340,7 +345,7 @@ fn edits_outside_windows() -> CaseResult {
     assert_eq!(refused.err(), Some(outside));
     let own = small_pages(dune, 1)?;
     dune.page_tables()?.unmap(own)?.now(dune);
-    let not_mapped = EditError::NotMapped { address: own.start().as_u64() };
+    let not_mapped = EditError::NotMapped { address: own.start() };
     assert_eq!(dune.page_tables()?.protect(own, PagePermissions::READ).err(), Some(not_mapped));
     let nothing = PhysAddr::new(1 << 38);
     assert_eq!(dune.memory().windows().to_virtual(nothing), None, "the case needs an unused address");
@@ -353,10 +358,9 @@ fn edits_outside_windows() -> CaseResult {
 fn other_refusals() -> CaseResult {
     let dune = dune::enter()?;
     let range = small_pages(dune, 1)?;
-    let address = range.start().as_u64();
     // SAFETY: refused.
     let refused = unsafe { dune.page_tables()?.map_own(range, PagePermissions::READ) }.err();
-    assert_eq!(refused, Some(EditError::AlreadyMapped { address }));
+    assert_eq!(refused, Some(EditError::AlreadyMapped { address: range.start() }));
     let two = PageRange::new(VirtAddr::new(NOWHERE), 8192)?;
     // SAFETY: refused.
     let refused = unsafe { dune.page_tables()?.alias(two, range, PagePermissions::READ) };
@@ -382,6 +386,71 @@ fn tables_are_busy() -> CaseResult {
     assert_eq!(trap(), 1);
     drop(tables);
     assert_eq!(trap(), 0);
+    Ok(())
+}
+
+/// Many pages with one flush, the marks of which are then read one by one.
+fn many_ranges_at_once() -> CaseResult {
+    let dune = dune::enter()?;
+    let range = small_pages(dune, 40)?;
+    let every_fifth: Vec<_> = (0..8).map(|index| page(range, index * 5)).collect();
+    dune.page_tables()?.harvest_dirty(range, |_, _| ()).now(dune);
+    let before = dune.counters();
+    let flush =
+        dune.memory().with_page_tables(|tables| tables.protect_each(&every_fifth, PagePermissions::READ))?;
+    flush.now(dune);
+    let after = dune.counters();
+    let flushes = |counters: &dune::Counters| counters.context_flushes + counters.full_flushes;
+    assert_eq!(flushes(&after) + after.page_flushes - flushes(&before) - before.page_flushes, 1);
+    for index in 0..40 {
+        let caught = catch(dune, store, page(range, index).start().as_u64());
+        assert_eq!(caught.is_some(), index % 5 == 0, "page {index}");
+    }
+    let tables = dune.page_tables()?;
+    let dirty: Vec<_> = tables.dirty_pages(range).map(|leaf| (leaf.start - range.start()) / 4096).collect();
+    drop(tables);
+    let expected: Vec<_> = (0..40).filter(|index| index % 5 != 0).collect();
+    assert_eq!(dirty, expected);
+    Ok(())
+}
+
+/// Tables that another thread holds for longer than a moment are waited for; in a handler that has interrupted the holder nobody waits.
+fn busy_tables_are_waited_for() -> CaseResult {
+    fn handler(dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+        let busy = dune.memory().with_page_tables(|_| Ok(()));
+        probe::registers(frame).rax = u64::from(matches!(busy, Err(EditError::Busy(_))));
+        TrapOutcome::Resume
+    }
+    let dune = dune::enter()?;
+    let range = small_pages(dune, 1)?;
+    let is_held = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let tables = dune::current().expect("in Dune mode").page_tables();
+            is_held.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+            drop(tables);
+        });
+        while !is_held.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let mut calls = 0;
+        dune.memory().with_page_tables(|tables| {
+            calls += 1;
+            tables.protect(range, PagePermissions::READ).map(Flush::defer)
+        })?;
+        assert_eq!(calls, 1);
+        Ok::<(), EditError>(())
+    })?;
+    probe::handle(dune, Vector::BREAKPOINT, handler);
+    let tables = dune.page_tables()?;
+    let start = Instant::now();
+    let busy: u64;
+    // SAFETY: the handler changes RAX only.
+    unsafe { std::arch::asm!("int3", out("rax") busy) };
+    assert_eq!(busy, 1);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(tables);
     Ok(())
 }
 

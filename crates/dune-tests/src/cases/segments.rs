@@ -7,12 +7,14 @@ use dune::cpu::TablePointer;
 
 use crate::case::{Case, CaseResult};
 use crate::probe;
+use crate::ring3::{self, ring3_code};
 
 pub const CASES: &[Case] = &[
     Case::new("segments::added_segment_can_be_loaded", added_segment),
     Case::new("segments::table_full_is_typed", table_full),
     Case::new("segments::system_descriptors_are_refused", system_descriptors),
     Case::new("segments::local_table", local_table),
+    Case::new("segments::local_table_is_a_copy", local_table_is_a_copy),
     Case::new("segments::fs_through_the_local_table", fs_through_the_local_table),
     Case::new("segments::own_global_table_and_task_register", own_table),
     Case::new("segments::own_interrupt_table", own_interrupt_table),
@@ -72,6 +74,23 @@ fn table_full() -> CaseResult {
     assert_eq!(error, Err(SegmentError::TableFull { entries: 32 }));
     assert!(error.is_err_and(|error| error.to_string().contains("32")));
     assert_eq!(limit(31 * 8), Some(0xffff));
+    Ok(())
+}
+
+/// The CPU marks descriptors that it loads, here for ring 3: in a table of Dune's, and not behind the program's reference.
+fn local_table_is_a_copy() -> CaseResult {
+    ring3_code!(load_ds, "mov ds, edi", "xor eax, eax", "mov ds, eax", "syscall", "ud2");
+    const ACCESSED: u64 = 1 << 40;
+    let dune = dune::enter()?;
+    let table = [DATA | RING_3];
+    dune.load_ldt(Some(&table))?;
+    let selector = 4 | 3; // entry 0, local table, ring 3
+    assert_eq!(rights(selector), Some(0x0040_f200));
+    let mut context = ring3::context(dune, load_ds)?;
+    context.registers.rdi = selector.into();
+    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert_eq!(rights(selector), Some(0x0040_f300), "the CPU has marked it");
+    assert_eq!(std::hint::black_box(&table)[0] & ACCESSED, 0);
     Ok(())
 }
 

@@ -175,14 +175,15 @@ fn the_programs_own_timers() -> CaseResult {
     const SIGNAL: i32 = 32;
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, count_for_ever)?;
-    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
     // struct kernel_sigaction: handler, flags, restorer, mask. The C library sets none for this signal.
-    let mut action = [1u64; 4];
+    let (mut before, mut action) = ([1u64; 4], [1u64; 4]);
     let sigaction = |signal: i32, new: u64, old: u64| {
         probe::syscall(libc::SYS_rt_sigaction as u64, [signal as u64, new, old, 8, 0, 0])
     };
+    assert_eq!(sigaction(SIGNAL, 0, (&raw mut before) as u64), 0);
+    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
     assert_eq!(sigaction(SIGNAL, 0, (&raw mut action) as u64), 0);
-    assert_eq!(action, [0; 4], "the program has set none");
+    assert_eq!(action, before, "the program sees nothing of it");
     probe::set_action(libc::SIGUSR1, note, 0, &[]);
     assert_eq!(sigaction(libc::SIGUSR1, 0, (&raw mut action) as u64), 0);
     assert_eq!(sigaction(SIGNAL, (&raw const action) as u64, 0), 0);

@@ -167,7 +167,7 @@ fn safe_calls_grant_nothing() -> CaseResult {
     let dune = dune::enter()?;
     let range = probe::small_pages(dune, 2)?;
     let first = PageRange::page(range.start());
-    let refused = EditError::NeedsGrant { address: range.start().as_u64() };
+    let refused = EditError::NeedsGrant { address: range.start() };
     let rights = PagePermissions::READ | PagePermissions::USER;
     assert_eq!(dune.page_tables()?.protect(range, rights).err(), Some(refused));
     assert_eq!(dune.memory().protect_now(dune, first, rights), Err(refused));
@@ -186,7 +186,7 @@ fn refused<T>(address: u64, access: CopyAccess) -> Result<T, CopyError> {
 fn copies_do_what_ring_3_could() -> CaseResult {
     let dune = dune::enter()?;
     // A handler of the program's is not asked about them.
-    dune.set_handler(Vector::PAGE_FAULT, |_, _| TrapOutcome::Unhandled);
+    probe::handle(dune, Vector::PAGE_FAULT, |_, _| TrapOutcome::Unhandled);
     let secret = Box::new([42u64; 1024]);
     let mut bytes = [7u8; 16];
     let kernel = 0xffff_8000_0000_0000;
@@ -257,7 +257,7 @@ fn copies_end_where_pages_end() -> CaseResult {
 fn copies_of_what_linux_has_lost() -> CaseResult {
     static FAULTS: AtomicU64 = AtomicU64::new(0);
     let dune = Config::new().threads(Threads::HostMode).enter()?;
-    dune.set_handler(Vector::PAGE_FAULT, |_, _| {
+    probe::handle(dune, Vector::PAGE_FAULT, |_, _| {
         FAULTS.fetch_add(1, Ordering::Relaxed);
         TrapOutcome::Resume
     });

@@ -19,6 +19,7 @@ pub(crate) const RING3_FLAGS: u32 = 0x24_0dd5;
 /// By which instruction ring 0 enters ring 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum ReturnBy {
     /// IRET: loads all registers. The default.
     #[default]

@@ -1,9 +1,8 @@
 //! Copies between Dune and memory that the program has named, where a bad address is an answer and not a fault.
 
 use core::arch::global_asm;
-use core::sync::atomic::Ordering;
 
-use super::handlers::{self, TrapOutcome};
+use super::handlers::{self, Handler, TrapHandler, TrapOutcome};
 use crate::arch::frame::TrapFrame;
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
@@ -99,18 +98,22 @@ pub(super) fn recover(frame: &mut TrapFrame) -> bool {
 /// The bytes at `to` are the caller's to overwrite; where the page tables allow the accesses, they are accesses to memory that
 /// the process means by these addresses.
 pub(crate) unsafe fn between_rings(dune: Dune, to: u64, from: u64, bytes: usize) -> Result<(), BadAddress> {
-    fn end_copy(_: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        if recover(frame) { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
+    struct EndCopy;
+    impl TrapHandler for EndCopy {
+        fn handle(&self, _: Dune, frame: &mut TrapFrame) -> TrapOutcome {
+            if recover(frame) { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
+        }
     }
+    static END_COPY: Handler<EndCopy> = Handler::new(EndCopy);
     dune.without_interrupts(|| {
         // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
         let handlers = unsafe { &(*block::current()).handlers };
         let slot = &handlers[usize::from(Vector::PAGE_FAULT.number())];
-        let before = slot.load(Ordering::Relaxed);
-        handlers::store(slot, handlers::Entry::Full(end_copy));
+        let before = slot.load();
+        slot.store(handlers::full(&END_COPY));
         // SAFETY: as the caller says; a fault ends the copy.
         let left = unsafe { dune_copy_bytes(to, from, bytes as u64) };
-        slot.store(before, Ordering::Release);
+        slot.store(before);
         if left == 0 { Ok(()) } else { Err(BadAddress) }
     })
 }

@@ -58,7 +58,8 @@ impl Dune {
         Ok((free as u16) << 3 | privilege)
     }
 
-    /// Loads `table` as this thread's local descriptor table (LLDT), or none.
+    /// Loads a copy of `table` as this thread's local descriptor table (LLDT), or none. The copy stays for as long as the process, since
+    /// the CPU may use it; it also marks there which descriptors it has loaded.
     ///
     /// A selector of entry `n` is `n << 3 | 4 | RPL`.
     ///
@@ -66,7 +67,7 @@ impl Dune {
     ///
     /// [`SegmentError::TooLong`] for more than 8,192 entries; [`SegmentError::SystemDescriptor`] if one is a gate:
     /// call gates would be doors into ring 0 that ring-3 code can use.
-    pub fn load_ldt(self, table: Option<&'static [u64]>) -> Result<(), SegmentError> {
+    pub fn load_ldt(self, table: Option<&[u64]>) -> Result<(), SegmentError> {
         const NOT_SYSTEM: u64 = 1 << 44;
         const PRESENT: u64 = 1 << 47;
         const MOST: usize = 8192;
@@ -80,12 +81,13 @@ impl Dune {
             return Err(SegmentError::SystemDescriptor { descriptor });
         }
         let selector = if entries.is_empty() { 0 } else { LOCAL_TABLE };
+        let copy = Box::into_raw(Box::<[u64]>::from(entries)).cast::<u64>().expose_provenance() as u64;
         // SAFETY: as in `add_segment`; the two entries are reserved for the LDT.
         unsafe {
             let gdt = &mut (*block::current()).gdt.0;
             let limit = (entries.len() * 8).saturating_sub(1) as u32;
             let at = usize::from(LOCAL_TABLE / 8);
-            gdt[at..at + 2].copy_from_slice(&local_table_descriptor(entries.as_ptr() as u64, limit));
+            gdt[at..at + 2].copy_from_slice(&local_table_descriptor(copy, limit));
             // LLDT reads the descriptor that was just stored: no `nomem`.
             asm!("lldt {:x}", in(reg) selector, options(nostack, preserves_flags));
         }

@@ -1,6 +1,7 @@
 //! What can go wrong when page tables are edited.
 
 use thiserror::Error;
+use x86_64::VirtAddr;
 
 use super::frames::FrameError;
 use crate::arch::page::{PagePermissions, PageRange, PageSize};
@@ -17,13 +18,13 @@ pub enum EditError {
     #[error("no page is mapped at {address:#x}: map it first")]
     NotMapped {
         /// The first address without a page.
-        address: u64,
+        address: VirtAddr,
     },
     /// A page of the range is mapped already.
     #[error("a page is mapped at {address:#x} already: unmap it first, or replace it")]
     AlreadyMapped {
         /// The first address with a page.
-        address: u64,
+        address: VirtAddr,
     },
     /// The memory asked for belongs to no window.
     #[error("address {address:#x} lies outside every window: use memory that the process has mapped")]
@@ -38,7 +39,7 @@ pub enum EditError {
     )]
     NeedsGrant {
         /// Where the range starts.
-        address: u64,
+        address: VirtAddr,
     },
     /// An address does not fit the page size.
     #[error("{address:#x} is not aligned to {} bytes, as a page of that size must be", size.bytes())]
@@ -58,7 +59,7 @@ pub enum EditError {
     #[error("the pages at {address:#x} cannot become one of {size:?}: {reason}")]
     NotMergeable {
         /// The first page that stands in the way.
-        address: u64,
+        address: VirtAddr,
         /// The page size asked for.
         size: PageSize,
         /// What stands in the way.
@@ -81,7 +82,7 @@ pub enum EditError {
 #[inline(always)]
 pub(super) fn refuse_user(range: PageRange, permissions: PagePermissions) -> Result<(), EditError> {
     if permissions.contains(PagePermissions::USER) {
-        Err(EditError::NeedsGrant { address: range.first() })
+        Err(EditError::NeedsGrant { address: range.start() })
     } else {
         Ok(())
     }

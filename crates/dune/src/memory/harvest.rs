@@ -8,10 +8,31 @@ use x86_64::VirtAddr;
 
 use super::entry::{Entry, Table};
 use super::flush::Flush;
-use super::table::{PageTables, part_end};
+use super::table::{Leaf, PageTables, part_end};
 use crate::arch::page::{Level, PageRange, PageSize};
 
 impl<'m> PageTables<'m> {
+    /// The pages of `range` that have been written to since their marks were cleared, in ascending order. The marks stay.
+    ///
+    /// A large page comes whole, also where the range ends within it.
+    pub fn dirty_pages(&self, range: PageRange) -> impl Iterator<Item = Leaf> + '_ {
+        let (mut at, end) = (range.first(), range.end());
+        core::iter::from_fn(move || {
+            while at < end {
+                let (level, _, entry) = self.find(at);
+                let here = at;
+                at = part_end(level, at, end);
+                if let Some(size) = level.leaf()
+                    && !entry.is_empty()
+                    && entry.is_dirty()
+                {
+                    return Some(Leaf::new(here & !(size.bytes() - 1), level, size, entry));
+                }
+            }
+            None
+        })
+    }
+
     /// Gives every page of `range` that has been written to `found`, in ascending order, and clears its mark.
     ///
     /// A large page is given whole, with its size, even where the range ends within it. Holes are skipped. In

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use x86_64::PhysAddr;
+use x86_64::{PhysAddr, VirtAddr};
 
 use super::entry::{Entry, Table};
 use super::error::EditError;
@@ -138,7 +138,7 @@ impl<'m> PageTables<'m> {
         permissions: PagePermissions,
     ) -> Result<Flush<'m>, EditError> {
         self.map_pieces(range, Form::new(permissions, MapSize::Largest), |tables, at| {
-            let window = tables.windows.find(x86_64::VirtAddr::new_truncate(at));
+            let window = tables.windows.find(VirtAddr::new_truncate(at));
             let window = window.ok_or(EditError::OutsideWindows { address: at })?;
             let delta = window.gpa.as_u64().wrapping_sub(window.range.first());
             Ok(Piece { end: window.range.end(), delta })
@@ -251,7 +251,7 @@ impl<'m> PageTables<'m> {
             let entry = table.get(level.index(at));
             if !entry.is_empty() {
                 if entry.is_leaf(level) {
-                    return Err(EditError::AlreadyMapped { address: at });
+                    return Err(EditError::AlreadyMapped { address: VirtAddr::new_truncate(at) });
                 }
                 self.check_free(self.child(entry), level.below(), (at, part))?;
             }

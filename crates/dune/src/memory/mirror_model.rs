@@ -7,7 +7,7 @@ use x86_64::VirtAddr;
 
 use super::mirror::Ownership;
 use super::model::Machine;
-use super::window::GIB;
+use super::window::{FIRST_GPA, GIB};
 use super::*;
 use crate::arch::page::PAGE_BYTES;
 
@@ -84,7 +84,8 @@ fn apply(machine: &Machine, model: &mut BTreeMap<u64, Page>, edit: &Edit) {
         Edit::Protect { first, pages, permissions } => {
             let mapped = |page| model.get(&page).is_some_and(|page: &Page| page.permissions.is_some());
             let all = (first..first + pages).all(mapped);
-            match tables.protect(range(first, pages), permissions) {
+            // SAFETY: these tables are never loaded.
+            match unsafe { tables.protect_for_user(range(first, pages), permissions) } {
                 Ok(flush) => {
                     assert!(all);
                     flush.unused();

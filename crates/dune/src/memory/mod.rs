@@ -60,6 +60,7 @@ mod missed;
 pub(crate) mod plan;
 mod reach;
 mod reshape;
+mod retry;
 pub(crate) mod shootdown;
 mod space;
 pub(crate) mod streams;
@@ -79,23 +80,22 @@ pub(crate) mod model;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use linux_raw_sys::general as linux;
-use thiserror::Error;
-use x86_64::PhysAddr;
-
 pub use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, PageSize, RangeError};
 pub use crate::linux::maps::{self, MappingKind, MapsError};
 pub use crate::lock::Busy;
 pub use error::{EditError, MergeObstacle};
 pub use flush::Flush;
 pub use frames::{Contents, Frame, FrameAllocator, FrameError, FrameStats};
+use linux_raw_sys::general as linux;
 pub use map::MapSize;
 pub use plan::PlanError;
 pub use space::{ActiveSpace, AddressSpace, SpaceError};
 pub use table::{Leaf, PageTables};
+use thiserror::Error;
 pub use tlb::{FlushKind, PagingFeatures, Pcid, TlbError};
 pub use tree::SpaceKind;
 pub use window::{Window, Windows};
+pub use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch::page::Level;
 use crate::arch::token::Dune;

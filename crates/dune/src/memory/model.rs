@@ -182,7 +182,7 @@ fn apply(tables: &mut PageTables<'_>, model: &mut Model, edit: Edit) {
                     }
                 }
                 (Some(page), Err(error)) => {
-                    assert_eq!(error, EditError::AlreadyMapped { address: at(page) });
+                    assert_eq!(error, EditError::AlreadyMapped { address: VirtAddr::new(at(page)) });
                 }
                 (expected, result) => panic!("{expected:?} {result:?}"),
             }
@@ -270,7 +270,10 @@ fn apply(tables: &mut PageTables<'_>, model: &mut Model, edit: Edit) {
                     assert_eq!(result.unwrap_err(), EditError::OutsideWindows { address: at(page) });
                 }
                 (None, Some(page)) => {
-                    assert_eq!(result.unwrap_err(), EditError::AlreadyMapped { address: at(page) });
+                    assert_eq!(
+                        result.unwrap_err(),
+                        EditError::AlreadyMapped { address: VirtAddr::new(at(page)) }
+                    );
                 }
                 (None, None) => {
                     result.unwrap().unused();
@@ -293,8 +296,12 @@ fn apply(tables: &mut PageTables<'_>, model: &mut Model, edit: Edit) {
             }
         }
         Edit::Harvest { first, pages } => {
+            let dirty: Vec<_> =
+                tables.dirty_pages(range(first, pages)).map(|leaf| (leaf.start, leaf.size)).collect();
             let mut found = Vec::new();
             tables.harvest_dirty(range(first, pages), |start, size| found.push((start, size))).unused();
+            assert_eq!(dirty, found);
+            assert!(tables.dirty_pages(range(first, pages)).next().is_none());
             let mut clean = first_with(model, first, pages, true).is_none();
             for (start, size) in found {
                 let page = (start.as_u64().max(BASE) - BASE) / PAGE_BYTES;
@@ -453,8 +460,44 @@ fn memory_outside_every_window_is_refused() {
     let inside = PageRange::known(9 * GIB, 10 * GIB);
     assert_eq!(
         tables.protect(inside, PagePermissions::READ).unwrap_err(),
-        EditError::NotMapped { address: 9 * GIB }
+        EditError::NotMapped { address: VirtAddr::new(9 * GIB) }
     );
+}
+
+#[test]
+fn many_ranges_are_protected_together_or_not_at_all() {
+    let machine = Machine::new();
+    let mut tables = machine.tables();
+    let used = machine.in_use();
+    let window = PageRange::known(8 * GIB, 12 * GIB);
+    tables.map_identically(window, PagePermissions::ALL).unwrap().unused();
+    let page = |index: u64| {
+        let at = 8 * GIB + index * (GIB / 2 + 5 * PAGE_BYTES);
+        PageRange::known(at, at + PAGE_BYTES)
+    };
+    let ranges: Vec<_> = (0..4).map(page).collect();
+    let rights =
+        |tables: &PageTables<'_>, range: PageRange| tables.lookup(range.start()).unwrap().permissions;
+    let beyond = PageRange::known(12 * GIB, 12 * GIB + PAGE_BYTES);
+    let refused = tables.protect_each(&[ranges[0], ranges[1], beyond], PagePermissions::READ).unwrap_err();
+    assert_eq!(refused, EditError::NotMapped { address: VirtAddr::new(12 * GIB) });
+    assert!(ranges.iter().all(|&range| rights(&tables, range) == PagePermissions::ALL));
+    let user = PagePermissions::READ | PagePermissions::USER;
+    assert!(matches!(tables.protect_each(&ranges, user), Err(EditError::NeedsGrant { .. })));
+    tables.protect_each(&[], PagePermissions::READ).unwrap().unused();
+    // One twice, and one beside another in the same table.
+    let mut ranges = ranges;
+    ranges.push(ranges[2]);
+    ranges.push(PageRange::known(8 * GIB + PAGE_BYTES, 8 * GIB + 3 * PAGE_BYTES));
+    let flush = tables.protect_each(&ranges, PagePermissions::READ).unwrap();
+    assert!(!flush.is_empty());
+    flush.unused();
+    assert!(ranges.iter().all(|&range| rights(&tables, range) == PagePermissions::READ));
+    let between = PageRange::known(8 * GIB + 3 * PAGE_BYTES, 8 * GIB + 4 * PAGE_BYTES);
+    assert_eq!(rights(&tables, between), PagePermissions::ALL);
+    tables.unmap(window).unwrap().unused();
+    drop(tables);
+    assert_eq!(machine.in_use(), used);
 }
 
 #[test]
@@ -478,7 +521,7 @@ fn only_the_edges_of_a_range_are_split() {
     assert_eq!(
         refused,
         EditError::NotMergeable {
-            address: 9 * GIB + PAGE_BYTES,
+            address: VirtAddr::new(9 * GIB + PAGE_BYTES),
             size: PageSize::Size2MiB,
             reason: MergeObstacle::Permissions
         }

@@ -59,7 +59,11 @@ impl<'m> PageTables<'m> {
         if size == PageSize::Size1GiB && !self.giant {
             return Err(EditError::Unsupported { size });
         }
-        let obstacle = |address, reason| EditError::NotMergeable { address, size, reason };
+        let obstacle = |address, reason| EditError::NotMergeable {
+            address: VirtAddr::new_truncate(address),
+            size,
+            reason,
+        };
         let (mut above, mut table) = (Level::ROOT, self.root_table());
         let mut lent = !self.may_free();
         loop {

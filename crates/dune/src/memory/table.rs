@@ -33,6 +33,7 @@ pub(super) struct Edits {
 
 /// A page as the tables map it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Leaf {
     /// The first virtual address of the page.
     pub start: VirtAddr,
@@ -176,6 +177,30 @@ impl<'m> PageTables<'m> {
     ) -> Result<Flush<'m>, EditError> {
         refuse_user(range, permissions)?;
         self.set_permissions(range, permissions)
+    }
+
+    /// [`protect`](Self::protect) for all of `ranges`, with one flush for all. If one of them is refused, none is changed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`protect`](Self::protect).
+    pub fn protect_each(
+        &mut self,
+        ranges: &[PageRange],
+        permissions: PagePermissions,
+    ) -> Result<Flush<'m>, EditError> {
+        let bits = Entry::permission_bits(permissions) | Entry::OWNED;
+        let rule = EditLeaves { user: false, edit: |entry: Entry| entry.with_permissions(bits) };
+        let mut count = 0;
+        for range in ranges {
+            refuse_user(*range, permissions)?;
+            count += self.count(&rule, (range.first(), range.end()))?;
+        }
+        let mut work = Work::begin(self.frames, count)?;
+        for range in ranges {
+            self.apply(&rule, (range.first(), range.end()), &mut work);
+        }
+        Ok(work.flush.owed())
     }
 
     /// As [`protect`](Self::protect), for ring 3 too where `permissions` has `USER`.
@@ -351,7 +376,7 @@ impl<'m> PageTables<'m> {
         if self.windows.find(VirtAddr::new_truncate(address)).is_none() {
             EditError::OutsideWindows { address }
         } else {
-            EditError::NotMapped { address }
+            EditError::NotMapped { address: VirtAddr::new_truncate(address) }
         }
     }
 

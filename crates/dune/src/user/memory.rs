@@ -86,7 +86,7 @@ impl UserMemory {
     ///
     /// [`UserMemoryError::Refused`], [`UserMemoryError::Tables`].
     pub fn new(dune: Dune, bytes: u64, permissions: PagePermissions) -> Result<UserMemory, UserMemoryError> {
-        let length = bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX & !(PAGE_BYTES - 1));
+        let length = bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(!(PAGE_BYTES - 1));
         let protection = u64::from(PROT_READ | PROT_WRITE);
         let flags = u64::from(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
         // SAFETY: a new mapping where nothing was.

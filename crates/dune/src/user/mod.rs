@@ -13,7 +13,7 @@
 //! # let dune = dune::enter()?;
 //! use dune::memory::{PagePermissions, PageRange};
 //! let shared: &'static u64 = Box::leak(Box::new(1));
-//! let page = PageRange::page(x86_64::VirtAddr::from_ptr(shared));
+//! let page = PageRange::page(dune::memory::VirtAddr::from_ptr(shared));
 //! dune.page_tables()?.grant_user(page, PagePermissions::READ_WRITE)?.now(dune); // error[E0133]: unsafe
 //! # Ok(())
 //! # }
@@ -158,7 +158,8 @@ impl Dune {
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use dune::user::{UserContext, UserExit};
-    /// # let (entry, stack) = (x86_64::VirtAddr::new(0x1000), x86_64::VirtAddr::new(0x2000));
+    /// # use dune::memory::VirtAddr;
+    /// # let (entry, stack) = (VirtAddr::new(0x1000), VirtAddr::new(0x2000));
     ///
     /// let dune = dune::enter()?;
     /// let mut context = UserContext::new(entry, stack);

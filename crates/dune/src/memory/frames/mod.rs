@@ -75,6 +75,7 @@ pub enum FrameError {
 
 /// What a new frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Contents {
     /// Zeroes.
     Zeroed,
@@ -121,6 +122,7 @@ impl Frame {
 
 /// How much is in use. All in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FrameStats {
     /// The arena.
     pub capacity: u64,
@@ -259,6 +261,11 @@ impl FrameAllocator {
     /// Keeps others from taking and freeing frames for the time of `fork`.
     pub(in crate::memory) fn hold_across(&self, fork: Fork) -> Result<Option<ForkGuard<'_, Ledger>>, Busy> {
         self.state.lock_across(fork)
+    }
+
+    /// Whether the code that this handler has interrupted is taking or freeing frames.
+    pub(in crate::memory) fn is_mine(&self) -> bool {
+        self.state.is_mine()
     }
 
     /// Frees the lock from a holder that `is_gone`.
