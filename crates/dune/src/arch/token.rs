@@ -4,7 +4,20 @@ use core::marker::PhantomData;
 
 /// Proof that the calling thread is in Dune mode.
 ///
-/// Only [`enter`] and trap handlers get one; privileged operations are its methods. It stays on its thread.
+/// Only [`enter`] and trap handlers get one; privileged operations are its methods. It stays on its thread, as another
+/// may be in host mode:
+///
+/// ```compile_fail,E0277
+/// # let dune = dune::enter().unwrap();
+/// std::thread::spawn(move || dune.set_interrupts(false));
+/// ```
+///
+/// ```compile_fail,E0277
+/// # let dune = dune::enter().unwrap();
+/// std::thread::scope(|scope| scope.spawn(|| dune.interrupts_enabled()).join());
+/// ```
+///
+/// And it can not outlive ring 0 there: leaving is `unsafe` ([`leave`](crate::leave), [`Config::leave_for_good`](crate::Config::leave_for_good)).
 #[derive(Debug, Clone, Copy)]
 pub struct Dune {
     _not_send: PhantomData<*mut ()>,

@@ -5,6 +5,7 @@ use crate::memory::mirror::MirrorMode;
 
 /// Where threads run that a thread in Dune mode starts with clone(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Threads {
     /// In Dune mode, like the thread that starts them, each with a virtual CPU of its own.
     #[default]
@@ -29,6 +30,7 @@ pub enum Threads {
 /// It rests while the program has a handler for #PF, so no handler sees a fault more, and for good once
 /// it has made an address space or set a thread's own handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FaultAround {
     /// Never.
     Off,

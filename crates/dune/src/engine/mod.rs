@@ -110,6 +110,9 @@ pub(crate) trait Machine: Sized {
     /// lost. False if Linux has refused each way to do so.
     fn flush_others(page: u64) -> bool;
 
+    /// Gives its descriptors back. Nothing can be asked of it afterwards. Frees no memory.
+    fn close(&mut self);
+
     /// What its vCPUs can be loaded with.
     fn cpu_limits(&self) -> CpuLimits;
 
@@ -144,6 +147,9 @@ pub(crate) trait Vcpu {
 
     /// The descriptor that the program must not close.
     fn descriptor(&self) -> RawFd;
+
+    /// Gives its descriptor back, and what it shares with the engine. Nothing can be asked of it afterwards. Frees no memory.
+    fn close(&mut self);
 
     /// Has Dune mode take a page fault at `address` before its next instruction. Whether that worked.
     fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool;

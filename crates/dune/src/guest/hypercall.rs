@@ -2,9 +2,11 @@
 
 use core::arch::naked_asm;
 
+use crate::arch::cpu;
 use crate::contract::block::{REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_NUMBER, REQUEST_RESULT};
 use crate::contract::request::Kind;
 use crate::engine::exit_instruction;
+use crate::linux::sys;
 
 /// Makes request `kind` with up to two arguments. Interrupts are off until the answer is there, because a
 /// handler's system call would use the same block.
@@ -33,18 +35,28 @@ pub(crate) unsafe extern "C" fn hypercall(kind: Kind, first: u64, second: u64) -
 }
 
 /// Has the host loop make system call `number`: an instruction SYSCALL would come back to its handler in ring 0. A
-/// signal that waits does so until the handler has ended.
+/// signal that waits does so until the handler has ended. In host mode it is an ordinary call.
 pub(crate) fn forward(number: u32, arguments: &[u64; 6]) -> u64 {
-    // SAFETY: ring 0 in Dune mode, where the guest module is called; the program asked for the call, and what it does to
-    // memory is the program's doing.
-    unsafe { forward_raw(number.into(), arguments, Kind::SyscallFirst) }
+    forward_as(Kind::SyscallFirst, number, arguments)
 }
 
 /// As [`forward`], unless a signal waits or comes before the call: then the call is not made, and the result is
 /// [`RESTART`](crate::contract::request::RESTART).
 pub(crate) fn forward_unless_signalled(number: u32, arguments: &[u64; 6]) -> u64 {
-    // SAFETY: as for `forward`.
-    unsafe { forward_raw(number.into(), arguments, Kind::Syscall) }
+    forward_as(Kind::Syscall, number, arguments)
+}
+
+#[inline]
+fn forward_as(kind: Kind, number: u32, arguments: &[u64; 6]) -> u64 {
+    // SAFETY: the program asked for the call, or for one that takes it; what it does to memory is the program's doing. At ring 0 that is
+    // the host loop's, by a request of this thread's; elsewhere the engine's exit instruction would fault.
+    unsafe {
+        if cpu::in_dune_mode() {
+            forward_raw(number.into(), arguments, kind)
+        } else {
+            sys::raw(number, *arguments)
+        }
+    }
 }
 
 /// Fills the thread's request and waits for the answer, with interrupts off: a handler's system call would use the

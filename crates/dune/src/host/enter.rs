@@ -60,7 +60,8 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
             return join(process);
         }
         // The child of a fork that was made in host mode: what it inherited serves its parent only.
-        Some(process) => process.abandon(),
+        // SAFETY: the machine is the parent's, so no thread of this process is in Dune mode; others that enter wait for `first`.
+        Some(process) => unsafe { process.abandon() },
         None => (),
     }
     let facts = doctor::check()?;

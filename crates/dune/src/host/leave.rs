@@ -68,7 +68,8 @@ fn depart_for_good(process: &HostProcess) {
     signal::give_actions_back(|| process.active_threads() == 0);
     if tasks::nobody_else(|id| process.is_ending(id)) {
         // How it ends is not known here any more.
-        process.abandon();
+        // SAFETY: this was the last thread in Dune mode, and the process has no other that could enter.
+        unsafe { process.abandon() };
         if Engine::HAS_TASK {
             tasks::wait_for_workers(|id| process.is_ending(id));
         }

@@ -15,7 +15,7 @@ use crate::arch::page::{PagePermissions, PageRange};
 use crate::contract::actions;
 use crate::contract::process::{Process, current_process, forget_process};
 use crate::contract::thread::Thread;
-use crate::engine::{Engine, Machine};
+use crate::engine::{Engine, Machine, Vcpu};
 use crate::guest::range_handlers;
 use crate::lock::holder::Holder;
 use crate::memory::Flush;
@@ -90,7 +90,8 @@ impl HostProcess {
     ///
     /// As for [`Process::survive`].
     pub(super) unsafe fn survive(&self, survivor: *mut Thread) {
-        self.close_vcpus(survivor);
+        // SAFETY: the caller's.
+        unsafe { self.close_vcpus(survivor) };
         // SAFETY: the caller's.
         let own = unsafe {
             self.shared.survive(survivor);
@@ -100,23 +101,33 @@ impl HostProcess {
         self.next_vcpu.store(1, Ordering::Relaxed);
     }
 
-    /// Closes the engine's descriptors, which a fork in host mode has copied. The calling thread is the only one.
-    pub(super) fn abandon(&self) {
-        self.close_vcpus(null());
+    /// Closes the engine's descriptors, for a process that goes on without them: the last thread has left for good, or a fork in host
+    /// mode has copied them. Frees nothing, and does nothing the second time.
+    ///
+    /// # Safety
+    ///
+    /// No thread of this process is in Dune mode, nor enters it meanwhile, and nobody holds what [`machine`](HostProcess::machine)
+    /// returned.
+    pub(super) unsafe fn abandon(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.close_vcpus(null()) };
         actions::free_if(|_| true);
         range_handlers::free_if(|_| true);
-        // SAFETY: nobody uses the machine in this process, which is about to get another.
-        unsafe { core::ptr::drop_in_place(self.machine.get()) };
+        // SAFETY: the caller's.
+        unsafe { (*self.machine.get()).close() };
         forget_process();
     }
 
-    /// In the child of a fork: closes the vCPUs of all threads but `survivor`. The list is not used any more.
-    fn close_vcpus(&self, survivor: *const Thread) {
+    /// Closes the vCPUs of all threads but `survivor`.
+    ///
+    /// # Safety
+    ///
+    /// No thread but that of `survivor` is in Dune mode in this process.
+    unsafe fn close_vcpus(&self, survivor: *const Thread) {
         for thread in self.threads().filter(|&thread| !core::ptr::eq(thread, survivor)) {
             let thread: *mut HostThread = thread::behind(thread);
-            // SAFETY: the thread does not exist in this process, and its vCPU belongs to the parent's machine: this
-            // closes the inherited descriptors, once, as the thread leaves the list.
-            unsafe { core::ptr::drop_in_place(&raw mut (*thread).vcpu) };
+            // SAFETY: the place is on the list, and nobody uses its vCPU, says the caller.
+            unsafe { (*thread).vcpu.close() };
         }
     }
 

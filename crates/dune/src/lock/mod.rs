@@ -37,6 +37,7 @@ mod rank;
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -99,8 +100,12 @@ pub(crate) fn overruns() -> u64 {
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 /// The right to use the value; gives the lock back when dropped.
+///
+/// It stays on the thread that took the lock, which is its holder, and is as good as a `&mut T`: shared with other threads it would share the
+/// value, whatever that is.
 pub(crate) struct Guard<'l, T> {
     lock: &'l SpinLock<T>,
+    value: PhantomData<(&'l mut T, *const ())>,
 }
 
 /// As a [`Guard`], for the time of a fork; the parent's may be taken away once the child has its copy.
@@ -197,7 +202,7 @@ impl<T> SpinLock<T> {
         match self.word.compare_exchange(FREE, caller.word(), Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => {
                 held::add(caller, self.rank);
-                Ok(Guard { lock: self })
+                Ok(Guard { lock: self, value: PhantomData })
             }
             Err(_) => Err(Busy),
         }
@@ -302,7 +307,7 @@ impl<'l, T> ForkGuard<'l, T> {
         seen.is_ok().then(|| {
             let lock = self.lock;
             core::mem::forget(self);
-            Guard { lock }
+            Guard { lock, value: PhantomData }
         })
     }
 }

@@ -5,7 +5,18 @@ use std::thread;
 
 use crate::linux::sys;
 use crate::lock::holder::Holder;
-use crate::lock::{Busy, Fork, Rank, SpinLock, overruns};
+use crate::lock::{Busy, Fork, Guard, Rank, SpinLock, overruns};
+
+/// A guard is not shared, whatever its value is: a name with two meanings is refused by the compiler.
+const _: fn() = || {
+    trait NotSync<Meaning> {
+        fn name() {}
+    }
+    impl<T> NotSync<()> for T {}
+    impl<T: Sync> NotSync<u8> for T {}
+    <Guard<'static, core::cell::Cell<u32>> as NotSync<_>>::name();
+    <Guard<'static, u32> as NotSync<_>>::name();
+};
 
 #[test]
 fn the_same_thread_is_told_at_once() {

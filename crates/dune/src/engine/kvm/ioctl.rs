@@ -52,6 +52,13 @@ pub(super) struct Set<T> {
     argument: PhantomData<fn(T)>,
 }
 
+/// A request that reads a `T` with an address in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Point<T> {
+    call: Call,
+    argument: PhantomData<fn(T)>,
+}
+
 /// A request that reads how long a list is and fills it in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fill<T> {
@@ -67,8 +74,8 @@ pub(super) const GET_VCPU_MMAP_SIZE: Call = call("KVM_GET_VCPU_MMAP_SIZE", 0x04)
 pub(super) const GET_SUPPORTED_CPUID: Fill<CpuidList> = fill("KVM_GET_SUPPORTED_CPUID", 0x05);
 /// Of a machine.
 pub(super) const CREATE_VCPU: Call = call("KVM_CREATE_VCPU", 0x41);
-pub(super) const SET_USER_MEMORY_REGION: Set<kvm_userspace_memory_region> =
-    set("KVM_SET_USER_MEMORY_REGION", 0x46);
+pub(super) const SET_USER_MEMORY_REGION: Point<kvm_userspace_memory_region> =
+    point("KVM_SET_USER_MEMORY_REGION", 0x46);
 /// Of a vCPU.
 pub(super) const RUN: Call = call("KVM_RUN", 0x80);
 pub(super) const GET_REGS: Get<kvm_regs> = get("KVM_GET_REGS", 0x81);
@@ -86,7 +93,7 @@ pub(super) const SET_XSAVE: Set<kvm_xsave> = set("KVM_SET_XSAVE", 0xa5);
 pub(super) const GET_XCRS: Get<kvm_xcrs> = get("KVM_GET_XCRS", 0xa6);
 pub(super) const SET_XCRS: Set<kvm_xcrs> = set("KVM_SET_XCRS", 0xa7);
 pub(super) const GET_STATS_FD: Call = call("KVM_GET_STATS_FD", 0xce);
-pub(super) const SET_DEVICE_ATTR: Set<kvm_device_attr> = set("KVM_SET_DEVICE_ATTR", 0xe1);
+pub(super) const SET_DEVICE_ATTR: Point<kvm_device_attr> = point("KVM_SET_DEVICE_ATTR", 0xe1);
 
 // As the C macros give them on x86-64.
 const _: () = {
@@ -117,6 +124,10 @@ const fn get<T>(name: &'static str, number: u64) -> Get<T> {
 
 const fn set<T>(name: &'static str, number: u64) -> Set<T> {
     Set { call: call(name, WRITE | (size_of::<T>() as u64) << 16 | number), argument: PhantomData }
+}
+
+const fn point<T>(name: &'static str, number: u64) -> Point<T> {
+    Point { call: call(name, WRITE | (size_of::<T>() as u64) << 16 | number), argument: PhantomData }
 }
 
 const fn set_list<T>(name: &'static str, number: u64) -> Set<T> {
@@ -183,16 +194,27 @@ impl<T> Get<T> {
 
 impl<T> Set<T> {
     /// Makes the request; its result is Linux's.
-    ///
-    /// What an address in `argument` points to is the caller's business.
     pub(super) fn with(self, fd: &Descriptor, argument: &T) -> Result<u64, EngineError> {
-        // SAFETY: KVM reads a `T`, whose size the number tells, or which tells its length itself.
+        // SAFETY: KVM reads a `T`, whose size the number tells, or which tells its length itself (private fields see to that); those with
+        // addresses in them are `Point`.
         unsafe { self.call.issue(fd, core::ptr::from_ref(argument) as u64) }
     }
 
     /// KVM has taken the first entries of the list only.
     pub(super) fn refused(self, errno: Errno) -> EngineError {
         EngineError { operation: self.call.name, errno }
+    }
+}
+
+impl<T> Point<T> {
+    /// Makes the request; its result is Linux's.
+    ///
+    /// # Safety
+    ///
+    /// What the request does with the memory at the address in `argument`, it may do.
+    pub(super) unsafe fn with(self, fd: &Descriptor, argument: &T) -> Result<u64, EngineError> {
+        // SAFETY: KVM reads a `T`, whose size the number tells; the rest is the caller's.
+        unsafe { self.call.issue(fd, core::ptr::from_ref(argument) as u64) }
     }
 }
 

@@ -105,9 +105,9 @@ impl Machine for KvmMachine {
             memory_size: window.bytes(),
             userspace_addr: window.start().as_u64(),
         };
-        // The region covers addresses of this very process, which Dune mode is going to use as itself; KVM checks every
+        // SAFETY: the region covers addresses of this very process, which Dune mode is going to use as itself; KVM checks every
         // access against the process's mappings.
-        ioctl::SET_USER_MEMORY_REGION.with(&self.vm, &region).map(drop)
+        unsafe { ioctl::SET_USER_MEMORY_REGION.with(&self.vm, &region) }.map(drop)
     }
 
     fn create_vcpu(&self, id: u32) -> Result<KvmVcpu, EngineError> {
@@ -122,6 +122,11 @@ impl Machine for KvmMachine {
 
     fn flush_others(page: u64) -> bool {
         flush::take_away(page)
+    }
+
+    fn close(&mut self) {
+        self.vm.close();
+        self.device.close();
     }
 
     fn can_be_rebuilt(&self, parent: &KvmVcpu) -> bool {

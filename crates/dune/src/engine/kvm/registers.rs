@@ -210,7 +210,8 @@ pub(super) fn same_time_as_host(vcpu: &Descriptor) -> Result<(), EngineError> {
         addr: (&raw const offset) as u64,
         flags: 0,
     };
-    ioctl::SET_DEVICE_ATTR.with(vcpu, &attribute).map(drop)
+    // SAFETY: KVM reads `offset` there.
+    unsafe { ioctl::SET_DEVICE_ATTR.with(vcpu, &attribute) }.map(drop)
 }
 
 /// The registers of a report out of KVM's structures.

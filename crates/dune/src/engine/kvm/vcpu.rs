@@ -65,12 +65,6 @@ impl KvmVcpu {
         Ok(())
     }
 
-    /// Gives up its descriptor and the page that it shares with KVM, and with them all that needs them.
-    pub(super) fn close(&mut self) {
-        self.run.unmap();
-        self.fd.close();
-    }
-
     /// Has KVM start what it starts at a machine's first run, a thread of its own, without running anything. Linux may
     /// refuse that: since 6.13 the thread counts as one of this process (kernel/vhost_task.c).
     pub(super) fn wake_machine(&self) -> Result<(), EngineError> {
@@ -106,6 +100,11 @@ impl Vcpu for KvmVcpu {
 
     fn descriptor(&self) -> RawFd {
         self.fd.number()
+    }
+
+    fn close(&mut self) {
+        self.run.unmap();
+        self.fd.close();
     }
 
     fn snapshot(&self) -> Result<Snapshot, EngineError> {
