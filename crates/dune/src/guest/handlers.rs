@@ -180,12 +180,23 @@ pub(super) unsafe fn call(entry: Entry, frame: &mut TrapFrame) -> TrapOutcome {
         }
         TrapOutcome::Resume
     } else {
-        // SAFETY: 1. entries without the mark are made by `full`, of a handler that lives for ever and starts with such code; 2. the
-        // rest is the caller's.
-        unsafe {
-            let code = head.cast::<Code>().read();
-            code(frame, head)
-        }
+        // SAFETY: it is there and not lean; the rest is the caller's.
+        unsafe { call_full(head, frame) }
+    }
+}
+
+/// As [`call`], for a handler that is there and not lean.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn call_full(handler: *const Head, frame: &mut TrapFrame) -> TrapOutcome {
+    // SAFETY: 1. entries without the mark are made by `full`, of a handler that lives for ever and starts with such code; 2. the
+    // rest is the caller's.
+    unsafe {
+        let code = handler.cast::<Code>().read();
+        code(frame, handler)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::arch::token::Dune;
 use crate::arch::user_context::offsets as user;
 use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::contract::trap_table::{Entry, Head};
+use crate::contract::trap_table::Head;
 use crate::lock::held;
 use crate::report;
 
@@ -105,8 +105,8 @@ extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
     let _interrupted = held::interrupt();
     if handler.is_null() {
         unhandled(frame, "no handler is set for this vector");
-    } else if call(frame, Entry::full(handler)) != TrapOutcome::Resume {
-        unhandled_by(frame, handler);
+    } else {
+        call(frame, handler);
     }
 }
 
@@ -114,8 +114,8 @@ extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
 ///
 /// A function of its own, so that the report is in the way of the unwinder that is stopped by [`dispatch`]: the guard
 /// costs nothing unless there is a panic, where `catch_unwind` would cost a third of the whole way.
-#[inline(always)]
-fn call(frame: &mut TrapFrame, handler: Entry) -> TrapOutcome {
+#[inline(never)]
+fn call(frame: &mut TrapFrame, handler: *const Head) {
     struct Panicked(*const TrapFrame);
 
     impl Drop for Panicked {
@@ -127,21 +127,28 @@ fn call(frame: &mut TrapFrame, handler: Entry) -> TrapOutcome {
     }
 
     let panicked = Panicked(frame);
-    // SAFETY: 1. ring 0, in the trap of this frame; dune_trap_call_full has kept the vector state; 2. it is.
-    let outcome = unsafe { handlers::call(handler, frame) };
+    // SAFETY: 1. ring 0, in the trap of this frame; dune_trap_call_full has kept the vector state; 2. the handler is one that trap.S
+    // or `refused` has found in a table, and not lean.
+    let outcome = unsafe { handlers::call_full(handler, frame) };
     core::mem::forget(panicked);
-    outcome
+    if outcome != TrapOutcome::Resume {
+        refused(frame, handler);
+    }
 }
 
 /// A trap that its handler has refused. If that was the thread's own, the process's is next.
 #[cold]
 #[inline(never)]
-fn unhandled_by(frame: &mut TrapFrame, handler: *const Head) {
+fn refused(frame: &mut TrapFrame, handler: *const Head) {
     let next = handlers::process_slot(frame.vector()).load();
-    if next.head() != handler && call(frame, next) == TrapOutcome::Resume {
-        return;
+    if next.is_none() || next.head() == handler {
+        unhandled(frame, "its handler returned Unhandled");
+    } else if next.is_lean() {
+        // SAFETY: ring 0, in the trap of this frame, whose vector state is kept; the entry is from the process's table.
+        unsafe { handlers::call(next, frame) };
+    } else {
+        call(frame, next.head());
     }
-    unhandled(frame, "its handler returned Unhandled");
 }
 
 /// A trap that no handler of the program's wants. A page fault may be about a mapping that the page tables lack, which
