@@ -43,7 +43,7 @@
 //! |---|---|
 //! | [`PageTables::protect`], [`Memory::protect_now`] | take rights away: a fault. Give ring 0 rights that Linux's mapping has not: the second level refuses what Linux would, but execution, and safe code does not jump. The user bit is refused ([`EditError::NeedsGrant`]), and taken away |
 //! | [`PageTables::revoke_user`] | keep ring 3 out |
-//! | [`PageTables::unmap`] | a fault. That the memory comes back there is for [`map_own`](PageTables::map_own), which is unsafe: it could be other memory than what was unmapped |
+//! | [`PageTables::unmap`] | a fault. That the memory comes back there is for [`map_own`](crate::memory::PageTables::map_own), which is unsafe: it could be other memory than what was unmapped |
 //! | [`PageTables::split`], [`PageTables::merge`] | the same frames and rights in other sizes |
 //! | [`PageTables::harvest_dirty`], [`PageTables::harvest_accessed`] | clear marks, which are nobody's proof |
 //! | [`PageTables::lookup`], [`PageTables::translate`], [`PageTables::root`] | tell addresses |
@@ -66,7 +66,7 @@
 //!
 //! *Ring 3.* All registers are loaded from the [`UserContext`], whose dangerous ones are checked or forced: RIP is below 2^47, the
 //! bases are canonical, of the flags ring 3 chooses those that cost nothing, selectors are fixed. What comes back is stored in the
-//! context alone. A system call or a trap of ring 3 is a value of [`run_user`](Dune::run_user), and nothing more happens.
+//! context alone. A system call or a trap of ring 3 is a value of [`run_user`](crate::Dune::run_user), and nothing more happens.
 //!
 //! *Memory for ring 3.* [`UserMemory`] is a mapping of its own, into which there never was a reference. It keeps ring 3 out and
 //! flushes before it gives its addresses back. The checked copies access an address only if the page tables, which are locked
@@ -167,3 +167,94 @@
 //! [`tlb`]: crate::memory::tlb
 //!
 //! # Handlers, the token and the host loop
+//!
+//! ## What is sensitive
+//!
+//! * **Registers of interrupted code.** A trap comes between any two instructions of safe code, whose references and bounds may be in any
+//!   of them; where it goes on, and on which stack, is in the frame.
+//! * **Code that runs in between.** A handler that allocates may enter the allocator twice, one that waits for a lock may wait for
+//!   itself.
+//! * **The privilege level.** HLT, CLI, MOV to CR3 and the like fault in ring 3; SYSCALL means another thing there.
+//! * **The thread block**, to which GS leads at ring 0, and what the CPU finds through it: GDT, TSS, interrupt stacks.
+//! * **The host loop's state**: a vCPU that runs, or a signal frame that Linux loads, is a jump.
+//!
+//! ## Why the safe functions are sound
+//!
+//! *Handlers.* Setting one is `unsafe` ([`Dune::set_handler`] has the conditions: those of a signal handler); taking one away, by
+//! [`Dune::clear_handler`] and its like, is not, as the trap then does what it does on Linux. A handler is `&'static` and `Sync`, its code
+//! and state are found by one atomic word, and so a thread that is in one which is replaced or taken away goes on with state that is
+//! there. A panic ends the process in the first frame below the handler, and unwinds into nobody.
+//!
+//! *Registers.* A [`TrapFrame`] can be read. What changes it is `unsafe`. It can neither be copied nor made, and a handler is lent one at a
+//! time, so that safe code has no second one to swap it with; selectors can not be changed at all, and IOPL, by which the entry of system
+//! calls tells the rings apart, is kept at 0:
+//!
+//! ```compile_fail,E0133
+//! # use dune::TrapFrame;
+//! fn jump(frame: &mut TrapFrame) {
+//!     frame.set_rip(0x1234);
+//! }
+//! ```
+//! ```compile_fail,E0507
+//! # use dune::TrapFrame;
+//! fn put_back(frame: &mut TrapFrame, old: &TrapFrame) {
+//!     *frame = *old;
+//! }
+//! ```
+//!
+//! *The token.* [`Dune`] is proof of ring 0: [`enter`](crate::enter) makes one when Dune mode has answered, handlers get one, and
+//! [`current`](crate::current) looks at CS. It is neither `Send` nor `Sync`, so it stays on a thread that is in Dune mode; and a thread leaves
+//! Dune mode by `unsafe` only ([`leave`](crate::leave), [`Config::leave_for_good`](crate::Config::leave_for_good)). System calls after which
+//! it would have to leave are refused without the latter. What else ends Dune mode ends the program: exec, and death. Children that run in
+//! host mode (vfork) are started by code that is `unsafe` already, and run none of the program's safe code.
+//!
+//! *Locks.* A lock's holder is a thread, so its guards, and [`PageTables`](crate::memory::PageTables), stay on it:
+//!
+//! ```compile_fail,E0277
+//! fn is_send<T: Send>() {}
+//! is_send::<dune::memory::PageTables<'static>>();
+//! ```
+//! ```compile_fail,E0277
+//! fn is_sync<T: Sync>() {}
+//! is_sync::<dune::memory::PageTables<'static>>();
+//! ```
+//!
+//! *Descriptors.* [`Dune::add_segment`] and [`Dune::load_ldt`] take code and data segments only, no gate and no TSS. The CPU marks them as
+//! accessed, so a local table is a copy of the caller's. To load a selector takes assembly.
+//!
+//! *The thread block and the host loop.* A block belongs to one thread: ring 0, its host loop in turn, and signal handlers that
+//! interrupt that, of which one runs at a time. Neither it nor the host's record of a thread is ever freed while Dune mode has run: the next
+//! thread takes them over when Linux does not know the last one any more. *Not yet proved by types*: the host loop has an exclusive
+//! reference to its record while others read fields of it, and each access to the block proves by itself that it is the thread's own.
+//!
+//! *System calls* of the program's are made for it by the host loop. What they do to memory is the doing of the `unsafe` code that
+//! executed SYSCALL, as it is on Linux.
+//!
+//! ## What the unsafe functions ask for
+//!
+//! | function | the caller vouches for |
+//! |---|---|
+//! | [`Dune::set_handler`], [`Dune::set_handler_by_number`], [`Dune::set_thread_handler`], [`Dune::set_range_handler`] | that all it does may be done wherever the trap can come from |
+//! | [`Dune::set_lean_handler`], [`Dune::set_lean_thread_handler`] | the same, and that it leaves vector registers alone |
+//! | [`TrapFrame::set_rip`], [`TrapFrame::set_rsp`], [`TrapFrame::set_flags`], [`TrapFrame::registers_mut`] | that the interrupted code expects it |
+//! | [`leave`](crate::leave), [`Config::leave_for_good`](crate::Config::leave_for_good) | that nothing of Dune mode is used in the thread afterwards |
+//! | [`Dune::load_idt`], [`Dune::load_gdt`], [`Dune::load_task_register`] | that the tables are whole, lead to Dune's stacks, and stay |
+//!
+//! [`Dune`]: crate::Dune
+//! [`Dune::add_segment`]: crate::Dune::add_segment
+//! [`Dune::clear_handler`]: crate::Dune::clear_handler
+//! [`Dune::load_gdt`]: crate::Dune::load_gdt
+//! [`Dune::load_idt`]: crate::Dune::load_idt
+//! [`Dune::load_ldt`]: crate::Dune::load_ldt
+//! [`Dune::load_task_register`]: crate::Dune::load_task_register
+//! [`Dune::set_handler`]: crate::Dune::set_handler
+//! [`Dune::set_handler_by_number`]: crate::Dune::set_handler_by_number
+//! [`Dune::set_lean_handler`]: crate::Dune::set_lean_handler
+//! [`Dune::set_lean_thread_handler`]: crate::Dune::set_lean_thread_handler
+//! [`Dune::set_range_handler`]: crate::Dune::set_range_handler
+//! [`Dune::set_thread_handler`]: crate::Dune::set_thread_handler
+//! [`TrapFrame`]: crate::TrapFrame
+//! [`TrapFrame::registers_mut`]: crate::TrapFrame::registers_mut
+//! [`TrapFrame::set_flags`]: crate::TrapFrame::set_flags
+//! [`TrapFrame::set_rip`]: crate::TrapFrame::set_rip
+//! [`TrapFrame::set_rsp`]: crate::TrapFrame::set_rsp

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 /// Proof that the calling thread is in Dune mode.
 ///
-/// Only [`enter`] and trap handlers get one; privileged operations are its methods. It stays on its thread, as another
+/// Only [`enter`](crate::enter) and trap handlers get one; privileged operations are its methods. It stays on its thread, as another
 /// may be in host mode:
 ///
 /// ```compile_fail,E0277

@@ -109,7 +109,7 @@ pub enum PlanError {
     /// More separate windows are needed than can be.
     #[error("the process's mappings lie too scattered for {capacity} windows: map them nearer to each other")]
     TooManyWindows {
-        /// [`Limits::windows`].
+        /// `Limits::windows`.
         capacity: usize,
     },
     /// There are no addresses for the list of windows.
