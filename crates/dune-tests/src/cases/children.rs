@@ -293,23 +293,28 @@ fn closing_everything_spares_the_engine() -> CaseResult {
     Ok(())
 }
 
-/// A fork does not wait for ever for a thread that edits; what that holds is free in the child.
+/// What another thread holds the lock of for a moment a child finds free and whole; if the other does not let go, there is no child, but an
+/// error.
 fn locks_of_others_are_free() -> CaseResult {
     let dune = dune::enter()?;
     let range = probe::small_pages(dune, 1)?;
-    let (held, forked) = (std::sync::Barrier::new(2), AtomicU64::new(0));
+    let (held, done) = (std::sync::Barrier::new(2), AtomicU64::new(0));
+    let hold = |until: &dyn Fn() -> bool| {
+        let dune = dune::current().expect("threads start where their creator is");
+        let tables = dune.page_tables();
+        held.wait();
+        while !until() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        drop(tables);
+    };
     let status = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let dune = dune::current().expect("threads start where their creator is");
-            let tables = dune.page_tables();
-            held.wait();
-            while forked.load(Ordering::Relaxed) == 0 {
-                std::thread::yield_now();
-            }
-            drop(tables);
+            let start = std::time::Instant::now();
+            hold(&|| start.elapsed() > std::time::Duration::from_millis(300));
         });
         held.wait();
-        let status = in_child(|| {
+        in_child(|| {
             let start = std::time::Instant::now();
             for _ in 0..3 {
                 if probe::protect(dune, range, dune::memory::PagePermissions::READ).is_err() {
@@ -317,10 +322,23 @@ fn locks_of_others_are_free() -> CaseResult {
                 }
             }
             i32::from(start.elapsed() < std::time::Duration::from_secs(3))
-        });
-        forked.store(1, Ordering::Relaxed);
-        status
+        })
     });
     assert_eq!(exited(status), Some(1));
+    let refused = std::thread::scope(|scope| {
+        scope.spawn(|| hold(&|| done.load(Ordering::Relaxed) == 1));
+        held.wait();
+        // SAFETY: a child, if there is one, ends at once.
+        let forked = unsafe { libc::fork() };
+        let error = std::io::Error::last_os_error();
+        if forked == 0 {
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        done.store(1, Ordering::Relaxed);
+        (forked, error.raw_os_error())
+    });
+    assert_eq!(refused, (-1, Some(libc::EAGAIN)));
+    assert_eq!(exited(in_child(|| 7)), Some(7));
     Ok(())
 }
