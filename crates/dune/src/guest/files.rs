@@ -226,8 +226,13 @@ pub(super) fn handle(process: &Process, number: u32, arguments: &[u64; 6], may_r
 }
 
 /// Calls of [`FIRST`] and [`OTHERS`] that other modules make if they name no descriptor of Dune's.
-const ELSEWHERE: [u32; 4] =
-    [linux::__NR_execveat, linux::__NR_getdents, linux::__NR_getdents64, linux::__NR_setns];
+const ELSEWHERE: [u32; 5] = [
+    linux::__NR_execveat,
+    linux::__NR_getdents,
+    linux::__NR_getdents64,
+    linux::__NR_perf_event_open,
+    linux::__NR_setns,
+];
 
 /// close_range(2), in pieces between Dune's descriptors.
 fn close_range(process: &Process, (first, last): (u32, u32), flags: u64) -> u64 {
