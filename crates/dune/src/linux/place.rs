@@ -26,6 +26,8 @@ const PAGE: u64 = 4096;
 const DISTANCE: u64 = 80 * GIB;
 /// Above the stack, within the 2 MiB of its end, Linux puts the vDSO (`vdso_addr`, arch/x86/entry/vdso/vma.c).
 const MARGIN: u64 = 2 << 20;
+/// So much must be free above the stack: what is made before the first thread runs takes some 10 MiB.
+const ROOM: u64 = 64 << 20;
 /// The end of the addresses of a process.
 const END: u64 = (1 << 47) - PAGE;
 
@@ -78,8 +80,14 @@ impl Stretch {
 /// Tells where the main thread's stack ends.
 pub(crate) fn stack_ends_at(end: u64) {
     let start = (end + MARGIN / 2).next_multiple_of(MARGIN);
-    // With the GiB end the directory and the window.
-    ABOVE.open(start, start.next_multiple_of(GIB).min(END));
+    // With the GiB end the directory and the window. What ring 0 needs to take page faults at all is not to be divided between
+    // this place and the one below, which windows may not reach yet.
+    let gib_end = start.next_multiple_of(GIB);
+    let start = if gib_end - start < ROOM { gib_end } else { start };
+    let end = (start + 1).next_multiple_of(GIB).min(END);
+    if end.saturating_sub(start) >= ROOM {
+        ABOVE.open(start, end);
+    }
 }
 
 /// Whether Linux may back a mapping with huge pages (madvise(2)).
