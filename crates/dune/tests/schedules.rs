@@ -67,6 +67,10 @@ mod arch {
         atomic!(AtomicBool, bool);
 
         impl AtomicU64 {
+            pub fn as_ptr(&self) -> *mut u64 {
+                self.0.as_ptr()
+            }
+
             pub fn fetch_min(&self, value: u64, order: Ordering) -> u64 {
                 spin_loop();
                 self.0.fetch_min(value, order)
@@ -121,32 +125,73 @@ mod arch {
 
 mod linux {
     pub mod sys {
-        use core::sync::atomic::{AtomicBool, Ordering};
+        use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+        use std::cell::RefCell;
+
+        use linux_raw_sys::errno::{EAGAIN, ETIMEDOUT};
+        use linux_raw_sys::general::{__NR_futex, FUTEX_PRIVATE_FLAG, FUTEX_WAKE};
 
         /// Whether a fork has copied the memory.
         pub static COPIED: AtomicBool = AtomicBool::new(false);
 
         #[derive(Debug, PartialEq, Eq)]
-        pub struct Errno;
+        pub struct Errno(u32);
 
         impl Errno {
             pub fn raw(&self) -> i32 {
-                0
+                self.0 as i32
             }
         }
 
-        /// # Safety
-        ///
-        /// None.
-        pub unsafe fn raw(_: u32, _: [u64; 6]) -> u64 {
+        thread_local! {
+            /// Who sleeps, and where: a number that nobody else has, and the address. Those of each test are on a thread of the
+            /// harness's, on which shuttle runs one of its threads at a time.
+            static SLEEPERS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
+        }
+
+        /// futex(2): in a test whose sleepers have no limit a wake that is lost ends in a deadlock, which shuttle tells.
+        fn futex([address, operation, seen, ..]: [u64; 6]) -> Result<u64, Errno> {
             shuttle::thread::yield_now();
-            0
+            if operation == u64::from(FUTEX_WAKE | FUTEX_PRIVATE_FLAG) {
+                SLEEPERS.with_borrow_mut(|sleepers| {
+                    if let Some(first) = sleepers.iter().position(|sleeper| sleeper.1 == address) {
+                        sleepers.remove(first);
+                    }
+                });
+                return Ok(0);
+            }
+            // SAFETY: the address is that of a lock's word, which its caller has borrowed.
+            let now = unsafe { &*core::ptr::with_exposed_provenance::<AtomicU32>(address as usize) };
+            if u64::from(now.load(Ordering::SeqCst)) != seen {
+                return Err(Errno(EAGAIN));
+            }
+            let own = (crate::next_number(), address);
+            SLEEPERS.with_borrow_mut(|sleepers| sleepers.push(own));
+            while SLEEPERS.with_borrow(|sleepers| sleepers.contains(&own)) {
+                if crate::NAPS_END.get() {
+                    SLEEPERS.with_borrow_mut(|sleepers| sleepers.retain(|sleeper| *sleeper != own));
+                    return Err(Errno(ETIMEDOUT));
+                }
+                shuttle::thread::yield_now();
+            }
+            Ok(0)
         }
 
         /// # Safety
         ///
-        /// The second argument is where an entry of pagemap goes, or 0.
-        pub unsafe fn call(_: u32, arguments: [u64; 6]) -> Result<u64, Errno> {
+        /// As for [`call`].
+        pub unsafe fn raw(number: u32, arguments: [u64; 6]) -> u64 {
+            // SAFETY: the caller's.
+            unsafe { call(number, arguments) }.unwrap_or(0)
+        }
+
+        /// # Safety
+        ///
+        /// futex(2): the first is the address of a word. Else the second argument is where an entry of pagemap goes, or 0.
+        pub unsafe fn call(number: u32, arguments: [u64; 6]) -> Result<u64, Errno> {
+            if number == __NR_futex {
+                return futex(arguments);
+            }
             shuttle::thread::yield_now();
             if arguments[1] != 0 {
                 let exclusive = u64::from(!COPIED.load(Ordering::SeqCst)) << 56;
@@ -223,6 +268,15 @@ const SCHEDULES: usize = 400;
 thread_local! {
     /// Whether other threads may come: not in the tests that the sources bring with them.
     static EXPLORES: Cell<bool> = const { Cell::new(false) };
+    /// Whether who sleeps wakes without being woken.
+    static NAPS_END: Cell<bool> = const { Cell::new(false) };
+    static NUMBERS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A number that nobody else on this thread of the harness's has got.
+fn next_number() -> u64 {
+    NUMBERS.set(NUMBERS.get() + 1);
+    NUMBERS.get()
 }
 
 /// Runs `body` in so many schedules.
@@ -258,6 +312,7 @@ fn one_thread_at_a_time_has_the_lock() {
 /// who has it.
 #[test]
 fn a_fork_loses_its_lock_when_it_has_copied() {
+    NAPS_END.set(true);
     explore(SCHEDULES / 4, || {
         COPIED.store(false, Ordering::SeqCst);
         let lock = Arc::new(SpinLock::new(Rank::Calls, false));

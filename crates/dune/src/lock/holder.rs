@@ -3,9 +3,12 @@
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use linux_raw_sys::errno::ESRCH;
-use linux_raw_sys::general::{__NR_nanosleep, __NR_sched_yield, __NR_tkill, timespec};
+use linux_raw_sys::errno::{EINTR, ESRCH, ETIMEDOUT};
+use linux_raw_sys::general::{
+    __NR_futex, __NR_sched_yield, __NR_tkill, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAKE, timespec,
+};
 
+use crate::arch::atomic::AtomicU64;
 use crate::arch::{cpu, thread_words};
 use crate::linux::sys;
 
@@ -13,6 +16,11 @@ use crate::linux::sys;
 /// address of a block has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder(u64);
+
+const WAIT: u64 = (FUTEX_WAIT | FUTEX_PRIVATE_FLAG) as u64;
+const WAKE: u64 = (FUTEX_WAKE | FUTEX_PRIVATE_FLAG) as u64;
+/// What futex(2) looks at.
+const HALF: u64 = u32::MAX as u64;
 
 /// A thread in host mode.
 const HOST: u64 = 1;
@@ -76,21 +84,33 @@ impl Holder {
     }
 }
 
-/// Gives the CPU to others.
-pub(super) fn yield_now() {
-    // SAFETY: sched_yield takes no argument and touches no memory.
-    let _ = unsafe { sys::raw(__NR_sched_yield, [0; 6]) };
+/// Sleeps while the low half of `word` is `seen`'s, for `milliseconds` at most (futex(2)). How many milliseconds it was, 0 if somebody
+/// has ended it.
+///
+/// Where a signal waits it spins for about a millisecond: Linux would not let it sleep.
+pub(super) fn sleep(word: &AtomicU64, seen: u64, milliseconds: u32) -> u32 {
+    const SPINS: u32 = 20_000;
+    let limit = timespec { tv_sec: 0, tv_nsec: i64::from(milliseconds) * 1_000_000 };
+    let arguments = [word.as_ptr() as u64, WAIT, seen & HALF, (&raw const limit) as u64, 0, 0];
+    // SAFETY: the call reads the word and `limit`.
+    match unsafe { sys::call(__NR_futex, arguments) } {
+        Err(errno) if errno.raw() == ETIMEDOUT as i32 => milliseconds,
+        Err(errno) if errno.raw() == EINTR as i32 => {
+            (0..SPINS).for_each(|_| spin_loop());
+            // SAFETY: sched_yield takes no argument and touches no memory.
+            let _ = unsafe { sys::raw(__NR_sched_yield, [0; 6]) };
+            1
+        }
+        _ => 0,
+    }
 }
 
-/// Sleeps for a millisecond. Where a signal waits it spins for about as long: Linux would not let it sleep.
-pub(super) fn pause() {
-    const SPINS: u32 = 20_000;
-    let pause = timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-    // SAFETY: the call reads `pause`.
-    let slept = unsafe { sys::raw(__NR_nanosleep, [(&raw const pause) as u64, 0, 0, 0, 0, 0]) };
-    if slept != 0 {
-        (0..SPINS).for_each(|_| spin_loop());
-    }
+/// Wakes one thread that [`sleep`]s.
+#[cold]
+#[inline(never)]
+pub(super) fn wake(word: &AtomicU64) {
+    // SAFETY: the call touches no memory.
+    let _ = unsafe { sys::raw(__NR_futex, [word.as_ptr() as u64, WAKE, 1, 0, 0, 0]) };
 }
 
 /// What threads in host mode hold, by their numbers: they have no block, and no thread-local storage.

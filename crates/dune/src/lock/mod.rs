@@ -5,7 +5,8 @@
 //! thread's block, or in host mode the number of its task.
 //!
 //! A lock of another thread is waited for, since its edits must not be lost only because that thread does not run at this
-//! moment: first spinning, then giving the CPU to others, then sleeping.
+//! moment: first spinning for as long as an edit takes, then asleep (futex(2)). A waiter that sleeps leaves a mark in the word, and who
+//! frees a lock with the mark wakes one. So hundreds of waiting threads do not keep the one that has the lock from its CPU.
 //!
 //! # Order
 //!
@@ -50,13 +51,14 @@ use crate::report;
 use holder::Holder;
 pub(crate) use rank::{Rank, held};
 
-/// How often a waiter looks before it gives its CPU to others: longer than an edit takes.
+/// How often a waiter looks before it sleeps: longer than an edit takes.
 const SPINS: u32 = if cfg!(test) { 4 } else { 64 };
-/// How often it gives its CPU to others before it sleeps: the holder may be a thread that does not run.
-const ROUNDS: u32 = if cfg!(test) { 8 } else { 256 };
-/// How many milliseconds it sleeps, all in all, before that is too long: the holder may be in a call to the engine on a busy
-/// machine.
-const PAUSES: u32 = if cfg!(test) { 500 } else { 3000 };
+/// How many milliseconds it sleeps at most before it looks again, though nobody has woken it.
+const NAP: u32 = 250;
+/// The same where a fork has the lock: whether that has made its copy by now.
+const FORKS_NAP: u32 = 8;
+/// How many milliseconds of sleep are too long: the holder may be in a call to the engine on a busy machine.
+const TOO_LONG: u32 = if cfg!(test) { 500 } else { 3000 };
 
 /// The lock is taken: by the code that this handler interrupted, or for seconds by another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -67,20 +69,23 @@ pub struct Busy;
 
 /// A `T` behind a lock.
 pub(crate) struct SpinLock<T> {
-    /// [`FREE`], or the word of its [`Holder`], with the number of a fork above it if that is what holds it.
+    /// [`FREE`], or the word of its [`Holder`], with [`AWAITED`] if somebody sleeps until it is free, and the number of a fork above
+    /// it if that is what holds it.
     word: AtomicU64,
     rank: Rank,
     value: UnsafeCell<T>,
 }
 
 const FREE: u64 = 0;
+/// No holder's word has it, and it is among the 32 bits that futex(2) looks at.
+const AWAITED: u64 = 2;
 /// Where the number of a fork begins; addresses end below. The number is one of 15 bits and never 0.
 const FORK: u32 = 48;
 const FORKS: u64 = (1 << 15) - 1;
 
 /// Who holds a lock with this word.
 const fn holder(word: u64) -> Holder {
-    Holder::of(word & ((1 << FORK) - 1))
+    Holder::of(word & ((1 << FORK) - 1) & !AWAITED)
 }
 
 /// Whether a fork does.
@@ -192,14 +197,36 @@ impl<T> SpinLock<T> {
         }
     }
 
-    /// Frees the lock if it still has this word.
+    /// Frees the lock if it still has this word, but for the mark of waiters.
     fn free(&self, word: u64) -> bool {
-        self.word.compare_exchange(word, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let seen = self.replace(word, |_| FREE);
+        if seen.is_some_and(|seen| seen & AWAITED != 0) {
+            holder::wake(&self.word);
+        }
+        seen.is_some()
+    }
+
+    /// Puts another word in the place of this one, which may have got the mark of waiters; the word that was there.
+    fn replace(&self, word: u64, new: impl Fn(u64) -> u64) -> Option<u64> {
+        let mut seen = self.word.load(Ordering::Relaxed);
+        while seen & !AWAITED == word & !AWAITED {
+            match self.word.compare_exchange(seen, new(seen), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(seen),
+                Err(other) => seen = other,
+            }
+        }
+        None
     }
 
     #[inline(always)]
     fn take(&self, caller: Holder) -> Result<Guard<'_, T>, Busy> {
-        match self.word.compare_exchange(FREE, caller.word(), Ordering::Acquire, Ordering::Relaxed) {
+        self.take_with(caller, 0)
+    }
+
+    /// Takes the lock if it is free; with [`AWAITED`] as the `mark` if others may sleep.
+    #[inline(always)]
+    fn take_with(&self, caller: Holder, mark: u64) -> Result<Guard<'_, T>, Busy> {
+        match self.word.compare_exchange(FREE, caller.word() | mark, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => {
                 held::add(caller, self.rank);
                 Ok(Guard { lock: self, value: PhantomData })
@@ -211,14 +238,15 @@ impl<T> SpinLock<T> {
     #[cold]
     #[inline(never)]
     fn wait(&self, caller: Holder, patience: Patience) -> Result<Guard<'_, T>, Busy> {
-        let mut round = 0;
+        let mut mark = 0;
+        let (mut slept, mut last) = (0, caller);
         loop {
             let mut word = FREE;
             for _ in 0..SPINS {
                 spin_loop();
                 word = self.word.load(Ordering::Relaxed);
                 if word == FREE
-                    && let Ok(guard) = self.take(caller)
+                    && let Ok(guard) = self.take_with(caller, mark)
                 {
                     return Ok(guard);
                 }
@@ -226,24 +254,39 @@ impl<T> SpinLock<T> {
                     return Err(Busy);
                 }
             }
-            round += 1;
-            if round < ROUNDS {
-                holder::yield_now();
+            if word == FREE || !self.mark(word) {
                 continue;
             }
-            holder::pause();
-            if is_forks(word) && round.is_multiple_of(8) && copied::is_made() {
+            // When it is woken, others may sleep on: whoever has the lock then has to know.
+            mark = AWAITED;
+            let nap = if is_forks(word) { FORKS_NAP } else { NAP };
+            let unwoken = holder::sleep(&self.word, word | AWAITED, nap);
+            if unwoken == 0 {
+                continue;
+            }
+            // Where many wait their turn comes late, and the lock is another's each time: that is no wait for one that is stopped.
+            let is_same = holder(word) == last;
+            last = holder(word);
+            slept = if is_same { slept + unwoken } else { unwoken };
+            if is_forks(word) && copied::is_made() {
                 self.free(word);
-            } else if round == ROUNDS + PAUSES {
+            } else if slept >= TOO_LONG {
+                slept = 0;
                 self.overrun(word);
                 if holder(word).is_gone() {
                     self.free(word);
                 } else if patience == Patience::Limited {
                     return Err(Busy);
                 }
-                round = ROUNDS;
             }
         }
+    }
+
+    /// Whether the lock has this word, now with the mark of waiters.
+    fn mark(&self, word: u64) -> bool {
+        let marked = word | AWAITED;
+        word == marked
+            || self.word.compare_exchange(word, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Counts, and tells once, that the lock has not come from the holder with `word` for seconds.
@@ -281,11 +324,10 @@ impl Fork {
 impl<'l, T> Guard<'l, T> {
     /// Holds the lock for the time of `fork`.
     pub fn across(self, fork: Fork) -> ForkGuard<'l, T> {
-        let lock = self.lock;
+        let (lock, own) = (self.lock, self.holder().word());
         core::mem::forget(self);
-        let word = lock.word.load(Ordering::Relaxed) | fork.0;
-        lock.word.store(word, Ordering::Release);
-        ForkGuard { lock, word }
+        lock.replace(own, |seen| seen | fork.0);
+        ForkGuard { lock, word: own | fork.0 }
     }
 
     /// Who holds the lock.
@@ -297,14 +339,14 @@ impl<'l, T> Guard<'l, T> {
 impl<'l, T> ForkGuard<'l, T> {
     /// Whether the lock has been held up to now: in a child, whether its copy is of a moment when it was.
     pub fn is_held(&self) -> bool {
-        self.lock.word.load(Ordering::Acquire) == self.word
+        self.lock.word.load(Ordering::Acquire) & !AWAITED == self.word
     }
 
     /// The right to use the value again, unless the lock has been taken away.
     pub fn back(self) -> Option<Guard<'l, T>> {
         let own = holder(self.word).word();
-        let seen = self.lock.word.compare_exchange(self.word, own, Ordering::AcqRel, Ordering::Relaxed);
-        seen.is_ok().then(|| {
+        let seen = self.lock.replace(self.word, |seen| own | seen & AWAITED);
+        seen.is_some().then(|| {
             let lock = self.lock;
             core::mem::forget(self);
             Guard { lock, value: PhantomData }
@@ -344,7 +386,9 @@ impl<T> Drop for Guard<'_, T> {
         if cfg!(debug_assertions) {
             held::remove(self.holder(), self.lock.rank);
         }
-        self.lock.word.store(FREE, Ordering::Release);
+        if self.lock.word.swap(FREE, Ordering::Release) & AWAITED != 0 {
+            holder::wake(&self.lock.word);
+        }
     }
 }
 
