@@ -26,7 +26,7 @@ use crate::arch::state::RegisterDump;
 use crate::contract::block::SecondLevelFault;
 use crate::engine::Vcpu;
 use crate::guest::signal;
-use crate::linux::maps::{self, MappingKind};
+use crate::linux::maps;
 use crate::linux::sys;
 
 /// What is wrong with an address.
@@ -174,10 +174,7 @@ impl Access {
 
 /// Why `address`, which could not be read, can not be: as Linux would tell.
 fn unreadable(address: u64, access: Access, times: u32) -> Option<Fault> {
-    let find = || {
-        maps::find(address, |mapping| (mapping.permissions, matches!(mapping.kind, MappingKind::File(_))))
-            .ok()
-    };
+    let find = || maps::find(address, |area| (area.permissions, area.is_file)).ok();
     let mut found = find()?;
     if found.is_none() {
         // KVM does not have Linux grow a stack. To be read there by a system call it grows, also one that may not be read.

@@ -17,6 +17,8 @@ use super::proc;
 use super::sys::Errno;
 use crate::arch::page::PagePermissions;
 
+pub use super::area::{Area, find, for_each_from};
+
 /// What lies behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -263,24 +265,11 @@ pub(crate) fn has_flag(address: u64, flags: &[&[u8]]) -> Result<bool, MapsError>
     Ok(has)
 }
 
-/// The mapping at `address`, if any, given to `found`.
-pub fn find<R>(address: u64, found: impl FnOnce(&Line<'_>) -> R) -> Result<Option<R>, MapsError> {
-    let mut found = Some(found);
-    let mut answer = None;
-    for_each(|mapping| {
-        if mapping.contains(address) {
-            answer = found.take().map(|found| found(mapping));
-        }
-        if mapping.end > address { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    Ok(answer)
-}
-
 /// The open file.
-struct MapsFile(Descriptor);
+pub(super) struct MapsFile(Descriptor);
 
 impl MapsFile {
-    fn open(open: fn() -> Result<Descriptor, Errno>) -> Result<MapsFile, MapsError> {
+    pub(super) fn open(open: fn() -> Result<Descriptor, Errno>) -> Result<MapsFile, MapsError> {
         let opened = match open() {
             // The program has used its numbers up.
             Err(errno) if errno.raw() == linux_raw_sys::errno::EMFILE as i32 => {
@@ -290,6 +279,11 @@ impl MapsFile {
             opened => opened,
         };
         opened.map(MapsFile).map_err(|errno| MapsError::Open { errno })
+    }
+
+    /// The descriptor as an argument of a call.
+    pub(super) const fn argument(&self) -> u64 {
+        self.0.argument()
     }
 
     fn read(&self, buffer: &mut [u8]) -> Result<usize, MapsError> {

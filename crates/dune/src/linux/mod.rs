@@ -1,5 +1,6 @@
 //! Linux as both sides see it: raw system calls, errors, descriptors, mappings, tasks.
 
+mod area;
 pub(crate) mod descriptor;
 pub(crate) mod descriptor_limit;
 pub(crate) mod errno;

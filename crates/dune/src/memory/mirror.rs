@@ -34,13 +34,12 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::entry::{Entry, Table};
 use super::error::EditError;
 use super::flush::Flush;
-use super::plan::TASK_SIZE;
 use super::table::PageTables;
 use super::walk::{Rule, Slot, Step};
 use super::work::Work;
 use super::{Memory, MemoryError};
 use crate::arch::cpu;
-use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
+use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize, TASK_SIZE};
 use crate::linux::maps;
 
 /// What the page tables of a process in Dune mode say about its memory.
@@ -337,7 +336,7 @@ impl Memory {
         };
         let (mut at, end) = (range.first(), range.end().min(TASK_SIZE));
         let mut refused = None;
-        maps::for_each(|mapping| {
+        maps::for_each_from(at, |mapping| {
             let (from, to) = (mapping.start.max(at), mapping.end.min(end));
             if from < to {
                 let gap = edit(at, from, PagePermissions::empty());

@@ -1,0 +1,174 @@
+//! What Linux has mapped at an address, without reading about all that lies below it.
+//!
+//! Since Linux 6.11 an open `/proc/thread-self/maps` answers about one address (ioctl PROCMAP_QUERY, Documentation/filesystems/proc.rst),
+//! in time that does not grow with the number of mappings. Elsewhere the file is read from its start.
+
+use core::ops::ControlFlow;
+
+use linux_raw_sys::errno::{EINTR, ENOENT};
+use linux_raw_sys::general::{__NR_ioctl, procmap_query, procmap_query_flags};
+
+use super::maps::{self, MappingKind, MapsError, MapsFile};
+use super::proc;
+use super::sys::{self, Errno};
+use crate::arch::page::PagePermissions;
+
+/// A mapping, without what it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Area {
+    /// The first address.
+    pub start: u64,
+    /// The address after the last one.
+    pub end: u64,
+    /// `READ`, `WRITE` and `EXECUTE` as Linux enforces them.
+    pub permissions: PagePermissions,
+    /// Whether a file lies behind.
+    pub is_file: bool,
+}
+
+impl Area {
+    /// Whether `address` lies inside.
+    pub const fn contains(&self, address: u64) -> bool {
+        self.start <= address && address < self.end
+    }
+}
+
+/// The mapping at `address`, if any, given to `found`.
+///
+/// # Errors
+///
+/// As for [`for_each_from`].
+pub fn find<R>(address: u64, found: impl FnOnce(&Area) -> R) -> Result<Option<R>, MapsError> {
+    let mut found = Some(found);
+    let mut answer = None;
+    for_each_from(address, |area| {
+        if area.contains(address) {
+            answer = found.take().map(|found| found(area));
+        }
+        ControlFlow::Break(())
+    })?;
+    Ok(answer)
+}
+
+/// Calls `visit` with each mapping that ends above `address`, in ascending order, until it breaks.
+///
+/// Each is as Linux has it when it is asked for; another thread may change the next meanwhile.
+///
+/// # Errors
+///
+/// [`MapsError`] if Linux does not tell.
+pub fn for_each_from(address: u64, mut visit: impl FnMut(&Area) -> ControlFlow<()>) -> Result<(), MapsError> {
+    let file = MapsFile::open(proc::open_maps)?;
+    let mut at = address;
+    loop {
+        match query(&file, at) {
+            Ok(Some(area)) => {
+                if visit(&area).is_break() {
+                    return Ok(());
+                }
+                at = area.end;
+            }
+            Ok(None) => return Ok(()),
+            // A kernel that does not know the question, if it is the first.
+            Err(_) if at == address => break,
+            Err(errno) => return Err(MapsError::Read { errno }),
+        }
+    }
+    drop(file);
+    maps::for_each(|line| {
+        if line.end <= address || line.kind == MappingKind::Vsyscall {
+            return ControlFlow::Continue(());
+        }
+        visit(&Area {
+            start: line.start,
+            end: line.end,
+            permissions: line.permissions,
+            is_file: matches!(line.kind, MappingKind::File(_)),
+        })
+    })
+}
+
+/// `_IOWR('f', 17, struct procmap_query)` (include/uapi/linux/fs.h).
+const PROCMAP_QUERY: u64 = 3 << 30 | (size_of::<procmap_query>() as u64) << 16 | (b'f' as u64) << 8 | 17;
+
+/// The mapping at `address`, or else the next one above it.
+fn query(file: &MapsFile, address: u64) -> Result<Option<Area>, Errno> {
+    // SAFETY: numbers, for which any bits are a value; no address among them is one to write to.
+    let mut query: procmap_query = unsafe { core::mem::zeroed() };
+    query.size = size_of::<procmap_query>() as u64;
+    query.query_flags = procmap_query_flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64;
+    query.query_addr = address;
+    loop {
+        let arguments = [file.argument(), PROCMAP_QUERY, (&raw mut query) as u64, 0, 0, 0];
+        // SAFETY: the call reads and writes as many bytes of `query` as that says it has.
+        match unsafe { sys::call(__NR_ioctl, arguments) } {
+            Ok(_) => break,
+            Err(errno) if errno.raw() == EINTR as i32 => (),
+            Err(errno) if errno.raw() == ENOENT as i32 => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+    }
+    let has = |flag: procmap_query_flags| query.vma_flags & flag as u64 != 0;
+    let mut permissions = PagePermissions::empty();
+    permissions.set(PagePermissions::READ, has(procmap_query_flags::PROCMAP_QUERY_VMA_READABLE));
+    permissions.set(PagePermissions::WRITE, has(procmap_query_flags::PROCMAP_QUERY_VMA_WRITABLE));
+    permissions.set(PagePermissions::EXECUTE, has(procmap_query_flags::PROCMAP_QUERY_VMA_EXECUTABLE));
+    let (start, end) = (query.vma_start, query.vma_end);
+    Ok(Some(Area { start, end, permissions, is_file: query.inode != 0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways say the same of everything that this process has mapped, which other tests change meanwhile: of what lies where
+    /// it lay before and after.
+    #[test]
+    fn the_question_and_the_list_agree() {
+        let listed = || {
+            let mut areas = Vec::new();
+            let line = |line: &maps::Line<'_>| {
+                if line.kind != MappingKind::Vsyscall {
+                    let is_file = matches!(line.kind, MappingKind::File(_));
+                    let (start, end, permissions) = (line.start, line.end, line.permissions);
+                    areas.push(Area { start, end, permissions, is_file });
+                }
+                ControlFlow::Continue(())
+            };
+            maps::for_each(line).unwrap();
+            areas
+        };
+        let before = listed();
+        let mut asked = Vec::new();
+        for_each_from(0, |area| {
+            asked.push(*area);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let after = listed();
+        let stable: Vec<_> = before.iter().filter(|area| after.contains(area)).collect();
+        assert!(stable.len() > 5);
+        for area in stable {
+            assert!(asked.contains(area), "{area:x?}");
+            assert_eq!(find(area.end - 1, |found| *found).unwrap(), Some(*area));
+        }
+    }
+
+    #[test]
+    fn it_begins_with_what_lies_at_the_address() {
+        let here = 0u8;
+        let address = &raw const here as u64;
+        let mut first = None;
+        for_each_from(address, |area| {
+            first = Some(*area);
+            ControlFlow::Break(())
+        })
+        .unwrap();
+        let first = first.unwrap();
+        assert!(first.contains(address) && !first.is_file);
+        assert!(first.permissions.contains(PagePermissions::WRITE));
+        assert_eq!(find(0x10, |_| ()).unwrap(), None);
+        assert_eq!(find(u64::MAX, |_| ()).unwrap(), None);
+    }
+}
