@@ -5,7 +5,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::arch::page::PagePermissions;
-use crate::linux::maps::{self, Mapping, MappingKind};
+use crate::linux::maps::{self, Line, MappingKind};
 use crate::memory::{mirror_model, model};
 
 /// A line of /proc/PID/maps: what is understood is understood alike when it is written anew.
@@ -18,7 +18,7 @@ pub fn maps_line(bytes: &[u8]) {
 }
 
 /// The line that Linux would write for `mapping`.
-fn written(mapping: &Mapping<'_>) -> Vec<u8> {
+fn written(mapping: &Line<'_>) -> Vec<u8> {
     let letter = |right, letter| if mapping.permissions.contains(right) { letter } else { '-' };
     let mut line = format!(
         "{:08x}-{:08x} {}{}{}{} {:08x} 00:00 0 ",
