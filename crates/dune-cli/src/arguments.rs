@@ -68,6 +68,33 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+impl Arguments {
+    /// Understands the words of a command line; ends the process if they are none.
+    ///
+    /// A program may have a hundred thousand arguments, for each of which clap takes some 3,000 instructions: it gets those up to
+    /// the program's name.
+    pub(crate) fn of(mut words: Vec<OsString>) -> Arguments {
+        let rest = words.split_off(programs_own(&words));
+        let mut arguments = Arguments::parse_from(words);
+        if let Command::Enter(options) = &mut arguments.command {
+            options.command.extend(rest);
+        }
+        arguments
+    }
+}
+
+/// Where the arguments begin that are surely the program's: after the word behind the first `--` that is not the value of `--argv0`.
+fn programs_own(words: &[OsString]) -> usize {
+    const WITH_ANY_VALUE: [&str; 2] = ["--argv0", "--hidden"];
+    let is_end =
+        |pair: &[OsString]| pair[1] == "--" && WITH_ANY_VALUE.iter().all(|option| pair[0] != **option);
+    let end = words.windows(2).position(is_end);
+    match end {
+        Some(before) if words.get(1).is_some_and(|command| command == "enter") => words.len().min(before + 3),
+        _ => words.len(),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Tell whether this computer can run Dune mode, and what to do if it cannot.
@@ -195,6 +222,27 @@ mod tests {
         );
         assert_eq!(enter(&["dune", "enter", "ls", "-l", "--", "x"]).command, ["ls", "-l", "--", "x"]);
         assert!(Arguments::try_parse_from(["dune", "enter", "--"]).is_err());
+    }
+
+    #[test]
+    fn what_clap_does_not_see_is_the_same() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in [
+            "dune enter -- ls",
+            "dune enter -- ls -l -- x -- y",
+            "dune enter ls -l -- x -- y",
+            "dune enter --memory full -- -- --",
+            "dune enter --or-host --argv0 -- -- ls --argv0 -- x",
+            "dune enter --argv0 x --hidden L -- ls a b c",
+            "dune enter --argv0=x -- ls a b c",
+            "dune bench --rows trap",
+        ] {
+            let (whole, split) =
+                (Arguments::try_parse_from(words(line)).unwrap(), Arguments::of(words(line)));
+            assert_eq!(format!("{whole:?}"), format!("{split:?}"), "{line}");
+        }
+        let line = words("dune enter --or-host --argv0 x -- ls a b c");
+        assert_eq!(line[programs_own(&line)..], ["a", "b", "c"]);
     }
 
     #[test]
