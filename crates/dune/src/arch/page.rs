@@ -7,6 +7,10 @@ use x86_64::VirtAddr;
 /// The bytes of the smallest page, 4 KiB.
 pub const PAGE_BYTES: u64 = 1 << 12;
 
+/// The end of the addresses that Linux gives to a process under 4-level paging: 2^47 less a guard page
+/// (`TASK_SIZE_MAX` in arch/x86/include/asm/page_64_types.h). A memory slot that passes it is refused.
+pub(crate) const TASK_SIZE: u64 = (1 << 47) - PAGE_BYTES;
+
 /// The sizes of page that 4-level paging knows (Intel SDM Vol. 3A §4.5, AMD APM Vol. 2 §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PageSize {

@@ -16,11 +16,11 @@ use super::copy;
 use super::filter::{can_leave, is_alone, leave_or};
 use super::syscall::error;
 use crate::arch::cpu;
+use crate::arch::page::TASK_SIZE;
 use crate::arch::registers::{Registers, VectorArea};
 use crate::contract::block;
 use crate::guest::hypercall::forward;
 use crate::linux::sys;
-use crate::memory::plan::TASK_SIZE;
 
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 6] = [ARCH_PRCTL, IOPERM, IOPL, MODIFY_LDT, PERF_EVENT_OPEN, PTRACE];

@@ -8,10 +8,10 @@ use super::copy::{self, BadAddress};
 use crate::arch::cpu;
 use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
 use crate::arch::frame::TrapFrame;
+use crate::arch::page::TASK_SIZE;
 use crate::arch::registers::Registers;
 use crate::arch::vector::Vector;
 use crate::contract::block;
-use crate::memory::plan::TASK_SIZE;
 
 /// Makes the transfer or the load that the trap of `frame` is about, if it is one.
 pub(super) fn emulate(frame: &mut TrapFrame) -> bool {

@@ -18,12 +18,11 @@ use x86_64::structures::idt::PageFaultErrorCode as Error;
 
 use super::{around, window};
 use crate::arch::frame::TrapFrame;
-use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, TASK_SIZE};
 use crate::arch::token::Dune;
 use crate::contract::block;
 use crate::linux::{maps, sys};
 use crate::memory::mirror::{MirrorMode, Ownership};
-use crate::memory::plan::TASK_SIZE;
 use crate::memory::{EditError, FrameError};
 
 /// At most so much is installed by one fault, aligned: one level of tables on the largest pages.

@@ -24,13 +24,12 @@ use x86_64::VirtAddr;
 
 use super::syscall::error;
 use super::{around, window};
-use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, TASK_SIZE};
 use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
 use crate::guest::hypercall::forward;
 use crate::linux::{maps, sys};
 use crate::memory::mirror::Ownership::{self, Respect, TakeBack};
-use crate::memory::plan::TASK_SIZE;
 use crate::memory::turns::{Span, Turn};
 use crate::memory::{Flush, Memory};
 

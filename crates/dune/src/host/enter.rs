@@ -9,7 +9,7 @@ use super::error::EnterError;
 use super::process::{self, HostProcess};
 use super::switch::{Continuation, switch};
 use super::thread::{self, HostThread, ThreadMemory};
-use super::{accesses, huge, main_stack};
+use super::{accesses, huge, main_stack, windows};
 use crate::arch::cpu;
 use crate::arch::token::Dune;
 use crate::contract::config::Config;
@@ -89,8 +89,9 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     if config.launcher.is_some() || config.unmodified {
         proc::keep_tracer();
     }
+    // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
+    windows::give_to_all(process.get().memory(), process.get().machine())?;
     if config.mapping == MirrorMode::Precise {
-        // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
         process.get().memory().mirror_everything()?;
     }
     place.pin()?;

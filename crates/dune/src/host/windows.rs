@@ -40,6 +40,11 @@ pub(super) fn give<M: Machine>(memory: &Memory, machine: &M, address: u64) -> Re
     memory.grow(VirtAddr::new_truncate(address), |window| Ok(machine.add_window(window)?))
 }
 
+/// Gives windows to all that has been mapped since the first were planned.
+pub(super) fn give_to_all<M: Machine>(memory: &Memory, machine: &M) -> Result<(), GrowError> {
+    memory.grow_to_all(|window| Ok(machine.add_window(window)?))
+}
+
 /// As [`give`], for the program's memory: an access to it will fail if this does, and the reason is told once.
 #[cold]
 pub(super) fn give_or_report<M: Machine>(memory: &Memory, machine: &M, address: u64) -> bool {

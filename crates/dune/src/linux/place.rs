@@ -17,9 +17,9 @@ use linux_raw_sys::general::{
 };
 
 use super::sys::{self, Errno};
+use crate::arch::page::{PAGE_BYTES, TASK_SIZE};
 
 const GIB: u64 = 1 << 30;
-const PAGE: u64 = 4096;
 
 /// How far below the place that Linux would choose: more than the room that windows have below the program's mappings, so that the two
 /// do not meet (`memory/plan.rs`).
@@ -28,8 +28,6 @@ const DISTANCE: u64 = 80 * GIB;
 const MARGIN: u64 = 2 << 20;
 /// So much must be free above the stack: what is made before the first thread runs takes some 10 MiB.
 const ROOM: u64 = 64 << 20;
-/// The end of the addresses of a process.
-const END: u64 = (1 << 47) - PAGE;
 
 /// Addresses that are handed out upwards; from 0 to 0 before anybody knows of them.
 #[derive(Debug)]
@@ -63,7 +61,7 @@ impl Stretch {
     fn take(&self, bytes: u64, alignment: u64) -> Option<u64> {
         let start = |next: u64| next.next_multiple_of(alignment);
         let end = |next| {
-            Some(start(next) + bytes.next_multiple_of(PAGE))
+            Some(start(next) + bytes.next_multiple_of(PAGE_BYTES))
                 .filter(|&end| end <= self.end.load(Ordering::Relaxed))
         };
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok().map(start)
@@ -80,11 +78,10 @@ impl Stretch {
 /// Tells where the main thread's stack ends.
 pub(crate) fn stack_ends_at(end: u64) {
     let start = (end + MARGIN / 2).next_multiple_of(MARGIN);
-    // With the GiB end the directory and the window. What ring 0 needs to take page faults at all is not to be divided between
-    // this place and the one below, which windows may not reach yet.
+    // With the GiB ends the directory of page tables.
     let gib_end = start.next_multiple_of(GIB);
     let start = if gib_end - start < ROOM { gib_end } else { start };
-    let end = (start + 1).next_multiple_of(GIB).min(END);
+    let end = (start + 1).next_multiple_of(GIB).min(TASK_SIZE);
     if end.saturating_sub(start) >= ROOM {
         ABOVE.open(start, end);
     }
@@ -109,7 +106,7 @@ pub(crate) fn anonymous(bytes: u64, alignment: u64, flags: u32, huge: HugePages)
 
 /// Maps the first `bytes` bytes of `descriptor`, with `flags` of mmap(2).
 pub(crate) fn descriptor(bytes: u64, flags: u32, descriptor: u64) -> Result<u64, Errno> {
-    map(bytes, PAGE, flags, descriptor)
+    map(bytes, PAGE_BYTES, flags, descriptor)
 }
 
 fn map(bytes: u64, alignment: u64, flags: u32, descriptor: u64) -> Result<u64, Errno> {
@@ -169,9 +166,9 @@ fn open_below() -> Option<()> {
     // SAFETY: a new mapping, where Linux likes, which is gone again at once.
     let here = unsafe {
         let flags = u64::from(MAP_PRIVATE | MAP_ANONYMOUS);
-        sys::call(__NR_mmap, [0, PAGE, PROT_NONE.into(), flags, u64::MAX, 0]).ok()?
+        sys::call(__NR_mmap, [0, PAGE_BYTES, PROT_NONE.into(), flags, u64::MAX, 0]).ok()?
     };
-    unmap(here, PAGE);
+    unmap(here, PAGE_BYTES);
     let first = here.checked_sub(DISTANCE)? & !(GIB - 1);
     let _ = LARGE.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
     BELOW.open(first.max(GIB), here);
@@ -180,7 +177,7 @@ fn open_below() -> Option<()> {
 
 /// Maps where Linux likes.
 fn anywhere(bytes: u64, alignment: u64, flags: u32, descriptor: u64) -> Result<u64, Errno> {
-    let margin = if alignment > PAGE { alignment } else { 0 };
+    let margin = if alignment > PAGE_BYTES { alignment } else { 0 };
     let start = mmap(0, bytes + margin, flags, descriptor)?;
     let aligned = start.next_multiple_of(alignment);
     for (from, to) in [(start, aligned), (aligned + bytes, start + bytes + margin)] {
@@ -215,36 +212,38 @@ mod tests {
 
     #[test]
     fn places_are_far_from_the_programs_and_aligned() {
-        let small = anonymous(3 * PAGE, PAGE, 0, HugePages::Unwanted).unwrap();
-        let aligned = anonymous(PAGE, 1 << 20, 0, HugePages::Unwanted).unwrap();
+        let small = anonymous(3 * PAGE_BYTES, PAGE_BYTES, 0, HugePages::Unwanted).unwrap();
+        let aligned = anonymous(PAGE_BYTES, 1 << 20, 0, HugePages::Unwanted).unwrap();
         let large = anonymous(GIB, GIB, MAP_NORESERVE, HugePages::Wanted).unwrap();
-        let programs = mmap(0, PAGE, MAP_PRIVATE | MAP_ANONYMOUS, u64::MAX).unwrap();
+        let programs = mmap(0, PAGE_BYTES, MAP_PRIVATE | MAP_ANONYMOUS, u64::MAX).unwrap();
         for place in [small, aligned, large] {
             assert!(programs.abs_diff(place) > GIB / 8, "{place:#x} is near {programs:#x}");
         }
         assert!(programs - large > 64 * GIB);
         assert!(aligned.is_multiple_of(1 << 20) && large.is_multiple_of(GIB));
-        for (start, bytes) in [(small, 3 * PAGE), (aligned, PAGE), (large, GIB), (programs, PAGE)] {
+        for (start, bytes) in
+            [(small, 3 * PAGE_BYTES), (aligned, PAGE_BYTES), (large, GIB), (programs, PAGE_BYTES)]
+        {
             unmap(start, bytes);
         }
-        let anywhere = anywhere(PAGE, 1 << 20, MAP_PRIVATE | MAP_ANONYMOUS, u64::MAX).unwrap();
+        let anywhere = anywhere(PAGE_BYTES, 1 << 20, MAP_PRIVATE | MAP_ANONYMOUS, u64::MAX).unwrap();
         assert!(anywhere.is_multiple_of(1 << 20));
-        unmap(anywhere, PAGE);
+        unmap(anywhere, PAGE_BYTES);
     }
 
     #[test]
     fn a_stretch_is_handed_out_once_and_has_an_end() {
         let stretch = Stretch::new(1 << 20);
-        assert_eq!(stretch.take(PAGE, PAGE), None, "nobody has opened it");
+        assert_eq!(stretch.take(PAGE_BYTES, PAGE_BYTES), None, "nobody has opened it");
         stretch.open(10 << 20, 13 << 20);
         stretch.open(20 << 20, 30 << 20);
-        assert_eq!(stretch.take(1, PAGE), Some(10 << 20));
-        assert_eq!(stretch.take(PAGE, 1 << 20), Some(11 << 20));
-        assert_eq!(stretch.take(2 << 20, PAGE), None);
-        stretch.pass((11 << 20) + PAGE);
+        assert_eq!(stretch.take(1, PAGE_BYTES), Some(10 << 20));
+        assert_eq!(stretch.take(PAGE_BYTES, 1 << 20), Some(11 << 20));
+        assert_eq!(stretch.take(2 << 20, PAGE_BYTES), None);
+        stretch.pass((11 << 20) + PAGE_BYTES);
         stretch.pass(10 << 20);
-        assert_eq!(stretch.take(PAGE, PAGE), Some(12 << 20));
+        assert_eq!(stretch.take(PAGE_BYTES, PAGE_BYTES), Some(12 << 20));
         stretch.pass(12 << 20);
-        assert_eq!(stretch.take(PAGE, PAGE), None);
+        assert_eq!(stretch.take(PAGE_BYTES, PAGE_BYTES), None);
     }
 }

@@ -44,7 +44,7 @@
 //! # Five levels
 //!
 //! Walks start at `Level::ROOT` and go down one level at a time; five-level paging needs a root level, a
-//! wider canonical range in [`PageRange`] and a larger `TASK_SIZE` (`plan.rs`).
+//! wider canonical range in [`PageRange`] and a larger `TASK_SIZE` (`arch/page.rs`).
 
 mod entry;
 mod error;
@@ -384,12 +384,14 @@ impl Memory {
 
 /// Windows for what the process has mapped now.
 fn plan_windows(limits: Limits) -> Result<Windows, MemoryError> {
+    // Their list is what ring 0 looks at in a page fault: it is among the mappings that get windows.
+    let windows = Windows::new()?;
     let mut planner = Planner::new(limits);
     try_each_mapping(|mapping| planner.add(mapping))?;
     // SAFETY: 1. brk(0) changes nothing; it returns the program break.
     planner.program_break(unsafe { sys::raw(linux::__NR_brk, [0; 6]) });
     let is_crowded = planner.is_crowded();
-    let windows = planner.finish()?;
+    planner.finish(&windows)?;
     if is_crowded {
         try_each_mapping(|mapping| {
             let is_ours = mapping.end <= limits.task_size && !mapping.permissions.is_empty();

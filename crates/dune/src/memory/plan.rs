@@ -12,13 +12,9 @@ use thiserror::Error;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::window::{FIRST_GPA, GIB, GRANULE, Window, Windows, round_down, round_up};
-use crate::arch::page::{PAGE_BYTES, PageRange};
+use crate::arch::page::{PAGE_BYTES, PageRange, TASK_SIZE};
 use crate::linux::maps::{Line, MappingKind};
 use crate::linux::sys::Errno;
-
-/// The end of the addresses that Linux gives to a process under 4-level paging: 2^47 less a guard page
-/// (`TASK_SIZE_MAX` in arch/x86/include/asm/page_64_types.h). A memory slot that passes it is refused.
-pub const TASK_SIZE: u64 = (1 << 47) - PAGE_BYTES;
 
 /// Windows nearer to each other than this become one.
 const NEAR: u64 = 4 * GIB;
@@ -251,8 +247,8 @@ impl Planner {
         self.heap = self.heap.or(Some(address));
     }
 
-    /// The windows for the mappings taken in, with room for what grows.
-    pub fn finish(mut self) -> Result<Windows, PlanError> {
+    /// Adds the windows for the mappings taken in, with room for what grows, to `windows`, of which there is none yet.
+    pub fn finish(mut self, windows: &Windows) -> Result<(), PlanError> {
         let needed = self.total();
         let available = self.limits.gpa_end().saturating_sub(FIRST_GPA.as_u64());
         if needed > available {
@@ -280,7 +276,6 @@ impl Planner {
             self.join();
         }
 
-        let windows = Windows::new()?;
         let mut gpa = FIRST_GPA.as_u64();
         for region in &self.regions[..self.length] {
             let start = region.window_start();
@@ -292,7 +287,7 @@ impl Planner {
             gpa += region.cost();
         }
         debug_assert!(gpa <= self.limits.gpa_end());
-        Ok(windows)
+        Ok(())
     }
 
     /// Gives room to what grows.
@@ -467,6 +462,11 @@ mod tests {
         }
     }
 
+    fn finish(planner: Planner) -> Result<Windows, PlanError> {
+        let windows = Windows::new()?;
+        planner.finish(&windows).map(|()| windows)
+    }
+
     #[test]
     fn this_process_fits() {
         for bits in [36, 39, 40, 46, 52] {
@@ -481,7 +481,7 @@ mod tests {
                 ControlFlow::Continue(())
             })
             .unwrap();
-            let windows = planner.finish().unwrap();
+            let windows = finish(planner).unwrap();
             check(&windows, &limits, &all);
             assert!(windows.len() <= 4, "{windows:?}");
         }
@@ -495,7 +495,7 @@ mod tests {
         planner.add(&mapping(0x7fff_d000_0000, 0x7fff_d010_0000, MappingKind::Anonymous)).unwrap();
         planner.add(&mapping(0x7fff_fffd_e000, 0x7fff_ffff_f000, MappingKind::Stack)).unwrap();
         planner.add(&mapping(0xffff_ffff_ff60_0000, 0xffff_ffff_ff60_1000, MappingKind::Vsyscall)).unwrap();
-        let windows = planner.finish().unwrap();
+        let windows = finish(planner).unwrap();
         let found = |address| windows.find(VirtAddr::new(address));
         assert_eq!(found(0), None);
         assert_eq!(found(0x3f_f000), None);
@@ -511,7 +511,7 @@ mod tests {
     fn what_does_not_fit_is_typed() {
         let mut planner = Planner::new(Limits::new(36));
         planner.add(&mapping(GIB, 101 * GIB, MappingKind::Anonymous)).unwrap();
-        let error = planner.finish().unwrap_err();
+        let error = finish(planner).unwrap_err();
         assert_eq!(error, PlanError::TooFewPhysicalBits { needed: 37, available: 36 });
         let mut planner = Planner::new(Limits::new(40));
         let beyond = mapping(1 << 47, (1 << 47) + 4096, MappingKind::Anonymous);
@@ -529,7 +529,7 @@ mod tests {
             .add(&Line { permissions: rights, ..mapping(GIB, 101 * GIB, MappingKind::Anonymous) })
             .unwrap();
         planner.add(&mapping(101 * GIB, 102 * GIB, MappingKind::Anonymous)).unwrap();
-        let windows = planner.finish().unwrap();
+        let windows = finish(planner).unwrap();
         assert_eq!(windows.find(VirtAddr::new(GIB)), None);
         assert!(windows.find(VirtAddr::new(101 * GIB)).is_some());
     }
@@ -545,7 +545,7 @@ mod tests {
             planner.add(&mapping(start, end, MappingKind::Anonymous)).unwrap();
         }
         assert!(planner.is_crowded());
-        let windows = planner.finish().unwrap();
+        let windows = finish(planner).unwrap();
         let (start, end) = large;
         assert!(windows.find(VirtAddr::new(start)).is_some_and(|window| window.range.end() >= end));
         assert!(windows.len() <= REGIONS);
@@ -636,7 +636,7 @@ mod tests {
                 all.push((at, end));
                 at = end;
             }
-            match planner.finish() {
+            match finish(planner) {
                 Ok(windows) => check(&windows, &limits, &all),
                 Err(PlanError::TooFewPhysicalBits { needed, available }) => prop_assert!(needed > available),
                 Err(error) => prop_assert!(false, "{error}"),

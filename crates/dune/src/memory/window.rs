@@ -239,8 +239,8 @@ const _: () = assert!(GRANULE.is_multiple_of(PAGE_BYTES) && Windows::CAPACITY < 
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::TASK_SIZE;
     use super::*;
+    use crate::arch::page::TASK_SIZE;
 
     fn window(start: u64, end: u64, gpa: u64) -> Window {
         Window { range: PageRange::known(start, end), gpa: PhysAddr::new(gpa) }

@@ -140,8 +140,8 @@ fn take_signals() {
     unsafe { asm!("int {}", const Vector::SIGNAL.number()) };
 }
 
-/// First address that ring 3 may not execute at: the end of the 47-bit task size.
-const TASK_SIZE: u64 = 1 << 47;
+/// The end of the canonical addresses of ring 3: a return to one behind it would be a fault at ring 0.
+const CANONICAL_END: u64 = 1 << 47;
 
 impl Dune {
     /// Runs `context` in ring 3 until it makes a system call or takes a trap.
@@ -218,7 +218,7 @@ impl Dune {
 
     #[inline(always)]
     fn run(self, context: &mut UserContext, is_over: impl Fn() -> bool) -> Result<UserExit, UserError> {
-        if context.registers.rip >= TASK_SIZE {
+        if context.registers.rip >= CANONICAL_END {
             return Err(UserError::NotCanonical { rip: context.registers.rip });
         }
         loop {

@@ -369,7 +369,7 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
     // SAFETY: any bytes make a context.
     let read = unsafe { copy::from_program::<Ucontext>(frame.wrapping_add(signal_frame::CONTEXT)) };
     let Ok(context) = read else { bad("no readable signal frame at", frame) };
-    if context.registers.rip >= crate::memory::plan::TASK_SIZE {
+    if context.registers.rip >= crate::arch::page::TASK_SIZE {
         bad("an instruction pointer beyond the address space,", context.registers.rip);
     }
     // A signal that waits is one that interrupts the handler: when its own has returned, this call is made again. Its frame
