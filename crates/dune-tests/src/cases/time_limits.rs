@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     Case::new("time_limits::in_each_thread", in_each_thread),
     Case::new("time_limits::a_child_has_none", a_child_has_none),
     Case::new("time_limits::the_programs_own_timers", the_programs_own_timers),
+    Case::new("time_limits::threads_are_cancelled", threads_are_cancelled),
 ];
 
 ring3_code!(count_for_ever, "2:", "inc rbx", "jmp 2b");
@@ -193,5 +194,58 @@ fn the_programs_own_timers() -> CaseResult {
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1, "it comes to the program's handler");
     assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1, "and the limit's does not");
+    Ok(())
+}
+
+/// pthread_cancel(3) uses the same signal.
+fn threads_are_cancelled() -> CaseResult {
+    type Body = extern "C-unwind" fn(*mut libc::c_void) -> *mut libc::c_void;
+    // As libc has them, but that a cancelled thread is unwound.
+    unsafe extern "C-unwind" {
+        fn pause() -> i32;
+        fn pthread_create(
+            thread: *mut libc::pthread_t,
+            attributes: *const libc::pthread_attr_t,
+            body: Body,
+            argument: *mut libc::c_void,
+        ) -> i32;
+    }
+    fn reaches_its_limit() -> bool {
+        let reach = || -> Result<UserExit, Box<dyn std::error::Error>> {
+            let dune = dune::current().ok_or("this is Dune mode")?;
+            Ok(dune.run_user_for(&mut ring3::context(dune, count_for_ever)?, MOMENT)?)
+        };
+        reach().is_ok_and(|exit| exit == UserExit::Interrupted)
+    }
+    /// Has nothing to drop when the thread is unwound.
+    extern "C-unwind" fn body(ready: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: what pthread_create(3) was given, which lives until the thread has been joined.
+        let ready = unsafe { &*ready.cast::<AtomicU64>() };
+        ready.store(if reaches_its_limit() { 1 } else { 2 }, Ordering::Release);
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { pause() };
+        }
+    }
+    dune::enter()?;
+    for _ in 0..3 {
+        assert!(reaches_its_limit());
+        let (ready, mut thread) = (AtomicU64::new(0), 0);
+        let argument = (&raw const ready).cast_mut().cast();
+        // SAFETY: `ready` outlives the thread, which is joined.
+        assert_eq!(unsafe { pthread_create(&mut thread, std::ptr::null(), body, argument) }, 0);
+        while ready.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        let mut result = std::ptr::null_mut();
+        // SAFETY: the thread runs, and waits where it can be cancelled.
+        unsafe {
+            assert_eq!(libc::pthread_cancel(thread), 0);
+            assert_eq!(libc::pthread_join(thread, &mut result), 0);
+        }
+        assert_eq!(result as isize, -1, "PTHREAD_CANCELED");
+        assert_eq!(ready.load(Ordering::Acquire), 1);
+        assert!(reaches_its_limit());
+    }
     Ok(())
 }
