@@ -189,50 +189,57 @@ fn places(number: u32) -> &'static [usize] {
     OTHERS.iter().find(|(other, _)| *other == number).map_or(&[0], |(_, places)| places)
 }
 
-/// Makes the call if it is one of this module's, or names a descriptor of Dune's; the kernel's raw return value, or, where the calling
-/// code `may_restart` it, [`RESTART`](crate::contract::request::RESTART) if a signal came first.
+/// Makes the call if it names a descriptor of Dune's; the kernel's raw return value, or, where the calling code `may_restart` it,
+/// [`RESTART`](crate::contract::request::RESTART) if a signal came first. Other calls are other modules', or [`pass_on`]'s.
+#[inline]
 pub(super) fn handle(process: &Process, number: u32, arguments: &[u64; 6], may_restart: bool) -> Option<u64> {
-    /// A descriptor that nobody has: above what `fs.nr_open` may be.
-    const NOBODYS: u64 = i32::MAX as u64;
-    if number == CLOSE_RANGE {
-        let [first, last, flags, ..] = *arguments;
-        // No thread is just being made, whose descriptor is on no list yet.
-        let _births = process.hold_births();
-        return Some(close_range(process, (first as u32, last as u32), flags));
-    }
-    let is_ours = |place: usize| is_kept(arguments[place] as u32) && !is_own_argument(arguments[place]);
-    if number == MMAP {
-        return (arguments[3] as u32 & MAP_ANONYMOUS == 0 && is_ours(4)).then(|| error(EBADF));
-    }
-    let places = places(number);
-    let mut changed = *arguments;
-    for &place in places.iter().filter(|&&place| is_ours(place)) {
-        changed[place] = NOBODYS;
-    }
-    let is_changed = changed != *arguments;
     match number {
-        // Calls that other modules make.
-        _ if !is_changed && (places.is_empty() || ELSEWHERE.contains(&number)) => return None,
-        // A number that the program could have: as dup2(2) says of a descriptor that another thread is opening.
-        linux::__NR_dup2 | linux::__NR_dup3
-            if is_ours(1) && arguments[1] < sys::soft_limit(RLIMIT_NOFILE) =>
-        {
-            return Some(error(EBUSY));
+        CLOSE_RANGE => {
+            let [first, last, flags, ..] = *arguments;
+            // No thread is just being made, whose descriptor is on no list yet.
+            let _births = process.hold_births();
+            Some(close_range(process, (first as u32, last as u32), flags))
         }
-        _ => (),
+        MMAP => (arguments[3] as u32 & MAP_ANONYMOUS == 0 && is_ours(arguments[4])).then(|| error(EBADF)),
+        _ => {
+            let places = places(number);
+            let names_ours = places.iter().any(|&place| is_ours(arguments[place]));
+            names_ours.then(|| without_ours(number, arguments, places, may_restart))
+        }
     }
-    let call = if may_restart { forward_unless_signalled } else { forward };
-    Some(call(number, &changed))
 }
 
-/// Calls of [`FIRST`] and [`OTHERS`] that other modules make if they name no descriptor of Dune's.
-const ELSEWHERE: [u32; 5] = [
-    linux::__NR_execveat,
-    linux::__NR_getdents,
-    linux::__NR_getdents64,
-    linux::__NR_perf_event_open,
-    linux::__NR_setns,
-];
+/// Whether an argument is a descriptor of Dune's, and the call the program's.
+fn is_ours(argument: u64) -> bool {
+    is_kept(argument as u32) && !is_own_argument(argument)
+}
+
+/// Makes the call with descriptors that nobody has in place of Dune's, which are among the arguments at `places`.
+#[cold]
+fn without_ours(number: u32, arguments: &[u64; 6], places: &[usize], may_restart: bool) -> u64 {
+    /// Above what `fs.nr_open` may be.
+    const NOBODYS: u64 = i32::MAX as u64;
+    let is_copy = matches!(number, linux::__NR_dup2 | linux::__NR_dup3);
+    if is_copy && is_ours(arguments[1]) && arguments[1] < sys::soft_limit(RLIMIT_NOFILE) {
+        // A number that the program could have: as dup2(2) says of a descriptor that another thread is opening.
+        return error(EBUSY);
+    }
+    let mut changed = *arguments;
+    for &place in places.iter().filter(|&&place| is_ours(arguments[place])) {
+        changed[place] = NOBODYS;
+    }
+    make(number, &changed, may_restart)
+}
+
+/// Makes the call, which names no descriptor of Dune's, if it is one that came only for that.
+pub(super) fn pass_on(number: u32, arguments: &[u64; 6], may_restart: bool) -> Option<u64> {
+    (!places(number).is_empty()).then(|| make(number, arguments, may_restart))
+}
+
+fn make(number: u32, arguments: &[u64; 6], may_restart: bool) -> u64 {
+    let call = if may_restart { forward_unless_signalled } else { forward };
+    call(number, arguments)
+}
 
 /// close_range(2), in pieces between Dune's descriptors.
 fn close_range(process: &Process, (first, last): (u32, u32), flags: u64) -> u64 {

@@ -111,6 +111,7 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
         .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
         .or_else(|| cpu_calls::handle(number, registers, area))
         .or_else(|| filter::handle(number, registers, area))
+        .or_else(|| files::pass_on(number, &arguments, may_restart))
         .unwrap_or_else(|| match number {
             EXIT => clone::exit(registers.rdi, may_restart),
             _ => match clone::system_call(registers, area) {
