@@ -104,14 +104,26 @@ impl List {
         first || second
     }
 
+    #[inline]
     fn enter(&mut self, caller: Holder, spans: [Span; 2], is_open: bool) -> Option<usize> {
+        if self.taken != 0 || self.without_place != 0 {
+            return self.enter_beside_others(caller, spans, is_open);
+        }
+        self.entries[0] = Entry { caller, spans, others: is_open.then_some(Span::NONE), has_met: false };
+        self.taken = 1;
+        Some(0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_beside_others(&mut self, caller: Holder, spans: [Span; 2], is_open: bool) -> Option<usize> {
         let place = (!self.taken).trailing_zeros() as usize;
         if place == MOST {
             self.without_place += 1;
             self.entries.iter_mut().for_each(|entry| entry.has_met = true);
             return None;
         }
-        let has_met = self.taken != 0 && self.tell_all(spans) || self.without_place != 0;
+        let has_met = self.tell_all(spans) || self.without_place != 0;
         let others = is_open.then(|| {
             self.others(None).fold(Span::NONE, |all, other| {
                 self.entries[other].spans.iter().fold(all, |all, span| all.and(*span))
