@@ -4,7 +4,6 @@ use core::sync::atomic::Ordering;
 
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
-use crate::contract::block;
 use crate::contract::request::Kind;
 use crate::guest::hypercall::hypercall;
 use crate::memory::flush_counts::{CONTEXT_FLUSHES, FULL_FLUSHES, PAGE_FLUSHES};
@@ -88,15 +87,13 @@ impl Dune {
     pub fn counters(self) -> Counters {
         // SAFETY: ring 0, by the token; the request takes no argument.
         let faults = unsafe { hypercall(Kind::SecondLevelFaults, 0, 0) };
-        // SAFETY: 1. ring 0; 2. the block lives as long as the thread is in Dune mode; 3. nobody writes the
-        // counters while this thread is here but its own traps, which a read in pieces can stand.
-        let counters = unsafe { &(*block::current()).counters };
+        let counters = &self.block().counters;
         Counters {
-            forwarded_syscalls: counters.forwarded_syscalls,
-            intercepted_syscalls: counters.intercepted_syscalls,
-            other_requests: counters.other_requests,
-            interrupted: counters.interrupted,
-            interrupt_windows: counters.interrupt_windows,
+            forwarded_syscalls: counters.forwarded_syscalls.get(),
+            intercepted_syscalls: counters.intercepted_syscalls.get(),
+            other_requests: counters.other_requests.get(),
+            interrupted: counters.interrupted.get(),
+            interrupt_windows: counters.interrupt_windows.get(),
             second_level_faults: (faults != u64::MAX).then_some(faults),
             page_flushes: PAGE_FLUSHES.load(Ordering::Relaxed),
             context_flushes: CONTEXT_FLUSHES.load(Ordering::Relaxed),
@@ -104,7 +101,7 @@ impl Dune {
             shootdowns: crate::memory::shootdown::count(),
             populated_ahead: self.memory().populated_ahead(),
             lock_overruns: crate::lock::overruns(),
-            traps: counters.traps,
+            traps: counters.traps.get(),
         }
     }
 }

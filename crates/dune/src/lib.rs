@@ -54,8 +54,7 @@ pub use x86_64::structures::idt::PageFaultErrorCode;
 
 /// The token, if the calling thread is in Dune mode: for threads that were started there, and for libraries.
 pub fn current() -> Option<Dune> {
-    // SAFETY: the thread is at ring 0.
-    cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
+    Dune::of_caller()
 }
 
 impl Config {

@@ -416,16 +416,22 @@ fn memory_call(turns: &Turns, pages: &[Pages; 2], kind: u32, range: std::ops::Ra
 #[test]
 fn signals_are_taken_in_order() {
     const SIGNALS: i32 = 20;
+    /// A thread's host side and its ring 0, as two threads.
+    struct Shared(Queue);
+    // SAFETY: one thread pushes and one pops: an entry is written before `tail` passes it, and read before `head` does.
+    unsafe impl Sync for Shared {}
     explore(SCHEDULES / 2, || {
-        let queue = Arc::new(Queue::new());
-        let (host, unblock) = (Arc::clone(&queue), Arc::new(AtomicBool::new(false)));
+        let both = Arc::new(Shared(Queue::new()));
+        let (host, unblock) = (Arc::clone(&both), Arc::new(AtomicBool::new(false)));
         let unblocked = Arc::clone(&unblock);
+        let queue = &both.0;
         let host = thread::spawn(move || {
+            let host = &host; // all of it, not its field, which may not be sent
             for signal in 1..=SIGNALS {
                 let info =
                     signal_frame::SignalInfo { signal, errno: 0, code: 0, padding: 0, fields: [0; 14] };
                 let taken = Taken { info, action: Action::default(), mask: 0, handler_mask: 0 };
-                if !host.push(&taken) {
+                if !host.0.push(&taken) {
                     // Linux sends none until ring 0 has made room.
                     while !unblocked.swap(false, Ordering::SeqCst) {
                         thread::yield_now();

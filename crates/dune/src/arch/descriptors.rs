@@ -10,6 +10,7 @@
 //!                                                              0x60… else free for the program
 //! ```
 
+use core::cell::Cell;
 use core::mem::offset_of;
 
 use super::state::Segment;
@@ -80,10 +81,10 @@ impl TaskStateSegment {
     }
 }
 
-/// A thread's global descriptor table.
+/// A thread's global descriptor table. The CPU writes to it, too: it marks descriptors as accessed and busy.
 #[derive(Debug)]
 #[repr(C, align(16))]
-pub(crate) struct Gdt(pub [u64; GDT_ENTRIES]);
+pub(crate) struct Gdt(pub [Cell<u64>; GDT_ENTRIES]);
 
 impl Gdt {
     /// The table with a TSS at linear address `tss` and no LDT.
@@ -97,17 +98,17 @@ impl Gdt {
         entries[index(RING3_CODE) + 1] = DATA_RING3;
         let limit = size_of::<TaskStateSegment>() as u32 - 1;
         entries[index(TASK_STATE)..][..2].copy_from_slice(&system_descriptor(tss, limit, TYPE_TSS_BUSY));
-        let mut table = Gdt(entries);
+        let table = Gdt(entries.map(Cell::new));
         table.set_cpu_number(0);
         table
     }
 
     /// Makes `number`, of 20 bits, the limit of the entry that is there for it.
-    pub(crate) fn set_cpu_number(&mut self, number: u32) {
+    pub(crate) fn set_cpu_number(&self, number: u32) {
         // Accessed, read-only, expand-down data of ring 3, in bytes: what Linux has there, too.
         const DATA: u64 = 0x0040_f500_0000_0000;
         let number = u64::from(number);
-        self.0[usize::from(CPU_NUMBER >> 3)] = DATA | number & 0xffff | (number & 0xf_0000) << 32;
+        self.0[usize::from(CPU_NUMBER >> 3)].set(DATA | number & 0xffff | (number & 0xf_0000) << 32);
     }
 
     /// Limit of the table in bytes.

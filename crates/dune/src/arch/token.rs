@@ -2,6 +2,8 @@
 
 use core::marker::PhantomData;
 
+use super::cpu;
+
 /// Proof that the calling thread is in Dune mode.
 ///
 /// Only [`enter`](crate::enter) and trap handlers get one; privileged operations are its methods. It stays on its thread, as another
@@ -24,6 +26,13 @@ pub struct Dune {
 }
 
 impl Dune {
+    /// The token, if the calling thread is in Dune mode.
+    #[inline]
+    pub(crate) fn of_caller() -> Option<Dune> {
+        // SAFETY: the thread is at ring 0.
+        cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
+    }
+
     /// The token.
     ///
     /// # Safety

@@ -3,6 +3,7 @@
 //! In Dune mode the GS base points here while the thread is at ring 0; ring-3 code gets its own GS base through
 //! SWAPGS. The assembly beside this file addresses the fields by the offsets exported at the end.
 
+use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
 
@@ -17,12 +18,13 @@ use super::trap_table::Slot;
 use crate::arch::descriptors::{Gdt, TaskStateSegment};
 use crate::arch::frame::TrapFrame;
 use crate::arch::thread_words;
+use crate::arch::token::Dune;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
 pub(crate) const SYSCALL_NUMBERS: usize = 512;
 
 /// A page fault that the host loop has raised, for an access that the page tables permit and Linux does not.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct SecondLevelFault {
     /// The address of the instruction.
     pub rip: u64,
@@ -38,6 +40,10 @@ impl SecondLevelFault {
 }
 
 /// State of one thread in Dune mode.
+///
+/// It is used by its own thread alone: by ring 0, and by the host loop and what interrupts that, which never run at the same time as
+/// ring 0. What one side changes while the other may have a reference is in cells. Other threads know its address and nothing more, but
+/// for who makes it ready for the next thread when this one has ended.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct ThreadBlock {
@@ -52,17 +58,17 @@ pub(crate) struct ThreadBlock {
     /// The ranks of the locks that ring 0 holds, a bit for each (debug builds).
     pub lock_ranks: AtomicU32,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
-    pub user_context: u64,
+    pub user_context: Cell<u64>,
     /// Stack pointer to return to when ring 3 comes back, where ring 0's FS base is kept; 0 while FS is ring 0's.
-    pub user_return_rsp: u64,
+    pub user_return_rsp: Cell<u64>,
     /// The ways into ring 3 and back that fit this CPU (see user.S).
     pub user_enter: u64,
     /// See `user_enter`.
     pub user_leave: u64,
     /// Holds a register for a few instructions with interrupts off.
-    pub scratch: u64,
+    pub scratch: Cell<u64>,
     /// Top of the stack for system calls that Rust handles in ring 0; moves down one level while one runs.
-    pub syscall_stack: u64,
+    pub syscall_stack: Cell<u64>,
     /// The stack pointers with which code with interrupts off is Dune's: those of its own stacks in an unmodified program,
     /// else all. Where they start.
     pub inner_stacks: u64,
@@ -77,23 +83,23 @@ pub(crate) struct ThreadBlock {
     /// One bit per system call that Rust handles in ring 0.
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
-    pub is_lent: bool,
+    pub is_lent: Cell<bool>,
     /// The thread has a tracer, as far as is known (`guest/tracer.rs`).
-    pub is_traced: bool,
+    pub is_traced: Cell<bool>,
     /// When that was asked last, by the time-stamp counter; 0 for never.
-    pub looked_for_tracer: u64,
+    pub looked_for_tracer: Cell<u64>,
     /// Signals that wait for ring 0.
     pub signals: Queue,
     /// The time limits that the thread has set for ring 3.
     pub time_limits: TimeLimits,
     /// The page fault that the host loop has just raised.
-    pub second_level_fault: Option<SecondLevelFault>,
+    pub second_level_fault: Cell<Option<SecondLevelFault>>,
     /// The page fault that was last tried again.
     pub retried: Repeated,
     /// The fault that was last put off for a signal.
     pub put_off: Repeated,
     /// The alternate signal stack.
-    pub alternate_stack: AlternateStack,
+    pub alternate_stack: Cell<AlternateStack>,
     /// Handlers of this thread by vector, which come before the process's (see `handlers`).
     pub handlers: [Slot; 256],
     /// What happened so far.
@@ -101,7 +107,7 @@ pub(crate) struct ThreadBlock {
     /// Descriptors of this thread.
     pub gdt: Gdt,
     /// The task-state segment: the stacks that traps switch to.
-    pub tss: TaskStateSegment,
+    pub tss: UnsafeCell<TaskStateSegment>,
 }
 
 impl ThreadBlock {
@@ -109,18 +115,18 @@ impl ThreadBlock {
     pub(crate) fn new(vector_area_size: usize) -> ThreadBlock {
         ThreadBlock {
             request: Request {
-                kind: Kind::None as u64,
-                number: 0,
-                arguments: [0; 6],
-                result: 0,
+                kind: Cell::new(Kind::None as u64),
+                number: Cell::new(0),
+                arguments: Cell::new([0; 6]),
+                result: Cell::new(0),
                 block: core::ptr::null_mut(),
             },
-            user_context: 0,
-            user_return_rsp: 0,
+            user_context: Cell::new(0),
+            user_return_rsp: Cell::new(0),
             user_enter: 0,
             user_leave: 0,
-            scratch: 0,
-            syscall_stack: 0,
+            scratch: Cell::new(0),
+            syscall_stack: Cell::new(0),
             inner_stacks: 0,
             inner_stack_bytes: u64::MAX,
             vector_area_size: vector_area_size as u64,
@@ -131,19 +137,19 @@ impl ThreadBlock {
             version: super::VERSION,
             task: AtomicU32::new(0),
             lock_ranks: AtomicU32::new(0),
-            is_lent: false,
-            is_traced: false,
-            looked_for_tracer: 0,
+            is_lent: Cell::new(false),
+            is_traced: Cell::new(false),
+            looked_for_tracer: Cell::new(0),
             signals: Queue::new(),
             time_limits: TimeLimits::new(),
-            second_level_fault: None,
+            second_level_fault: Cell::new(None),
             retried: Repeated::default(),
             put_off: Repeated::default(),
-            alternate_stack: AlternateStack::NONE,
+            alternate_stack: Cell::new(AlternateStack::NONE),
             handlers: [const { Slot::new() }; 256],
             counters: ThreadCounters::new(),
             gdt: Gdt::new(0),
-            tss: TaskStateSegment::new([0; 7]),
+            tss: UnsafeCell::new(TaskStateSegment::new([0; 7])),
         }
     }
 }
@@ -197,13 +203,28 @@ pub(crate) const fn interrupt_stack(ist: usize) -> usize {
     TSS + offset_of!(TaskStateSegment, interrupt_stacks) + 8 * (ist - 1)
 }
 
-/// The thread block of the calling thread.
-///
-/// # Safety
-///
-/// The caller runs at ring 0 in Dune mode, where GS points to the block.
-#[inline(always)]
-pub(crate) unsafe fn current() -> *mut ThreadBlock {
-    // SAFETY: the caller's.
-    unsafe { thread_words::block() as *mut ThreadBlock }
+impl Dune {
+    /// The block of the calling thread.
+    #[inline(always)]
+    pub(crate) fn block(self) -> &'static ThreadBlock {
+        // SAFETY: 1. ring 0, by the token, where GS leads to the thread's block; 2. a block is never freed while its thread is in Dune
+        // mode; 3. nobody has an exclusive reference to it meanwhile: `host::thread` makes those before the thread starts only, and
+        // what changes afterwards is in cells. 4. The reference stays on this thread, as cells are not `Sync`.
+        unsafe { &*(thread_words::block() as *const ThreadBlock) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reference to a block stays on its thread: a name with two meanings is refused by the compiler.
+    const _: fn() = || {
+        trait NotSync<Meaning> {
+            fn name() {}
+        }
+        impl<T> NotSync<()> for T {}
+        impl<T: Sync> NotSync<u8> for T {}
+        <ThreadBlock as NotSync<_>>::name();
+    };
 }

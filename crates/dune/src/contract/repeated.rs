@@ -1,24 +1,26 @@
 //! Faults that come again and again.
 
+use core::cell::Cell;
+
 use crate::arch::frame::{GeneralRegisters, TrapFrame};
 
 /// The fault that a thread had last, and how often in a row.
 #[derive(Debug, Default)]
 pub(crate) struct Repeated {
     /// Tells faults apart: a word of the registers.
-    name: u64,
-    times: u32,
+    name: Cell<u64>,
+    times: Cell<u32>,
 }
 
 impl Repeated {
     /// Counts the fault of `frame` so many `times`; how often it has been counted in a row.
-    pub(crate) fn count(&mut self, frame: &TrapFrame, times: u32) -> u32 {
+    pub(crate) fn count(&self, frame: &TrapFrame, times: u32) -> u32 {
         let name = name(frame);
-        if self.name != name {
-            *self = Repeated { name, times: 0 };
+        if self.name.replace(name) != name {
+            self.times.set(0);
         }
-        self.times = self.times.saturating_add(times);
-        self.times
+        self.times.set(self.times.get().saturating_add(times));
+        self.times.get()
     }
 }
 

@@ -3,6 +3,8 @@
 //! Ring 0 fills the [`Request`] of its thread block and executes the engine's exit instruction; the host loop answers in
 //! `result` and resumes.
 
+use core::cell::Cell;
+
 use super::block::ThreadBlock;
 
 /// What a request asks for; the values are part of the assembly's contract.
@@ -67,18 +69,18 @@ impl Kind {
 /// the program. Linux's own number for that, which never leaves Linux (ERESTARTSYS of include/linux/errno.h).
 pub(crate) const RESTART: u64 = (-512i64) as u64;
 
-/// A request to the host loop and its answer.
+/// A request to the host loop and its answer. Ring 0 and the host loop of a thread read and write it in turn.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Request {
     /// What is asked, a [`Kind`]. The host loop clears it, so that a stray HLT is noticed.
-    pub kind: u64,
+    pub kind: Cell<u64>,
     /// The system call's number.
-    pub number: u64,
+    pub number: Cell<u64>,
     /// The system call's arguments in the order of the ABI: RDI, RSI, RDX, R10, R8, R9.
-    pub arguments: [u64; 6],
+    pub arguments: Cell<[u64; 6]>,
     /// The answer.
-    pub result: u64,
+    pub result: Cell<u64>,
     /// Address of the block this request stands in, for ring-0 code that only has GS.
     pub block: *mut ThreadBlock,
 }

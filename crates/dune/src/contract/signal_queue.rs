@@ -76,9 +76,6 @@ pub(crate) struct Queue {
     entries: [UnsafeCell<MaybeUninit<Taken>>; CAPACITY as usize],
 }
 
-// SAFETY: an entry is written before `tail` passes it, and read before `head` does.
-unsafe impl Sync for Queue {}
-
 impl Queue {
     pub(crate) const fn new() -> Queue {
         Queue {

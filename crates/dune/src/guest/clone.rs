@@ -19,13 +19,14 @@ use super::{copy, range_handlers, signal};
 use crate::arch::cpu;
 use crate::arch::page::PAGE_BYTES;
 use crate::arch::registers::{Registers, VectorArea};
+use crate::arch::token::Dune;
+use crate::contract::actions;
 use crate::contract::birth::{Birth, Child, Preparation};
 use crate::contract::config::Threads;
 use crate::contract::process::process;
 use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::contract::thread::Thread;
-use crate::contract::{actions, block};
 use crate::guest::hypercall::hypercall;
 use crate::lock::holder::Holder;
 use crate::lock::{Fork, ForkGuard};
@@ -57,7 +58,7 @@ impl Call {
 }
 
 /// fork(2), vfork(2), clone(2) or clone3(2), whichever `frame` asks for. The result as Linux gives it.
-pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64 {
+pub(super) fn system_call(dune: Dune, frame: &mut Registers, vector_area: VectorArea) -> u64 {
     // The copy that the request points to has to live until the call is made.
     let mut copy = clone_args {
         flags: 0,
@@ -83,26 +84,25 @@ pub(super) fn system_call(frame: &mut Registers, vector_area: VectorArea) -> u64
     if shares_memory && request.flags & u64::from(CLONE_VFORK) == 0 {
         return match process().threads_start_in() {
             Threads::HostMode if request.stack != 0 => {
-                start_in_host_mode(frame, vector_area, request, &mut copy)
+                start_in_host_mode(dune, frame, vector_area, request, &mut copy)
             }
             // Without a stack of its own the child could not keep its registers from its parent.
             _ => start_thread(frame, vector_area, request, &mut copy),
         };
     }
     if shares_memory {
-        // SAFETY: ring 0; the block is this thread's own.
-        let is_lent = unsafe { (*block::current()).is_lent };
+        let is_lent = dune.block().is_lent.get();
         // A child of vfork has descriptors of its own: a vCPU that it makes would be lost with it.
         return if process().launcher().is_some() && !is_lent {
             // What it execs is ring 0's business.
             start_thread(frame, vector_area, request, &mut copy)
         } else {
-            start_in_host_mode(frame, vector_area, request, &mut copy)
+            start_in_host_mode(dune, frame, vector_area, request, &mut copy)
         };
     }
     if request.flags & u64::from(CLONE_FILES) != 0 {
         // It could not close its parent's machine without closing it for its parent.
-        return start_in_host_mode(frame, vector_area, request, &mut copy);
+        return start_in_host_mode(dune, frame, vector_area, request, &mut copy);
     }
     let parent_rsp = frame.rsp;
     if request.stack != 0 {
@@ -236,6 +236,7 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
 /// parent's, who waits: what lies below the program's stack pointer may be anybody's. Only where the parent goes on at once they
 /// wait on the child's own stack.
 fn start_in_host_mode(
+    dune: Dune,
     frame: &Registers,
     vector_area: VectorArea,
     mut request: Call,
@@ -246,7 +247,7 @@ fn start_in_host_mode(
     let mut room = signal::StartRoom::new();
     let goes_on = request.flags & u64::from(CLONE_VM | CLONE_VFORK) == u64::from(CLONE_VM);
     let top = if goes_on { rsp } else { room.top() };
-    let Ok(start) = signal::write_start(&registers, vector_area, top) else { return error(EFAULT) };
+    let Ok(start) = signal::write_start(dune, &registers, vector_area, top) else { return error(EFAULT) };
     if request.stack != 0 {
         // clone3 takes any size that is not 0; what it adds up to counts.
         request.set_stack(copy, start - PAGE_BYTES, PAGE_BYTES);

@@ -6,7 +6,6 @@ use super::handlers::{self, Handler, TrapHandler, TrapOutcome};
 use crate::arch::frame::TrapFrame;
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
-use crate::contract::block;
 
 global_asm!(
     "    .section .text.dune_copy, \"ax\", @progbits",
@@ -106,9 +105,7 @@ pub(crate) unsafe fn between_rings(dune: Dune, to: u64, from: u64, bytes: usize)
     }
     static END_COPY: Handler<EndCopy> = Handler::new(EndCopy);
     dune.without_interrupts(|| {
-        // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
-        let handlers = unsafe { &(*block::current()).handlers };
-        let slot = &handlers[usize::from(Vector::PAGE_FAULT.number())];
+        let slot = &dune.block().handlers[usize::from(Vector::PAGE_FAULT.number())];
         let before = slot.load();
         slot.store(handlers::full(&END_COPY));
         // SAFETY: as the caller says; a fault ends the copy.

@@ -18,7 +18,7 @@ use super::syscall::error;
 use crate::arch::cpu;
 use crate::arch::page::TASK_SIZE;
 use crate::arch::registers::{Registers, VectorArea};
-use crate::contract::block;
+use crate::arch::token::Dune;
 use crate::guest::hypercall::forward;
 use crate::linux::sys;
 
@@ -27,8 +27,8 @@ pub(crate) const NUMBERS: [u32; 6] = [ARCH_PRCTL, IOPERM, IOPL, MODIFY_LDT, PERF
 
 /// Makes the call if it is one of this module's; the kernel's raw return value, or [`RESTART`](super::signal::RESTART) if a
 /// signal came first.
-pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
-    let call = Call { number, arguments: registers.arguments(), registers, area };
+pub(super) fn handle(dune: Dune, number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
+    let call = Call { dune, number, arguments: registers.arguments(), registers, area };
     let [first, second, third, ..] = call.arguments;
     Some(match number {
         ARCH_PRCTL => call.arch_prctl(first as u32, second),
@@ -42,7 +42,7 @@ pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Op
 }
 
 /// Makes prctl(2) if it is one of these; else `None`.
-pub(super) fn prctl(registers: &Registers, area: VectorArea) -> Option<u64> {
+pub(super) fn prctl(dune: Dune, registers: &Registers, area: VectorArea) -> Option<u64> {
     // <linux/prctl.h>
     const PR_SET_TSC: u64 = 26;
     const PR_TSC_SIGSEGV: u64 = 2;
@@ -51,6 +51,7 @@ pub(super) fn prctl(registers: &Registers, area: VectorArea) -> Option<u64> {
     const PR_SPEC_INDIRECT_BRANCH: u64 = 1;
     const PR_SPEC_ENABLE: u64 = 1 << 1;
     let call = Call {
+        dune,
         number: linux_raw_sys::general::__NR_prctl,
         arguments: registers.arguments(),
         registers,
@@ -69,6 +70,7 @@ pub(super) fn prctl(registers: &Registers, area: VectorArea) -> Option<u64> {
 
 /// A call that a thread makes.
 struct Call<'a> {
+    dune: Dune,
     number: u32,
     arguments: [u64; 6],
     registers: &'a Registers,
@@ -80,16 +82,21 @@ impl Call<'_> {
         forward(self.number, &self.arguments)
     }
 
+    /// Whether the program knows nothing of Dune mode.
+    fn is_unmodified(&self) -> bool {
+        self.dune.block().is_unmodified()
+    }
+
     fn can_leave(&self) -> bool {
-        is_unmodified() && can_leave(self.registers)
+        self.is_unmodified() && can_leave(self.dune, self.registers)
     }
 
     /// Has the thread make the call in host mode; if it can not leave, the call is refused with `refusal`.
     fn leave_or(&self, refusal: u32) -> u64 {
-        if !is_unmodified() {
+        if !self.is_unmodified() {
             return error(refusal);
         }
-        leave_or(refusal, self.registers, self.area)
+        leave_or(self.dune, refusal, self.registers, self.area)
     }
 
     /// A call that may be made twice: if Linux permits it and it `counts` in host mode only, once more there.
@@ -113,7 +120,7 @@ impl Call<'_> {
         const ARCH_GET_MAX_TAG_BITS: u32 = 0x4003;
         const ARCH_SHSTK_ENABLE: u32 = 0x5001;
         const ARCH_SHSTK_STATUS: u32 = 0x5005;
-        let is_unmodified = is_unmodified();
+        let is_unmodified = self.is_unmodified();
         match code {
             // WRFSBASE of a non-canonical address would fault; Linux refuses addresses past the task size.
             ARCH_SET_FS | ARCH_SET_GS if address >= TASK_SIZE => error(EPERM),
@@ -164,8 +171,7 @@ impl Call<'_> {
 
     /// Permission for the state component `component`, which XCR0 of Dune mode may leave out. It is the process's.
     fn request_state(&self, component: u64) -> u64 {
-        // SAFETY: ring 0; the block is this thread's own.
-        let enabled = unsafe { (*block::current()).vector_mask };
+        let enabled = self.dune.block().vector_mask;
         let has_it = enabled.checked_shr(component as u32).is_some_and(|bits| bits & 1 != 0);
         if !has_it && !is_alone() {
             return error(EOPNOTSUPP);
@@ -205,12 +211,6 @@ impl Call<'_> {
         }
         self.forward()
     }
-}
-
-/// Whether the program knows nothing of Dune mode.
-fn is_unmodified() -> bool {
-    // SAFETY: ring 0; the block is this thread's own.
-    unsafe { (*block::current()).is_unmodified() }
 }
 
 /// Writes an answer to where the program wants it.

@@ -10,13 +10,12 @@ use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
 use crate::arch::frame::TrapFrame;
 use crate::arch::page::TASK_SIZE;
 use crate::arch::registers::Registers;
+use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
-use crate::contract::block;
 
 /// Makes the transfer or the load that the trap of `frame` is about, if it is one.
-pub(super) fn emulate(frame: &mut TrapFrame) -> bool {
-    // SAFETY: ring 0; the block is this thread's own.
-    let is_theirs = unsafe { (*block::current()).is_unmodified_code(frame.rsp) };
+pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame) -> bool {
+    let is_theirs = dune.block().is_unmodified_code(frame.rsp);
     if frame.vector() != Vector::GENERAL_PROTECTION || !is_theirs {
         return false;
     }

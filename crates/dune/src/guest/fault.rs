@@ -20,7 +20,6 @@ use super::{around, window};
 use crate::arch::frame::TrapFrame;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, TASK_SIZE};
 use crate::arch::token::Dune;
-use crate::contract::block;
 use crate::linux::{maps, sys};
 use crate::memory::mirror::{MirrorMode, Ownership};
 use crate::memory::{EditError, FrameError};
@@ -52,13 +51,13 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
         return false;
     }
     let wanted = wanted(error);
-    let Ok(tables) = memory.active_tables() else { return may_retry_busy(frame) };
+    let Ok(tables) = memory.active_tables() else { return may_retry_busy(dune, frame) };
     let known = tables.lookup(address).map_or(PagePermissions::empty(), |leaf| leaf.permissions);
     let owned = tables.is_owned(address);
     drop(tables);
     if known.intersects(wanted) {
         // The CPU had cached what was there before, which the fault has made it forget.
-        return may_retry(frame, 1);
+        return may_retry(dune, frame, 1);
     }
     if owned || is_full {
         return false;
@@ -82,7 +81,7 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
             flush.now(dune);
             true
         }
-        Err(EditError::Busy(_) | EditError::Frames(FrameError::Busy(_))) => may_retry_busy(frame),
+        Err(EditError::Busy(_) | EditError::Frames(FrameError::Busy(_))) => may_retry_busy(dune, frame),
         Err(_) => false,
     }
 }
@@ -123,15 +122,13 @@ pub(super) fn is_mapped(address: u64) -> bool {
 const MOST_RETRIES: u32 = 1 << 16;
 
 /// Whether the fault of `frame`, which the tables allow, may be tried again. It counts `times` times.
-fn may_retry(frame: &TrapFrame, times: u32) -> bool {
-    // SAFETY: ring 0; the block is this thread's own.
-    let retried = unsafe { &mut (*block::current()).retried };
-    retried.count(frame, times) <= MOST_RETRIES
+fn may_retry(dune: Dune, frame: &TrapFrame, times: u32) -> bool {
+    dune.block().retried.count(frame, times) <= MOST_RETRIES
 }
 
 /// [`may_retry`] where somebody has held the tables for seconds, or the interrupted code of this thread holds them.
-fn may_retry_busy(frame: &TrapFrame) -> bool {
-    may_retry(frame, MOST_RETRIES / 8)
+fn may_retry_busy(dune: Dune, frame: &TrapFrame) -> bool {
+    may_retry(dune, frame, MOST_RETRIES / 8)
 }
 
 /// The bounds and rights of the mapping at `address`, which a stack below may grow to.

@@ -15,7 +15,7 @@ use super::cpu_calls;
 use super::signal::{self, SYSCALL_BYTES};
 use super::syscall::error;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
-use crate::contract::block;
+use crate::arch::token::Dune;
 use crate::contract::process::process;
 use crate::contract::request::Kind;
 use crate::engine::{Engine, Machine};
@@ -27,15 +27,15 @@ pub(crate) const NUMBERS: [u32; 4] = [PRCTL, SECCOMP, SETNS, UNSHARE];
 
 /// Makes the call if it is one of this module's; the kernel's raw return value, or [`RESTART`](crate::contract::request::RESTART) if a signal came
 /// first.
-pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
+pub(super) fn handle(dune: Dune, number: u32, registers: &Registers, area: VectorArea) -> Option<u64> {
     let arguments = registers.arguments();
     let whose = match number {
-        PRCTL => match cpu_calls::prctl(registers, area) {
+        PRCTL => match cpu_calls::prctl(dune, registers, area) {
             Some(result) => return Some(result),
             None => of_prctl(&arguments),
         },
         SECCOMP => of_seccomp(&arguments),
-        SETNS | UNSHARE => return Some(alone(number, registers, area)),
+        SETNS | UNSHARE => return Some(alone(dune, number, registers, area)),
         _ => return None,
     };
     let may_leave = process().may_leave_for_good();
@@ -45,7 +45,7 @@ pub(super) fn handle(number: u32, registers: &Registers, area: VectorArea) -> Op
         Whose::Nobody | Whose::AllThreads | Whose::Thread if !may_leave => error(EINVAL),
         Whose::Nobody => forward(number, &arguments),
         Whose::AllThreads if process().active_threads() > 1 => error(EINVAL),
-        Whose::AllThreads | Whose::Thread => leave(registers, area),
+        Whose::AllThreads | Whose::Thread => leave(dune, registers, area),
     })
 }
 
@@ -89,11 +89,10 @@ fn of_seccomp(&[operation, flags, filter, ..]: &[u64; 6]) -> Whose {
 
 /// Makes the call; again in host mode if Linux has refused it as one for processes of one thread (`create_user_ns` and its like), and
 /// the process has no other but KVM's.
-fn alone(number: u32, registers: &Registers, area: VectorArea) -> u64 {
+fn alone(dune: Dune, number: u32, registers: &Registers, area: VectorArea) -> u64 {
     let result = forward(number, &registers.arguments());
     let is_refused = [EINVAL, EUSERS].map(error).contains(&result);
-    // SAFETY: ring 0; the block is this thread's own.
-    let is_lent = unsafe { (*block::current()).is_lent };
+    let is_lent = dune.block().is_lent.get();
     let process = process();
     if Engine::HAS_TASK
         && is_refused
@@ -102,23 +101,23 @@ fn alone(number: u32, registers: &Registers, area: VectorArea) -> u64 {
         && process.active_threads() == 1
         && tasks::has_workers_only(|id| process.is_ending(id))
     {
-        return leave(registers, area);
+        return leave(dune, registers, area);
     }
     result
 }
 
 /// Goes on in host mode, before the call.
 #[cold]
-fn leave(registers: &Registers, area: VectorArea) -> u64 {
-    leave_or(EINVAL, registers, area)
+fn leave(dune: Dune, registers: &Registers, area: VectorArea) -> u64 {
+    leave_or(dune, EINVAL, registers, area)
 }
 
 /// Goes on in host mode, before the system call of `registers`. Returns if a signal came first, or with the error `refusal` if the
 /// thread is where it can not leave.
 #[cold]
-pub(super) fn leave_or(refusal: u32, registers: &Registers, area: VectorArea) -> u64 {
+pub(super) fn leave_or(dune: Dune, refusal: u32, registers: &Registers, area: VectorArea) -> u64 {
     let before = Registers { rip: registers.rip - SYSCALL_BYTES, ..*registers };
-    leave_at(&before, area).unwrap_or(error(refusal))
+    leave_at(dune, &before, area).unwrap_or(error(refusal))
 }
 
 /// Whether no other thread is in Dune mode.
@@ -127,22 +126,21 @@ pub(super) fn is_alone() -> bool {
 }
 
 /// Whether the code of `registers` can go on in host mode.
-pub(super) fn can_leave(registers: &Registers) -> bool {
-    // SAFETY: ring 0; the block is this thread's own.
-    let is_nested = unsafe { (*block::current()).user_return_rsp } != 0;
+pub(super) fn can_leave(dune: Dune, registers: &Registers) -> bool {
+    let is_nested = dune.block().user_return_rsp.get() != 0;
     let is_inside = registers.rflags & INTERRUPT_FLAG == 0;
     !is_nested && !is_inside && process().memory().foreign_root().is_none()
 }
 
 /// Goes on in host mode with `registers`. Returns if a signal came first, or `None` if it can not.
 #[cold]
-pub(super) fn leave_at(registers: &Registers, area: VectorArea) -> Option<u64> {
-    if !can_leave(registers) {
+pub(super) fn leave_at(dune: Dune, registers: &Registers, area: VectorArea) -> Option<u64> {
+    if !can_leave(dune, registers) {
         return None;
     }
     // On this stack, which stays this thread's until it ends.
     let mut room = signal::StartRoom::new();
-    let start = signal::write_start(registers, area, room.top()).ok()?;
+    let start = signal::write_start(dune, registers, area, room.top()).ok()?;
     // SAFETY: ring 0; the frame is a whole one.
     Some(unsafe { hypercall(Kind::LeaveForGood, crate::arch::cpu::fs_base(), start) })
 }

@@ -5,7 +5,8 @@ use core::arch::naked_asm;
 use super::error::LeaveError;
 use crate::arch::cpu;
 use crate::arch::registers::INTERRUPT_FLAG;
-use crate::contract::block::{self, REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
+use crate::arch::token::Dune;
+use crate::contract::block::{REQUEST_ARGUMENTS, REQUEST_KIND, REQUEST_RESULT};
 use crate::contract::callee_saved::push_callee_saved;
 use crate::contract::process::process;
 use crate::contract::request::Kind;
@@ -14,16 +15,13 @@ use crate::engine::exit_instruction;
 
 /// See [`crate::leave`].
 pub(crate) fn leave() -> Result<(), LeaveError> {
-    if !cpu::in_dune_mode() {
-        return Err(LeaveError::NotInDuneMode);
-    }
+    let Some(dune) = Dune::of_caller() else { return Err(LeaveError::NotInDuneMode) };
     // SAFETY: ring 0.
     let (flags, fs_base) = unsafe { (cpu::flags(), cpu::fs_base()) };
     if flags & INTERRUPT_FLAG == 0 {
         return Err(LeaveError::InterruptsOff);
     }
-    // SAFETY: ring 0; the block is this thread's own.
-    if unsafe { (*block::current()).user_return_rsp } != 0 || process().memory().foreign_root().is_some() {
+    if dune.block().user_return_rsp.get() != 0 || process().memory().foreign_root().is_some() {
         return Err(LeaveError::OtherAddressSpace);
     }
     // SAFETY: ring 0, on the program's stack, in the process's own address space.

@@ -40,7 +40,6 @@ pub use stacks::MAX_NESTING;
 use crate::arch::page::PageRange;
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
-use crate::contract::block;
 use crate::contract::request::Kind;
 use crate::contract::trap_table::Entry;
 use crate::memory::streams::Reason;
@@ -249,8 +248,7 @@ impl Dune {
     }
 
     fn store_in_thread(self, vector: Vector, entry: Entry) {
-        // SAFETY: ring 0, by the token; the block lives as long as the thread is in Dune mode.
-        let slots = unsafe { &(*block::current()).handlers };
+        let slots = &self.block().handlers;
         if vector == Vector::PAGE_FAULT {
             self.memory().forbid_arming(Reason::ThreadHandler);
         }

@@ -9,7 +9,6 @@ use super::error::SegmentError;
 use crate::arch::cpu::TablePointer;
 use crate::arch::descriptors::{FIRST_FREE, GDT_ENTRIES, Gdt, LOCAL_TABLE, local_table_descriptor};
 use crate::arch::token::Dune;
-use crate::contract::block;
 
 impl Dune {
     /// The table that LGDT loaded last (SGDT).
@@ -43,16 +42,15 @@ impl Dune {
         if descriptor & NOT_SYSTEM == 0 {
             return Err(SegmentError::SystemDescriptor { descriptor });
         }
-        // SAFETY: 1. ring 0, by the token; 2. nobody else uses this thread's GDT entries while it runs here; 3. the
-        // reference ends before the CPU reads the table again.
-        let entries = unsafe { &mut (*block::current()).gdt.0 };
+        let entries = &self.block().gdt.0;
         let first = usize::from(FIRST_FREE / 8);
         let free = (first..GDT_ENTRIES)
-            .find(|&index| entries[index] == 0)
+            .find(|&index| entries[index].get() == 0)
             .ok_or(SegmentError::TableFull { entries: GDT_ENTRIES })?;
-        entries[free] = descriptor;
+        entries[free].set(descriptor);
         let base = entries.as_ptr() as u64;
-        // SAFETY: the block's own GDT with one descriptor more.
+        // SAFETY: the table that is loaded, in the block, which stays while the thread is here; the new descriptor is in a place that
+        // none of Dune's selectors names.
         unsafe { self.load_gdt(TablePointer { limit: Gdt::LIMIT, base }) };
         let privilege = (descriptor >> 45 & 3) as u16;
         Ok((free as u16) << 3 | privilege)
@@ -82,15 +80,15 @@ impl Dune {
         }
         let selector = if entries.is_empty() { 0 } else { LOCAL_TABLE };
         let copy = Box::into_raw(Box::<[u64]>::from(entries)).cast::<u64>().expose_provenance() as u64;
-        // SAFETY: as in `add_segment`; the two entries are reserved for the LDT.
-        unsafe {
-            let gdt = &mut (*block::current()).gdt.0;
-            let limit = (entries.len() * 8).saturating_sub(1) as u32;
-            let at = usize::from(LOCAL_TABLE / 8);
-            gdt[at..at + 2].copy_from_slice(&local_table_descriptor(copy, limit));
-            // LLDT reads the descriptor that was just stored: no `nomem`.
-            asm!("lldt {:x}", in(reg) selector, options(nostack, preserves_flags));
+        let gdt = &self.block().gdt.0;
+        let limit = (entries.len() * 8).saturating_sub(1) as u32;
+        let at = usize::from(LOCAL_TABLE / 8);
+        for (entry, word) in gdt[at..].iter().zip(local_table_descriptor(copy, limit)) {
+            entry.set(word);
         }
+        // SAFETY: ring 0, by the token; LLDT reads the descriptor that was just stored in the entries for it (no `nomem`), of a table that
+        // stays for ever and is the CPU's to write to.
+        unsafe { asm!("lldt {:x}", in(reg) selector, options(nostack, preserves_flags)) };
         Ok(())
     }
 

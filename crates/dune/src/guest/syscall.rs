@@ -91,11 +91,11 @@ extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
     let number = registers.rax;
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
-    if !signal::handle(number as u32, registers, area) {
+    if !signal::handle(dune, number as u32, registers, area) {
         registers.rax = result(dune, number as u32, registers, area);
     }
-    if signal::is_pending() {
-        signal::at_syscall_end(registers, area, number);
+    if signal::is_pending(dune) {
+        signal::at_syscall_end(dune, registers, area, number);
     }
 }
 
@@ -109,12 +109,12 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
         .or_else(|| listing::handle(process().id(), number, &arguments, may_restart))
         .or_else(|| priority::handle(number, &arguments))
         .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
-        .or_else(|| cpu_calls::handle(number, registers, area))
-        .or_else(|| filter::handle(number, registers, area))
+        .or_else(|| cpu_calls::handle(dune, number, registers, area))
+        .or_else(|| filter::handle(dune, number, registers, area))
         .or_else(|| files::pass_on(number, &arguments, may_restart))
         .unwrap_or_else(|| match number {
             EXIT => clone::exit(registers.rdi, may_restart),
-            _ => match clone::system_call(registers, area) {
+            _ => match clone::system_call(dune, registers, area) {
                 // A signal waits until interrupts are on, and no child may see it.
                 RESTART if !may_restart => error(EAGAIN),
                 result => result,
@@ -124,19 +124,20 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
 
 /// After a forwarded call during which a signal came.
 extern "C" fn signal_came(registers: &mut Registers, area: VectorArea) {
-    // SAFETY: ring 0; the request is this thread's, and nothing else has been asked since.
-    let number = unsafe { (*block::current()).request.number };
-    signal::at_syscall_end(registers, area, number);
+    // SAFETY: this code runs at ring 0 in Dune mode.
+    let dune = unsafe { Dune::assume() };
+    // Nothing else has been asked since.
+    let number = dune.block().request.number.get();
+    signal::at_syscall_end(dune, registers, area, number);
 }
 
 /// If the trap is that of a system call of ring 0 which the stub has taken for one of ring 3, by its IOPL: makes it again.
-pub(super) fn recover(frame: &mut TrapFrame) -> bool {
-    // SAFETY: ring 0; the block is this thread's own.
-    let block = unsafe { &*block::current() };
-    let is_ours = frame.rip == &raw const dune_syscall_first_store as u64 && block.user_context == 0;
+pub(super) fn recover(dune: Dune, frame: &mut TrapFrame) -> bool {
+    let block = dune.block();
+    let is_ours = frame.rip == &raw const dune_syscall_first_store as u64 && block.user_context.get() == 0;
     if is_ours {
         frame.rip = &raw const dune_syscall_entry as u64;
-        frame.registers.rdi = block.scratch;
+        frame.registers.rdi = block.scratch.get();
         frame.registers.r11 &= !IOPL;
     }
     is_ours

@@ -10,8 +10,8 @@ use core::arch::x86_64::_rdtsc;
 use super::{copy, filter};
 use crate::arch::frame::TrapFrame;
 use crate::arch::registers::{Registers, VectorArea};
+use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
-use crate::contract::block;
 use crate::linux::proc;
 
 /// After so many ticks of the time-stamp counter, some milliseconds, it is asked again. The answer takes as long as some system
@@ -19,38 +19,36 @@ use crate::linux::proc;
 const TICKS: u64 = 1 << 24;
 
 /// If the thread is traced, leaves Dune mode before the instruction that made the trap of `frame`. Else returns.
-pub(super) fn show(frame: &TrapFrame, area: VectorArea) {
-    // SAFETY: ring 0; the block is this thread's own.
-    let is_unmodified = unsafe { (*block::current()).is_unmodified() };
+pub(super) fn show(dune: Dune, frame: &TrapFrame, area: VectorArea) {
     // A step has been made: the next is the tracer's.
-    if !is_unmodified || frame.vector() == Vector::DEBUG || !has_come() {
+    if !dune.block().is_unmodified() || frame.vector() == Vector::DEBUG || !has_come(dune) {
         return;
     }
     let mut registers = Registers::of_trap(frame);
     if frame.vector() == Vector::BREAKPOINT {
         registers.rip -= breakpoint_bytes(frame.rip);
     }
-    filter::leave_at(&registers, area);
+    filter::leave_at(dune, &registers, area);
 }
 
 /// If the host loop has seen a tracer, leaves Dune mode where the code of `registers` was interrupted. Else returns.
-pub(super) fn show_interrupted(registers: &Registers, area: VectorArea) {
-    // SAFETY: ring 0; the block is this thread's own.
-    if unsafe { (*block::current()).is_traced } {
-        filter::leave_at(registers, area);
+pub(super) fn show_interrupted(dune: Dune, registers: &Registers, area: VectorArea) {
+    if dune.block().is_traced.get() {
+        filter::leave_at(dune, registers, area);
     }
 }
 
 /// Whether the thread is traced, as far as was known a moment ago.
-fn has_come() -> bool {
-    // SAFETY: ring 0; the block is this thread's own. RDTSC reads a counter.
-    let (block, now) = unsafe { (&mut *block::current(), _rdtsc()) };
-    if block.looked_for_tracer != 0 && now.wrapping_sub(block.looked_for_tracer) < TICKS {
-        return block.is_traced;
+fn has_come(dune: Dune) -> bool {
+    let block = dune.block();
+    // SAFETY: RDTSC reads a counter.
+    let now = unsafe { _rdtsc() };
+    let before = block.looked_for_tracer.get();
+    if before == 0 || now.wrapping_sub(before) >= TICKS {
+        block.looked_for_tracer.set(now);
+        block.is_traced.set(proc::is_traced());
     }
-    block.looked_for_tracer = now;
-    block.is_traced = proc::is_traced();
-    block.is_traced
+    block.is_traced.get()
 }
 
 /// The length of the INT3 before `rip`: one byte, or two as INT 3.

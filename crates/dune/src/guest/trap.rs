@@ -101,12 +101,17 @@ pub(crate) fn gates() -> Idt {
 ///
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept. Where an
 /// unwinder looks for somebody who stops a panic, it ends here: `extern "C"` lets none out.
-extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
+///
+/// # Safety
+///
+/// Ring 0, in the trap of `frame`; `handler` is null or one that trap.S has found in a table, and not lean.
+unsafe extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
     let _interrupted = held::interrupt();
     if handler.is_null() {
         unhandled(frame, "no handler is set for this vector");
     } else {
-        call(frame, handler);
+        // SAFETY: the caller's, and it is there.
+        unsafe { call(frame, handler) };
     }
 }
 
@@ -114,8 +119,12 @@ extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
 ///
 /// A function of its own, so that the report is in the way of the unwinder that is stopped by [`dispatch`]: the guard
 /// costs nothing unless there is a panic, where `catch_unwind` would cost a third of the whole way.
+///
+/// # Safety
+///
+/// As for [`dispatch`], and there is a handler.
 #[inline(never)]
-fn call(frame: &mut TrapFrame, handler: *const Head) {
+unsafe fn call(frame: &mut TrapFrame, handler: *const Head) {
     struct Panicked(*const TrapFrame);
 
     impl Drop for Panicked {
@@ -127,8 +136,7 @@ fn call(frame: &mut TrapFrame, handler: *const Head) {
     }
 
     let panicked = Panicked(frame);
-    // SAFETY: 1. ring 0, in the trap of this frame; dune_trap_call_full has kept the vector state; 2. the handler is one that trap.S
-    // or `refused` has found in a table, and not lean.
+    // SAFETY: the caller's; dune_trap_call_full has kept the vector state.
     let outcome = unsafe { handlers::call_full(handler, frame) };
     core::mem::forget(panicked);
     if outcome != TrapOutcome::Resume {
@@ -147,7 +155,8 @@ fn refused(frame: &mut TrapFrame, handler: *const Head) {
         // SAFETY: ring 0, in the trap of this frame, whose vector state is kept; the entry is from the process's table.
         unsafe { handlers::call(next, frame) };
     } else {
-        call(frame, next.head());
+        // SAFETY: ring 0, in the trap of this frame; the handler is from the process's table, and not lean.
+        unsafe { call(frame, next.head()) };
     }
 }
 
@@ -159,30 +168,28 @@ fn refused(frame: &mut TrapFrame, handler: *const Head) {
 fn unhandled(frame: &mut TrapFrame, why: &str) {
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
-    if syscall::recover(frame) {
+    if syscall::recover(dune, frame) {
         return;
     }
-    // SAFETY: ring 0; the block is this thread's own.
-    if unsafe { (*block::current()).is_unmodified_code(frame.rsp) } && !syscall::is_stub(frame.rip) {
+    if dune.block().is_unmodified_code(frame.rsp) && !syscall::is_stub(frame.rip) {
         frame.rflags = frame.rflags & !IOPL | INTERRUPT_FLAG;
     }
     // Where dune_trap_call_full has kept the vector state: below the address that it returns to, below the frame.
-    // SAFETY: ring 0; the block is this thread's own.
-    let area_size = unsafe { (*block::current()).vector_area_size };
+    let area_size = dune.block().vector_area_size;
     let area = VectorArea::below(core::ptr::from_mut(frame) as u64 - size_of::<u64>() as u64, area_size);
     if frame.vector() == Vector::SIGNAL {
-        signal::at_interrupt(frame, area);
+        signal::at_interrupt(dune, frame, area);
         return;
     }
     let is_page_fault = frame.vector() == Vector::PAGE_FAULT;
-    // SAFETY: ring 0; the block is this thread's own.
-    let second_level = unsafe { (*block::current()).second_level_fault.take() }
+    let second_level = (dune.block().second_level_fault)
+        .take()
         .filter(|fault| is_page_fault && fault.is_of(frame) && fault::is_allowed(dune, frame))
         .map(|fault| fault.info);
     let handled = is_page_fault && second_level.is_none() && fault::resolve(dune, frame)
         || copy::recover(frame)
-        || far::emulate(frame)
-        || signal::from_trap(frame, area, second_level);
+        || far::emulate(dune, frame)
+        || signal::from_trap(dune, frame, area, second_level);
     if !handled {
         let signal = second_level.map_or(frame.vector().signal(), |info| info.signal as u32);
         report::unhandled_trap_with_signal(frame, why, signal);

@@ -86,7 +86,7 @@ fn revive(thread: &mut HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Re
     unsafe { process.survive(thread.place_pointer()) };
     thread.pending_interrupts = [0; 4];
     // Whoever its parent was, its memory is its own.
-    thread.block.is_lent = false;
+    thread.block.is_lent.set(false);
     thread.block.task.store(sys::thread_id(), Ordering::Relaxed);
     // SAFETY: this is the child's only thread, and holds no reference to the machine.
     let machine = unsafe { process.replace_machine() };
@@ -107,7 +107,7 @@ pub(super) fn end(thread: &mut HostThread, status: u64, may_restart: bool) -> u6
         return RESTART;
     }
     let mut call = __NR_exit;
-    if !thread.block.is_lent {
+    if !thread.block.is_lent.get() {
         // Else the parent does so. Whoever is the last to depart has to know of the others.
         thread.shared().user.store(User::Ending(sys::thread_id()).word(), Ordering::Release);
         if thread.process.depart() && tasks::nobody_else(|id| thread.process.is_ending(id)) {

@@ -4,6 +4,7 @@
 //! program had made them in host mode.
 
 use core::arch::global_asm;
+use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
 
 use linux_raw_sys::errno::EINTR;
@@ -59,13 +60,13 @@ global_asm!(
 
 /// Makes system call `number`, unless a signal is `pending`: then the result is [`RESTART`].
 #[inline(always)]
-pub(super) fn system_call(number: u64, arguments: &[u64; 6], pending: &AtomicU64) -> u64 {
+pub(super) fn system_call(number: u64, arguments: &Cell<[u64; 6]>, pending: &AtomicU64) -> u64 {
     // SAFETY: the program asked for the call; what it does to memory is the program's doing.
-    unsafe { dune_forward(number, arguments, pending) }
+    unsafe { dune_forward(number, arguments.as_ptr(), pending) }
 }
 
 /// Makes system call `number` even if a signal is pending.
-pub(super) fn system_call_first(number: u64, arguments: &[u64; 6]) -> u64 {
+pub(super) fn system_call_first(number: u64, arguments: &Cell<[u64; 6]>) -> u64 {
     static NOTHING: AtomicU64 = AtomicU64::new(0);
     loop {
         let result = system_call(number, arguments, &NOTHING);

@@ -43,9 +43,9 @@ pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut Signal
     // SAFETY: ring 0 has written the frame for this, on its system-call stack.
     unsafe {
         (*frame).context.mask = mask;
-        (*frame).context.stack = thread.block.alternate_stack.description();
+        (*frame).context.stack = thread.block.alternate_stack.get().description();
     }
-    if thread.block.is_lent {
+    if thread.block.is_lent.get() {
         signal::give_actions_back(|| true);
     } else {
         // The frame has to last until it is used: the next thread may have this place when this one has ended.

@@ -11,6 +11,7 @@ use crate::arch::vector::Vector;
 use crate::contract::birth::{Birth, Preparation};
 use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
+use crate::contract::thread_counters::count;
 use crate::engine::{Exit, Vcpu};
 use crate::guest::syscall;
 use crate::linux::{proc, sys};
@@ -34,11 +35,11 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
         match thread.vcpu.run() {
             Exit::Request => serve(thread),
             Exit::Interrupted => {
-                thread.block.counters.interrupted += 1;
+                count(&thread.block.counters.interrupted);
                 announce_signals(thread);
             }
             Exit::InterruptWindow => {
-                thread.block.counters.interrupt_windows += 1;
+                count(&thread.block.counters.interrupt_windows);
                 inject(thread);
             }
             Exit::SecondLevelFault if thread.entered && second_level::pass_on(thread) => (),
@@ -58,14 +59,13 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
 /// Answers the request in the thread block.
 #[inline(always)]
 fn serve(thread: &mut HostThread) {
-    let request = &mut thread.block.request;
-    let asked = core::mem::replace(&mut request.kind, Kind::None as u64);
+    let block = &*thread.block;
+    let asked = block.request.kind.replace(Kind::None as u64);
     if asked == Kind::Syscall as u64 {
-        thread.block.counters.forwarded_syscalls += 1;
-        let number = thread.block.request.number;
-        let block = &mut *thread.block;
+        count(&block.counters.forwarded_syscalls);
+        let number = block.request.number.get();
         let result = forward::system_call(number, &block.request.arguments, &block.signals.pending);
-        block.request.result = result;
+        block.request.result.set(result);
         if block.signals.is_pending() {
             // Ring 0 looks for it before the program goes on.
             thread.vcpu.withdraw_stop();
@@ -87,13 +87,13 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
     if asked == Kind::None as u64 && thread.process.is_unmodified() && thread.vcpu.refuse_halt() {
         return;
     }
-    let [first, second, ..] = thread.block.request.arguments;
-    thread.block.counters.other_requests += 1;
-    thread.block.request.result = match Kind::of(asked) {
+    let [first, second, ..] = thread.block.request.arguments.get();
+    count(&thread.block.counters.other_requests);
+    let result = match Kind::of(asked) {
         Some(Kind::Entered) => {
             thread.entered = true;
             signal::adopt(thread);
-            thread.block.counters.other_requests = 0;
+            thread.block.counters.other_requests.set(0);
             0
         }
         Some(Kind::Interrupt) => {
@@ -101,9 +101,10 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             0
         }
         Some(Kind::SyscallFirst) => {
-            thread.block.counters.other_requests -= 1;
-            thread.block.counters.forwarded_syscalls += 1;
-            forward::system_call_first(thread.block.request.number, &thread.block.request.arguments)
+            thread.block.counters.other_requests.update(|count| count - 1);
+            count(&thread.block.counters.forwarded_syscalls);
+            let request = &thread.block.request;
+            forward::system_call_first(request.number.get(), &request.arguments)
         }
         Some(Kind::Grow) => {
             windows::give_or_report(thread.process.memory(), thread.process.machine(), first).into()
@@ -125,11 +126,12 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             0
         }
         Some(Kind::SecondLevelFaults) => {
-            thread.block.counters.other_requests -= 1;
+            thread.block.counters.other_requests.update(|count| count - 1);
             thread.vcpu.second_level_faults().unwrap_or(u64::MAX)
         }
         _ => report_registers(thread, format_args!("HLT in Dune mode without a request"), SIGSEGV),
     };
+    thread.block.request.result.set(result);
 }
 
 /// Raises the interrupt that makes ring 0 look for signals, and for time limits that are over, if there are some.
@@ -152,8 +154,9 @@ fn has_stopped_for_tracer(thread: &mut HostThread) -> bool {
         return false;
     }
     thread.looked_for_tracer = now;
-    thread.block.is_traced = proc::has_new_tracer().unwrap_or(false);
-    thread.block.is_traced
+    let is_traced = proc::has_new_tracer().unwrap_or(false);
+    thread.block.is_traced.set(is_traced);
+    is_traced
 }
 
 /// Queues the external interrupt `vector`.

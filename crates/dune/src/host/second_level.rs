@@ -91,7 +91,7 @@ pub(super) fn pass_on(thread: &mut HostThread) -> bool {
             }
         }
     }
-    thread.block.second_level_fault = Some(SecondLevelFault { rip: registers.rip, info });
+    thread.block.second_level_fault.set(Some(SecondLevelFault { rip: registers.rip, info }));
     thread.vcpu.inject_page_fault(fault.address, error_code)
 }
 

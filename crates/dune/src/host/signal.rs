@@ -64,7 +64,7 @@ pub(super) fn adopt(thread: &mut HostThread) {
         sys::call(__NR_sigaltstack, [(&raw const none) as u64, (&raw mut stack) as u64, 0, 0, 0, 0])
     };
     if known.is_ok() {
-        thread.block.alternate_stack = AlternateStack::adopt(&stack);
+        thread.block.alternate_stack.set(AlternateStack::adopt(&stack));
     }
     for signal in 1..=SIGNALS {
         let _changes = actions::hold();
@@ -81,7 +81,7 @@ pub(super) fn adopt(thread: &mut HostThread) {
 
 /// Gives the thread's alternate stack back to Linux. Called on the loop stack, with signals blocked.
 pub(super) fn give_stack_back(thread: &HostThread) {
-    let stack = thread.block.alternate_stack.description();
+    let stack = thread.block.alternate_stack.get().description();
     // SAFETY: the call reads the description of a stack that the program has given.
     let _ = unsafe { sys::raw(__NR_sigaltstack, [(&raw const stack) as u64, 0, 0, 0, 0, 0]) };
 }
@@ -220,11 +220,11 @@ fn mask_in_force(context: &Ucontext, request: &Request) -> u64 {
     // IORING_ENTER_EXT_ARG, IORING_ENTER_EXT_ARG_REG (<linux/io_uring.h>).
     const EXT_ARG: u64 = 1 << 3;
     const EXT_ARG_REG: u64 = 1 << 6;
-    let [first, _, _, fourth, fifth, sixth] = request.arguments;
+    let [first, _, _, fourth, fifth, sixth] = request.arguments.get();
     if !forward::was_interrupted(&context.registers) {
         return context.mask;
     }
-    let mask = match request.number as u32 {
+    let mask = match request.number.get() as u32 {
         RT_SIGSUSPEND => first,
         PPOLL => fourth,
         EPOLL_PWAIT | EPOLL_PWAIT2 => fifth,

@@ -132,15 +132,15 @@ impl ThreadMemory {
 /// Connects a new block with its stacks.
 fn set_up(block: &mut Mapped<ThreadBlock>, regions: &Regions) {
     let address = (&raw const **block) as u64;
-    block.request.block = &raw mut **block;
+    block.request.block = block.as_ptr();
     let mut tops = [0; 7];
     for stack in trap::Stack::ALL {
         tops[stack as usize - 1] = regions.prepare(stack as usize - 1, address);
     }
     block.flush_page = regions.flush_page();
-    block.syscall_stack = regions.prepare(trap::Stack::ALL.len(), address);
-    block.tss = TaskStateSegment::new(tops);
-    block.gdt = Gdt::new((&raw const block.tss) as u64);
+    block.syscall_stack.set(regions.prepare(trap::Stack::ALL.len(), address));
+    *block.tss.get_mut() = TaskStateSegment::new(tops);
+    block.gdt = Gdt::new(block.tss.get() as u64);
 }
 
 impl Place {
@@ -264,14 +264,14 @@ impl HostThread {
             gs_base: (&raw const *block) as u64,
             cs: descriptors::CODE_SEGMENT,
             ss: descriptors::DATA_SEGMENT,
-            tr: descriptors::task_segment((&raw const block.tss) as u64),
+            tr: descriptors::task_segment(block.tss.get() as u64),
             gdt: DescriptorTable { base: block.gdt.0.as_ptr() as u64, limit: Gdt::LIMIT },
             idt: DescriptorTable {
                 base: self.process.idt.as_ptr() as u64,
                 limit: (size_of::<Idt>() - 1) as u16,
             },
             syscall: syscall::syscall_registers(),
-            sysenter: syscall::sysenter_registers(block.syscall_stack),
+            sysenter: syscall::sysenter_registers(block.syscall_stack.get()),
             xcr0: (block.has_xsave != 0).then_some(Xcr0(block.vector_mask)),
             legacy_vector_state: legacy.0,
             pcid: limits.pcid,
@@ -308,12 +308,12 @@ fn set_off(place: *mut Thread, preparation: &Preparation) {
     // SAFETY: nobody else uses the thread until it is started.
     let thread = unsafe { &mut *behind(place) };
     let block = &mut *thread.block;
-    block.is_lent = is_lent;
+    block.is_lent.set(is_lent);
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
-    let frame = block.syscall_stack - size_of::<Registers>() as u64;
+    let frame = block.syscall_stack.get() - size_of::<Registers>() as u64;
     let area = VectorArea::below(frame, area_size).as_mut_ptr();
-    block.syscall_stack -= stacks::LEVEL as u64;
+    block.syscall_stack.set(block.syscall_stack.get() - stacks::LEVEL as u64);
     // SAFETY: both lie in the topmost level of the new thread's system-call stack, which nobody uses yet; the source
     // is as large, being made for the same CPU.
     unsafe {

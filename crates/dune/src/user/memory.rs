@@ -7,7 +7,6 @@ use linux_raw_sys::general::{
 use thiserror::Error;
 use x86_64::VirtAddr;
 
-use crate::arch::cpu;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
 use crate::arch::token::Dune;
 use crate::linux::sys::{self, Errno};
@@ -135,7 +134,7 @@ impl UserMemory {
     /// [`UserMemoryError::Outside`] unless all of it is in this memory.
     pub fn read(&self, address: VirtAddr, to: &mut [u8]) -> Result<(), UserMemoryError> {
         self.check(address, to.len() as u64)?;
-        if dune_mode().is_some_and(|dune| dune.copy_from_user(address.as_u64(), to).is_ok()) {
+        if Dune::of_caller().is_some_and(|dune| dune.copy_from_user(address.as_u64(), to).is_ok()) {
             return Ok(());
         }
         self.ask_linux(__NR_process_vm_readv, address, to.as_mut_ptr().cast(), to.len())
@@ -148,7 +147,7 @@ impl UserMemory {
     /// [`UserMemoryError::Outside`] unless all of it is in this memory.
     pub fn write(&self, address: VirtAddr, from: &[u8]) -> Result<(), UserMemoryError> {
         self.check(address, from.len() as u64)?;
-        if dune_mode().is_some_and(|dune| dune.copy_to_user(address.as_u64(), from).is_ok()) {
+        if Dune::of_caller().is_some_and(|dune| dune.copy_to_user(address.as_u64(), from).is_ok()) {
             return Ok(());
         }
         self.ask_linux(__NR_process_vm_writev, address, from.as_ptr().cast_mut().cast(), from.len())
@@ -197,16 +196,11 @@ impl UserMemory {
     }
 }
 
-fn dune_mode() -> Option<Dune> {
-    // SAFETY: the thread is at ring 0.
-    cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
-}
-
 impl Drop for UserMemory {
     fn drop(&mut self) {
         // Else it stays, ring 3's for ever.
         let Ok(flush) = self.memory.take_from_user(self.range) else { return };
-        match dune_mode() {
+        match Dune::of_caller() {
             Some(dune) => flush.now(dune),
             // Of host mode: munmap has the engine flush all vCPUs (see `memory/shootdown.rs`), before it returns.
             None => flush.waive(),

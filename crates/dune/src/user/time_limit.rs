@@ -4,11 +4,9 @@ use core::marker::PhantomData;
 use core::time::Duration;
 
 use super::error::UserError;
-use crate::arch::cpu;
 use crate::arch::token::Dune;
-use crate::contract::block;
 use crate::contract::request::Kind;
-use crate::contract::time_limit::{MOST, TimeLimits};
+use crate::contract::time_limit::MOST;
 use crate::guest::hypercall::hypercall;
 use crate::linux::sys;
 
@@ -33,14 +31,14 @@ impl TimeLimit {
     ///
     /// [`UserError::TooManyLimits`]; [`UserError::NoTimer`] if Linux has none.
     pub fn new(dune: Dune, duration: Duration) -> Result<TimeLimit, UserError> {
-        let (place, name) = limits(dune).set().ok_or(UserError::TooManyLimits { most: MOST })?;
+        let (place, name) = dune.block().time_limits.set().ok_or(UserError::TooManyLimits { most: MOST })?;
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: 1. ring 0, by the token; 2. the arguments are those of the request.
         let timer = unsafe { hypercall(Kind::StartTimer, nanoseconds, name) };
         match sys::result(timer) {
             Ok(timer) => Ok(TimeLimit { place, name, timer, _not_send: PhantomData }),
             Err(errno) => {
-                limits(dune).clear(place, name);
+                dune.block().time_limits.clear(place, name);
                 Err(UserError::NoTimer { errno })
             }
         }
@@ -49,31 +47,18 @@ impl TimeLimit {
     /// Whether the time is over.
     #[inline]
     pub fn is_over(&self) -> bool {
-        dune_mode().is_some_and(|dune| limits(dune).is_over(self.place))
+        Dune::of_caller().is_some_and(|dune| dune.block().time_limits.is_over(self.place))
     }
 }
 
 impl Drop for TimeLimit {
     fn drop(&mut self) {
         // In host mode Dune's part of the thread is gone, and the timer's signal is ignored.
-        if let Some(dune) = dune_mode()
-            && limits(dune).clear(self.place, self.name)
+        if let Some(dune) = Dune::of_caller()
+            && dune.block().time_limits.clear(self.place, self.name)
         {
             // SAFETY: 1. ring 0, by the token; 2. a timer that the request has given this process, once.
             unsafe { hypercall(Kind::StopTimer, self.timer, 0) };
         }
     }
-}
-
-fn dune_mode() -> Option<Dune> {
-    // SAFETY: the thread is at ring 0.
-    cpu::in_dune_mode().then(|| unsafe { Dune::assume() })
-}
-
-/// The limits of this thread.
-#[inline]
-fn limits<'d>(_dune: Dune) -> &'d TimeLimits {
-    // SAFETY: 1. ring 0, by the token; 2. the block lives as long as the thread is in Dune mode, and a limit does not leave the
-    // thread; 3. its fields are atomic.
-    unsafe { &(*block::current()).time_limits }
 }

@@ -6,8 +6,8 @@ use linux_raw_sys::general::{
     SA_RESTART, SA_RESTORER, SA_SIGINFO, SIGKILL, SIGSTOP,
 };
 
+use crate::arch::token::Dune;
 use crate::contract::actions::{SIGNALS, as_the_programs, as_told_to_linux, get, has_leavers, hold, set};
-use crate::contract::block;
 use crate::contract::signal_queue::Action;
 use crate::guest::copy;
 use crate::guest::hypercall::forward;
@@ -28,9 +28,8 @@ const UNBLOCKABLE: u64 = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1);
 
 /// The calling thread's action for `signal`. A child that shares its parent's memory has a table of its own with Linux, and
 /// not here.
-pub(super) fn of_caller(signal: u32) -> Action {
-    // SAFETY: ring 0; the block is this thread's own.
-    if !unsafe { (*block::current()).is_lent } {
+pub(super) fn of_caller(dune: Dune, signal: u32) -> Action {
+    if !dune.block().is_lent.get() {
         return get(signal);
     }
     known_to_linux(signal)
@@ -44,11 +43,10 @@ fn known_to_linux(signal: u32) -> Action {
 }
 
 /// The calling thread's action for its own fault. Threads in host mode may have set one that this table does not know.
-pub(super) fn of_fault(signal: u32) -> Action {
-    let action = of_caller(signal);
+pub(super) fn of_fault(dune: Dune, signal: u32) -> Action {
+    let action = of_caller(dune, signal);
     let is_known = action.has_handler() && !has_leavers();
-    // SAFETY: ring 0; the block is this thread's own.
-    if is_known || unsafe { (*block::current()).is_lent } {
+    if is_known || dune.block().is_lent.get() {
         return action;
     }
     let _changes = hold();
@@ -62,14 +60,13 @@ pub(super) fn of_fault(signal: u32) -> Action {
 }
 
 /// rt_sigaction(2).
-pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
+pub(super) fn system_call(dune: Dune, arguments: &[u64; 6]) -> u64 {
     let [number, new, old, set_size, ..] = *arguments;
     let signal = number as u32;
     if set_size != 8 || signal == 0 || signal > SIGNALS {
         return error(EINVAL);
     }
-    // SAFETY: ring 0; the block is this thread's own.
-    let is_lent = unsafe { (*block::current()).is_lent };
+    let is_lent = dune.block().is_lent.get();
     // Nothing of the program's is touched in between: what has to be fetched first may need the lock itself.
     let action = if new == 0 {
         None
@@ -78,7 +75,7 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
         let Ok(action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
         Some(action)
     };
-    let before = match exchange(signal, action, is_lent) {
+    let before = match exchange(dune, signal, action, is_lent) {
         Ok(before) => before,
         Err(result) => return result,
     };
@@ -90,9 +87,9 @@ pub(super) fn system_call(arguments: &[u64; 6]) -> u64 {
 }
 
 /// Sets the calling thread's action for `signal`, if there is a `new` one; the one before, or Linux's refusal.
-fn exchange(signal: u32, new: Option<Action>, is_lent: bool) -> Result<Action, u64> {
+fn exchange(dune: Dune, signal: u32, new: Option<Action>, is_lent: bool) -> Result<Action, u64> {
     let _changes = if is_lent { None } else { hold() };
-    let before = of_caller(signal);
+    let before = of_caller(dune, signal);
     let set = |action: &Action| {
         if !is_lent {
             set(signal, action);

@@ -23,9 +23,10 @@ use super::copy::{self, BadAddress};
 use super::tracer;
 use crate::arch::frame::TrapFrame;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
+use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::actions;
-use crate::contract::block::{self, ThreadBlock};
+use crate::contract::block::ThreadBlock;
 use crate::contract::request::{Kind, RESTART};
 use crate::contract::signal_frame::{
     self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, Ucontext,
@@ -47,29 +48,28 @@ const SYS_SECCOMP: i32 = 1;
 pub(super) const RED_ZONE: u64 = 128;
 
 /// Makes the call if it is one of this module's. The result is in `registers`.
-pub(super) fn handle(number: u32, registers: &mut Registers, area: VectorArea) -> bool {
+pub(super) fn handle(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) -> bool {
     match number {
-        RT_SIGACTION => registers.rax = action::system_call(&registers.arguments()),
+        RT_SIGACTION => registers.rax = action::system_call(dune, &registers.arguments()),
         SIGALTSTACK => {
-            // SAFETY: ring 0; the block is this thread's own.
-            let stack = unsafe { &mut (*block::current()).alternate_stack };
+            let mut stack = dune.block().alternate_stack.get();
             registers.rax = stack.system_call(registers.rdi, registers.rsi, registers.rsp);
+            dune.block().alternate_stack.set(stack);
         }
-        RT_SIGRETURN => sigreturn(registers, area),
+        RT_SIGRETURN => sigreturn(dune, registers, area),
         _ => return false,
     }
     true
 }
 
 /// Whether a signal waits for the calling thread.
-pub(super) fn is_pending() -> bool {
-    // SAFETY: ring 0; the block is this thread's own.
-    unsafe { (*block::current()).signals.is_pending() }
+pub(super) fn is_pending(dune: Dune) -> bool {
+    dune.block().signals.is_pending()
 }
 
 /// At the end of a system call: builds frames for what is pending, and sees to it that a call that was interrupted
 /// before it had an effect is made.
-pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number: u64) {
+pub(super) fn at_syscall_end(dune: Dune, registers: &mut Registers, area: VectorArea, number: u64) {
     // rt_sigreturn leaves the interrupted code's RAX, which may be any number.
     let restart = number != u64::from(RT_SIGRETURN) && registers.rax == RESTART;
     if registers.rflags & INTERRUPT_FLAG == 0 {
@@ -85,26 +85,25 @@ pub(super) fn at_syscall_end(registers: &mut Registers, area: VectorArea, number
         registers.rax = number;
         registers.rip -= SYSCALL_BYTES;
     }
-    deliver(registers, area);
+    deliver(dune, registers, area);
 }
 
 /// In the interrupt [`Vector::SIGNAL`].
-pub(super) fn at_interrupt(frame: &mut TrapFrame, area: VectorArea) {
+pub(super) fn at_interrupt(dune: Dune, frame: &mut TrapFrame, area: VectorArea) {
     if frame.rflags & INTERRUPT_FLAG != 0 {
         let mut registers = Registers::of_trap(frame);
-        tracer::show_interrupted(&registers, area);
-        deliver(&mut registers, area);
+        tracer::show_interrupted(dune, &registers, area);
+        deliver(dune, &mut registers, area);
         registers.store_to(frame);
     }
 }
 
 /// Builds frames for all pending signals: the code of `registers` and `area` goes on when their handlers have returned.
-fn deliver(registers: &mut Registers, area: VectorArea) {
-    // SAFETY: ring 0; the block is this thread's own.
-    let queue = unsafe { &(*block::current()).signals };
+fn deliver(dune: Dune, registers: &mut Registers, area: VectorArea) {
+    let queue = &dune.block().signals;
     let mut mask = None;
     while let Some(taken) = queue.pop() {
-        mask = Some(push_frame(registers, area, &taken, TrapDetails::default()));
+        mask = Some(push_frame(dune, registers, area, &taken, TrapDetails::default()));
     }
     if let Some(mask) = mask
         && queue.end_throttling()
@@ -115,21 +114,26 @@ fn deliver(registers: &mut Registers, area: VectorArea) {
 
 /// Makes a trap that nobody wants a signal, if the program has a handler for that; false if it has to die. What the host
 /// loop knows of it, it knows better.
-pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: Option<SignalInfo>) -> bool {
+pub(super) fn from_trap(
+    dune: Dune,
+    frame: &mut TrapFrame,
+    area: VectorArea,
+    second_level: Option<SignalInfo>,
+) -> bool {
     if frame.vector().number() >= Vector::FIRST_FREE {
         // Without a handler for the signal, whoever reads the report learns of the interrupt.
-        if !is_software_interrupt(frame) || !action::of_fault(SIGSEGV).has_handler() {
+        if !is_software_interrupt(frame) || !action::of_fault(dune, SIGSEGV).has_handler() {
             return false;
         }
         frame.refuse_software_interrupt();
     }
     if frame.rflags & INTERRUPT_FLAG != 0 {
-        tracer::show(frame, area);
+        tracer::show(dune, frame, area);
     }
     let (info, details) = exception::describe(frame, area);
     let info = second_level.unwrap_or(info);
     let signal = info.signal as u32;
-    let action = action::of_fault(signal);
+    let action = action::of_fault(dune, signal);
     // Code with interrupts off is Dune's or a trap handler's, where no signal handler may come.
     if frame.rflags & INTERRUPT_FLAG == 0 || !action.has_handler() {
         return false;
@@ -138,17 +142,16 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
     let blocked = action.blocked(signal);
     let before = match block_unless_signalled(blocked) {
         Some(before) => before,
-        None if may_be_put_off(frame) => {
+        None if may_be_put_off(dune, frame) => {
             // The signal that waits has come before the fault, which comes again when its handler has returned.
-            deliver(&mut registers, area);
+            deliver(dune, &mut registers, area);
             registers.store_to(frame);
             return true;
         }
         // The other way round: the signal interrupts the handler of this one.
         None => {
             let now = set_mask(SIG_BLOCK, blocked);
-            // SAFETY: ring 0; the block is this thread's own.
-            unsafe { (*block::current()).signals.block(blocked) }.unwrap_or(now)
+            dune.block().signals.block(blocked).unwrap_or(now)
         }
     };
     if before & bit(signal) != 0 {
@@ -156,12 +159,12 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
         return false;
     }
     if action.is_for_once() {
-        reset(signal);
+        reset(dune, signal);
     }
     let taken = Taken { info, action, mask: before, handler_mask: before | blocked };
-    push_frame(&mut registers, area, &taken, details);
+    push_frame(dune, &mut registers, area, &taken, details);
     registers.store_to(frame);
-    if is_pending() {
+    if is_pending(dune) {
         // One that came with the change of the mask, or before it. IRETQ does not look for it as the end of a call does.
         // SAFETY: ring 0; the request takes a vector.
         unsafe { hypercall(Kind::Interrupt, Vector::SIGNAL.number().into(), 0) };
@@ -171,11 +174,10 @@ pub(super) fn from_trap(frame: &mut TrapFrame, area: VectorArea, second_level: O
 
 /// Whether the exception of `frame` will come again, since its instruction is executed again (Intel SDM vol. 3 §6.5,
 /// *Faults*); but under a stream of signals it must get its turn.
-fn may_be_put_off(frame: &TrapFrame) -> bool {
+fn may_be_put_off(dune: Dune, frame: &TrapFrame) -> bool {
     const MOST: u32 = 4;
     let is_fault = ![Vector::DEBUG, Vector::BREAKPOINT, Vector::OVERFLOW].contains(&frame.vector());
-    // SAFETY: ring 0; the block is this thread's own.
-    is_fault && unsafe { &mut (*block::current()).put_off }.count(frame, 1) <= MOST
+    is_fault && dune.block().put_off.count(frame, 1) <= MOST
 }
 
 /// Whether the program made the trap of `frame`, of which it goes on behind, by INT n.
@@ -201,10 +203,9 @@ fn set_mask_unless_signalled(mask: u64) -> bool {
 }
 
 /// Sets the action of `signal` to the default, as SA_RESETHAND wants it.
-fn reset(signal: u32) {
-    let default = Action { handler: signal_queue::DEFAULT, ..action::of_caller(signal) };
-    // SAFETY: ring 0; the block is this thread's own.
-    if !unsafe { (*block::current()).is_lent } {
+fn reset(dune: Dune, signal: u32) {
+    let default = Action { handler: signal_queue::DEFAULT, ..action::of_caller(dune, signal) };
+    if !dune.block().is_lent.get() {
         actions::set(signal, &default);
     }
     forward(RT_SIGACTION, &[signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);
@@ -219,32 +220,38 @@ fn set_mask(how: u32, mask: u64) -> u64 {
 
 /// Puts a frame for `taken` on the program's stack, or its alternate one, and points `registers` to the handler. The mask
 /// that this runs with.
-fn push_frame(registers: &mut Registers, area: VectorArea, taken: &Taken, trap: TrapDetails) -> u64 {
-    if write_frame(registers, area, taken, trap).is_ok() {
+fn push_frame(
+    dune: Dune,
+    registers: &mut Registers,
+    area: VectorArea,
+    taken: &Taken,
+    trap: TrapDetails,
+) -> u64 {
+    if write_frame(dune, registers, area, taken, trap).is_ok() {
         return taken.handler_mask;
     }
-    let instead = no_room_for(taken).filter(|instead| write_frame(registers, area, instead, trap).is_ok());
+    let instead =
+        no_room_for(dune, taken).filter(|instead| write_frame(dune, registers, area, instead, trap).is_ok());
     instead.unwrap_or_else(|| report::die(SIGSEGV)).handler_mask
 }
 
 /// The signal that comes in place of one whose frame can not be written, if the program can handle it (`force_sigsegv` of
 /// Linux's kernel/signal.c).
-fn no_room_for(taken: &Taken) -> Option<Taken> {
-    let action = action::of_caller(SIGSEGV);
+fn no_room_for(dune: Dune, taken: &Taken) -> Option<Taken> {
+    let action = action::of_caller(dune, SIGSEGV);
     if taken.info.signal == SIGSEGV as i32 || !action.has_handler() || taken.mask & bit(SIGSEGV) != 0 {
         return None;
     }
     let blocked = action.blocked(SIGSEGV);
     let handler_mask = taken.mask | blocked;
-    // SAFETY: ring 0; the block is this thread's own.
-    let queue = unsafe { &(*block::current()).signals };
+    let queue = &dune.block().signals;
     if queue.block(blocked).is_some() || !set_mask_unless_signalled(handler_mask) {
         // Signals that wait have changed the mask already, and interrupt the handler.
         set_mask(SIG_BLOCK, blocked);
         queue.block(blocked);
     }
     if action.is_for_once() {
-        reset(SIGSEGV);
+        reset(dune, SIGSEGV);
     }
     let info = info_with_address(SIGSEGV, SI_KERNEL as i32, 0);
     Some(Taken { info, action, mask: taken.mask, handler_mask })
@@ -256,24 +263,22 @@ fn bit(signal: u32) -> u64 {
 }
 
 fn write_frame(
+    dune: Dune,
     registers: &mut Registers,
     area: VectorArea,
     taken: &Taken,
     trap: TrapDetails,
 ) -> Result<(), BadAddress> {
     let Taken { info, action, mask, .. } = taken;
-    // SAFETY: ring 0; the block is this thread's own.
-    let block = unsafe { &mut *block::current() };
-    let alternate = if action.flags & u64::from(SA_ONSTACK) != 0 {
-        block.alternate_stack.top_for(registers.rsp)
-    } else {
-        None
-    };
+    let block = dune.block();
+    let mut stack = block.alternate_stack.get();
+    let alternate =
+        if action.flags & u64::from(SA_ONSTACK) != 0 { stack.top_for(registers.rsp) } else { None };
     let top = alternate.unwrap_or(registers.rsp.wrapping_sub(RED_ZONE));
     let place = Place::below(top, block);
     let address = place.frame;
-    let is_on_it = alternate.is_some() || block.alternate_stack.is_used_at(registers.rsp);
-    if is_on_it && block.alternate_stack.overflows(address) {
+    let is_on_it = alternate.is_some() || stack.is_used_at(registers.rsp);
+    if is_on_it && stack.overflows(address) {
         return Err(BadAddress);
     }
     let mut info = *info;
@@ -284,10 +289,11 @@ fn write_frame(
     let context = Ucontext {
         flags: vector_state::context_flags(block),
         link: 0,
-        stack: block.alternate_stack.save(),
+        stack: stack.save(),
         registers: SignalContext::new(registers, trap, *mask, place.vector_state),
         mask: *mask,
     };
+    block.alternate_stack.set(stack);
     place.write(&SignalFrame { return_address: action.restorer, context, info }, area, block)?;
     vector_state::initialise(area, block);
     /// DF, which the ABI wants clear, TF and RF.
@@ -342,9 +348,13 @@ impl StartRoom {
 
 /// Writes a frame below `top`, by which Linux starts `registers` in host mode (rt_sigreturn(2)). The mask is left to the host
 /// loop. Where it is.
-pub(super) fn write_start(registers: &Registers, area: VectorArea, top: u64) -> Result<u64, BadAddress> {
-    // SAFETY: ring 0; the block is this thread's own.
-    let block = unsafe { &*block::current() };
+pub(super) fn write_start(
+    dune: Dune,
+    registers: &Registers,
+    area: VectorArea,
+    top: u64,
+) -> Result<u64, BadAddress> {
+    let block = dune.block();
     let place = Place::below(top, block);
     let context = Ucontext {
         flags: vector_state::context_flags(block),
@@ -360,7 +370,7 @@ pub(super) fn write_start(registers: &Registers, area: VectorArea, top: u64) -> 
 
 /// rt_sigreturn(2): the code goes on that the frame above the stack pointer describes. The handler has popped the
 /// return address.
-fn sigreturn(registers: &mut Registers, area: VectorArea) {
+fn sigreturn(dune: Dune, registers: &mut Registers, area: VectorArea) {
     let frame = registers.rsp.wrapping_sub(8);
     let bad = |what: &str, address: u64| -> ! {
         report::message(format_args!("dune: rt_sigreturn with {what} {address:#x}"));
@@ -380,13 +390,14 @@ fn sigreturn(registers: &mut Registers, area: VectorArea) {
         registers.rip -= SYSCALL_BYTES;
         return;
     }
-    // SAFETY: ring 0; the block is this thread's own.
-    let block = unsafe { &mut *block::current() };
+    let block = dune.block();
     if vector_state::read(area, context.registers.vector_state, block).is_err() {
         bad("no readable vector state at", context.registers.vector_state);
     }
     // As Linux does: the handler's stack pointer counts, and a stack that can not be set is no error.
-    let _ = block.alternate_stack.set(&context.stack, registers.rsp);
+    let mut stack = block.alternate_stack.get();
+    let _ = stack.set(&context.stack, registers.rsp);
+    block.alternate_stack.set(stack);
     context.registers.load(registers);
     if !may_wait {
         set_mask(SIG_SETMASK, context.mask);
