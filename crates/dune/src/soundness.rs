@@ -225,8 +225,9 @@
 //! *The thread block and the host loop.* A block belongs to one thread: ring 0, its host loop in turn, and signal handlers that
 //! interrupt that, of which one runs at a time. Neither it nor the host's record of a thread is ever freed while Dune mode has run: the next
 //! thread takes them over when Linux does not know the last one any more. Ring 0 comes to its block by the token; what either side changes
-//! is in cells, so that references stay on the thread. *Not yet proved by types*: the host loop has an exclusive reference to its record
-//! while others read fields of it.
+//! is in cells, so that references stay on the thread. The same holds for the host's record: the host loop has a shared reference to it, and
+//! others look only at what is apart from it and atomic. What it has of the engine's changes where a process has one thread: in the child of
+//! a fork, and where the last one leaves for good.
 //!
 //! *System calls* of the program's are made for it by the host loop. What they do to memory is the doing of the `unsafe` code that
 //! executed SYSCALL, as it is on Linux.

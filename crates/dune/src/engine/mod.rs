@@ -140,7 +140,7 @@ pub(crate) trait Machine: Sized {
     ) -> Result<Self::Vcpu, EngineError>;
 }
 
-/// A virtual CPU, used by one thread for its whole life.
+/// A virtual CPU, used by one thread for its whole life: by its host loop, and by signal handlers that interrupt that.
 pub(crate) trait Vcpu {
     /// The whole state of a vCPU between two exits.
     type Snapshot;
@@ -152,15 +152,15 @@ pub(crate) trait Vcpu {
     fn close(&mut self);
 
     /// Has Dune mode take a page fault at `address` before its next instruction. Whether that worked.
-    fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool;
+    fn inject_page_fault(&self, address: u64, error_code: u32) -> bool;
 
     /// Has Dune mode take a #GP at the port access of the last exit, in place of making it. Whether that worked.
     ///
     /// Withdraws a [`request_stop`](Vcpu::request_stop).
-    fn refuse_port_access(&mut self) -> bool;
+    fn refuse_port_access(&self) -> bool;
 
     /// Has Dune mode take a #GP at the HLT of the last exit, as ring 3 does. Whether that worked.
-    fn refuse_halt(&mut self) -> bool;
+    fn refuse_halt(&self) -> bool;
 
     /// Makes the current or the next run end as [`Exit::Interrupted`], until withdrawn. For signal handlers of the
     /// vCPU's thread, between any two instructions.
@@ -173,23 +173,23 @@ pub(crate) trait Vcpu {
     fn snapshot(&self) -> Result<Self::Snapshot, EngineError>;
 
     /// Loads the state that Dune mode starts with; cached translations of an earlier run are gone.
-    fn load(&mut self, state: &CpuState) -> Result<(), EngineError>;
+    fn load(&self, state: &CpuState) -> Result<(), EngineError>;
 
     /// Runs Dune mode until it exits. Called on the host-loop stack: raw system calls only.
-    fn run(&mut self) -> Exit;
+    fn run(&self) -> Exit;
 
     /// Queues external interrupt `vector`, if the vCPU can take one now.
-    fn try_interrupt(&mut self, vector: u8) -> bool;
+    fn try_interrupt(&self, vector: u8) -> bool;
 
     /// Turns interrupts on (RFLAGS.IF) if they are off in code that `is_theirs` says may have them, by its RIP and RSP. For
     /// the first of [`try_interrupt`](Vcpu::try_interrupt) to be tried after the next exit.
-    fn turn_interrupts_on(&mut self, is_theirs: impl FnOnce(u64, u64) -> bool);
+    fn turn_interrupts_on(&self, is_theirs: impl FnOnce(u64, u64) -> bool);
 
     /// Sets what RDPID and RDTSCP tell of the CPU (IA32_TSC_AUX), where the CPU has it.
-    fn set_cpu_number(&mut self, number: u32);
+    fn set_cpu_number(&self, number: u32);
 
     /// Asks for [`Exit::InterruptWindow`] as soon as the vCPU can take an external interrupt.
-    fn request_interrupt_window(&mut self, wanted: bool);
+    fn request_interrupt_window(&self, wanted: bool);
 
     /// The registers as they are now, for a report. Raw system calls only.
     fn registers(&self) -> Option<RegisterDump>;

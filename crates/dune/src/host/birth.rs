@@ -22,7 +22,12 @@ use crate::report;
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
 ///
 /// Without signals: one that this thread has taken and not yet delivered is its own, not its child's.
-pub(super) fn make_child(thread: &mut HostThread, birth: &Birth) -> u64 {
+///
+/// # Safety
+///
+/// The calling thread is that of `thread`, in its host loop, and ring 0 has prepared what `birth` describes, the child's stack and frame
+/// or thread, for this one call.
+pub(super) unsafe fn make_child(thread: &HostThread, birth: &Birth) -> u64 {
     let mask = signal::block_all();
     let result =
         if thread.block.signals.is_pending() { RESTART } else { make_unsignalled(thread, birth, mask) };
@@ -30,13 +35,13 @@ pub(super) fn make_child(thread: &mut HostThread, birth: &Birth) -> u64 {
     result
 }
 
-fn make_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
+fn make_unsignalled(thread: &HostThread, birth: &Birth, mask: u64) -> u64 {
     match birth.child {
         Child::Thread(child) => {
             // SAFETY: ring 0 has prepared the child and the arguments for exactly this, and nobody uses it yet.
             unsafe {
                 let child = behind(child.cast_mut());
-                (*child).first_mask = Some(mask);
+                (*child).first_mask.set(Some(mask));
                 clone(birth, serve, child as u64)
             }
         }
@@ -51,13 +56,13 @@ fn make_unsignalled(thread: &mut HostThread, birth: &Birth, mask: u64) -> u64 {
     }
 }
 
-fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
+fn fork(thread: &HostThread, birth: &Birth) -> u64 {
     // As if Linux could not have one more process, which is what the program gets.
-    if !thread.process.machine().can_be_rebuilt(&thread.vcpu) {
+    if !thread.process.machine().can_be_rebuilt(thread.vcpu()) {
         return u64::from(EAGAIN).wrapping_neg();
     }
     // The child can not ask its parent's vCPU.
-    let state = match thread.vcpu.snapshot() {
+    let state = match thread.vcpu().snapshot() {
         Ok(state) => state,
         Err(error) => return (error.errno.raw() as u64).wrapping_neg(),
     };
@@ -80,27 +85,26 @@ fn fork(thread: &mut HostThread, birth: &Birth) -> u64 {
 
 /// In the child of a fork: puts a machine and a vCPU of its own in place of the parent's. Allocates nothing, because
 /// the allocator may have been in use in the parent.
-fn revive(thread: &mut HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result<(), EngineError> {
+fn revive(thread: &HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result<(), EngineError> {
     let process = thread.process;
     // SAFETY: the thread is the only one in this process, and its place is never freed.
     unsafe { process.survive(thread.place_pointer()) };
-    thread.pending_interrupts = [0; 4];
+    thread.pending_interrupts.iter().for_each(|bits| bits.set(0));
     // Whoever its parent was, its memory is its own.
     thread.block.is_lent.set(false);
     thread.block.task.store(sys::thread_id(), Ordering::Relaxed);
-    // SAFETY: this is the child's only thread, and holds no reference to the machine.
-    let machine = unsafe { process.replace_machine() };
-    let vcpu = machine.rebuild(process.memory().windows().iter(), &mut thread.vcpu, state)?;
+    // SAFETY: this is the child's only thread, with its signals blocked, and holds no reference to the machine or its vCPU.
+    let (machine, vcpu) = unsafe { (process.replace_machine(), &mut *HostThread::vcpu_place(thread)) };
+    *vcpu = machine.rebuild(process.memory().windows().iter(), vcpu, state)?;
     process.set_descriptors(machine.descriptors());
     thread.shared().descriptor.store(vcpu.descriptor(), Ordering::Relaxed);
-    thread.vcpu = vcpu;
-    thread.cpu_number = cpu_number::UNKNOWN;
+    thread.cpu_number.set(cpu_number::UNKNOWN);
     Ok(())
 }
 
 /// Ends the calling thread, whose place the next thread of the process may take. Returns if a signal was taken before and the
 /// call `may_restart`.
-pub(super) fn end(thread: &mut HostThread, status: u64, may_restart: bool) -> u64 {
+pub(super) fn end(thread: &HostThread, status: u64, may_restart: bool) -> u64 {
     let mask = signal::block_all();
     if may_restart && thread.block.signals.is_pending() {
         signal::set_mask(mask);
@@ -163,8 +167,8 @@ unsafe extern "C" fn clone(birth: *const Birth, start: unsafe extern "C" fn(u64)
 
 /// The start of a thread in Dune mode: serves the [`HostThread`] at `thread`, on its own loop stack.
 unsafe extern "C" fn serve(thread: u64) {
-    // SAFETY: ring 0 has prepared the thread for its new Linux thread, which is this one.
-    host_loop(unsafe { &mut *(thread as *mut HostThread) });
+    // SAFETY: ring 0 has prepared the thread for its new Linux thread, which is this one, on its loop stack.
+    unsafe { host_loop(&*(thread as *const HostThread)) };
 }
 
 /// The start of a child in host mode: goes on as the signal frame at `frame`, on the child's stack, says.

@@ -15,9 +15,9 @@ pub(super) const UNKNOWN: u32 = u32::MAX;
 
 /// Tells Dune mode where it runs, if that has changed.
 #[inline(always)]
-pub(super) fn keep(thread: &mut HostThread) {
+pub(super) fn keep(thread: &HostThread) {
     let now = of_host();
-    if now != thread.cpu_number {
+    if now != thread.cpu_number.get() {
         tell(thread, now);
     }
 }
@@ -34,8 +34,8 @@ fn of_host() -> u32 {
 }
 
 #[cold]
-fn tell(thread: &mut HostThread, number: u32) {
-    thread.cpu_number = number;
+fn tell(thread: &HostThread, number: u32) {
+    thread.cpu_number.set(number);
     thread.block.gdt.set_cpu_number(number);
-    thread.vcpu.set_cpu_number(number);
+    thread.vcpu().set_cpu_number(number);
 }

@@ -83,7 +83,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let shared = Process::new(memory, config);
     let process = Leaked::new(HostProcess::new(machine, shared, trap::gates()));
     let mut place = HostThread::placed(process.get(), thread_memory)?;
-    place.host().continuation = Continuation::here();
+    place.host().continuation.set(Continuation::here());
     accesses::prepare();
     proc::keep();
     if config.launcher.is_some() || config.unmodified {
@@ -107,7 +107,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     if refused {
         // SAFETY: `switch` returned in host mode, so that nobody uses the thread any more.
         let mut place = unsafe { Mapped::from_leaked(place) };
-        let exit = format!("{:?}", place.host().refused);
+        let exit = format!("{:?}", place.host().refused.get());
         drop(place);
         forget_process();
         return Err(EnterError::Refused { exit });
@@ -124,9 +124,9 @@ fn join(process: &'static HostProcess) -> Result<Dune, EnterError> {
     let place = HostThread::place(process)?;
     let thread = thread::behind(place);
     let stack = {
-        // SAFETY: nobody else uses the thread until it runs.
-        let thread = unsafe { &mut *thread };
-        thread.continuation = Continuation::here();
+        // SAFETY: threads are never freed.
+        let thread = unsafe { &*thread };
+        thread.continuation.set(Continuation::here());
         thread.stack.top()
     };
     process.arrive();
@@ -136,7 +136,7 @@ fn join(process: &'static HostProcess) -> Result<Dune, EnterError> {
         process.depart();
         // SAFETY: as before.
         let thread = unsafe { &*thread };
-        let exit = format!("{:?}", thread.refused);
+        let exit = format!("{:?}", thread.refused.get());
         thread.shared().user.store(User::Nobody.word(), Ordering::Release);
         return Err(EnterError::Refused { exit });
     }

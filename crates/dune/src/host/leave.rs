@@ -18,7 +18,11 @@ use crate::engine::{Engine, Machine};
 use crate::linux::{sys, tasks};
 
 /// Goes on in host mode on the program's stack, at `rsp`, with `fs_base`. Returns if a signal has to be seen first.
-pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {
+///
+/// # Safety
+///
+/// The calling thread is that of `thread`, in its host loop, and ring 0 has asked for this in `guest::leave::switch_back`.
+pub(super) unsafe fn to_host(thread: &HostThread, fs_base: u64, rsp: u64) -> u64 {
     let mask = signal::block_all();
     if thread.block.signals.is_pending() {
         signal::set_mask(mask);
@@ -33,7 +37,11 @@ pub(super) fn to_host(thread: &mut HostThread, fs_base: u64, rsp: u64) -> u64 {
 }
 
 /// Goes on in host mode as `frame` says, with `fs_base`, for the rest of the thread's life. Returns if a signal has to be seen first.
-pub(super) fn for_good(thread: &mut HostThread, fs_base: u64, frame: *mut SignalFrame) -> u64 {
+///
+/// # Safety
+///
+/// The calling thread is that of `thread`, in its host loop, and ring 0 has asked for this with a frame that it has written, and that lasts.
+pub(super) unsafe fn for_good(thread: &HostThread, fs_base: u64, frame: *mut SignalFrame) -> u64 {
     let mask = signal::block_all();
     if thread.block.signals.is_pending() {
         signal::set_mask(mask);

@@ -122,12 +122,12 @@ impl HostProcess {
     ///
     /// # Safety
     ///
-    /// No thread but that of `survivor` is in Dune mode in this process.
+    /// No thread but that of `survivor` is in Dune mode in this process, and nobody holds what [`HostThread::vcpu`] returned of
+    /// the others.
     unsafe fn close_vcpus(&self, survivor: *const Thread) {
         for thread in self.threads().filter(|&thread| !core::ptr::eq(thread, survivor)) {
-            let thread: *mut HostThread = thread::behind(thread);
-            // SAFETY: the place is on the list, and nobody uses its vCPU, says the caller.
-            unsafe { (*thread).vcpu.close() };
+            // SAFETY: the thread is on the list; that nobody uses its vCPU, says the caller.
+            unsafe { (*HostThread::vcpu_place(thread::behind(thread))).close() };
         }
     }
 

@@ -19,20 +19,26 @@ use crate::memory::mirror::MirrorMode;
 use crate::report;
 
 /// Runs Dune mode. Returns only if it did not start, with the reason in `thread.refused`.
-pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
+///
+/// # Safety
+///
+/// The thread is the calling one's, which nobody else serves, and the calling code runs on its loop stack, with a continuation that Dune
+/// mode may start at.
+pub(super) unsafe extern "C" fn host_loop(thread: &HostThread) {
     let state = thread.first_state();
-    if let Err(error) = thread.vcpu.load(&state) {
-        if thread.entered {
+    if let Err(error) = thread.vcpu().load(&state) {
+        if thread.entered.get() {
             report::fatal(format_args!("a new thread can not run in Dune mode: {error}"));
         }
-        thread.refused = Some(Exit::Failed { what: error.operation, code: error.errno.raw() as u64 });
+        let (what, code) = (error.operation, error.errno.raw() as u64);
+        thread.refused.set(Some(Exit::Failed { what, code }));
         return;
     }
     thread.block.task.store(sys::thread_id(), Ordering::Relaxed);
     signal::start(thread);
     loop {
         cpu_number::keep(thread);
-        match thread.vcpu.run() {
+        match thread.vcpu().run() {
             Exit::Request => serve(thread),
             Exit::Interrupted => {
                 count(&thread.block.counters.interrupted);
@@ -42,13 +48,15 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
                 count(&thread.block.counters.interrupt_windows);
                 inject(thread);
             }
-            Exit::SecondLevelFault if thread.entered && second_level::pass_on(thread) => (),
-            Exit::PortAccess { .. } if thread.process.is_unmodified() && thread.vcpu.refuse_port_access() => {
+            Exit::SecondLevelFault if thread.entered.get() && second_level::pass_on(thread) => (),
+            Exit::PortAccess { .. }
+                if thread.process.is_unmodified() && thread.vcpu().refuse_port_access() =>
+            {
                 // A stop that was asked for meanwhile has been withdrawn.
                 announce_signals(thread);
             }
-            other if !thread.entered => {
-                thread.refused = Some(other);
+            other if !thread.entered.get() => {
+                thread.refused.set(Some(other));
                 return;
             }
             other => report_exit(thread, other),
@@ -58,7 +66,7 @@ pub(super) extern "C" fn host_loop(thread: &mut HostThread) {
 
 /// Answers the request in the thread block.
 #[inline(always)]
-fn serve(thread: &mut HostThread) {
+fn serve(thread: &HostThread) {
     let block = &*thread.block;
     let asked = block.request.kind.replace(Kind::None as u64);
     if asked == Kind::Syscall as u64 {
@@ -68,7 +76,7 @@ fn serve(thread: &mut HostThread) {
         block.request.result.set(result);
         if block.signals.is_pending() {
             // Ring 0 looks for it before the program goes on.
-            thread.vcpu.withdraw_stop();
+            thread.vcpu().withdraw_stop();
         }
         if forward::makes_mappings(number)
             && thread.process.memory().mapping() == MirrorMode::Full
@@ -83,17 +91,18 @@ fn serve(thread: &mut HostThread) {
 
 /// Requests of Dune's own.
 #[cold]
-fn serve_own(thread: &mut HostThread, asked: u64) {
-    if asked == Kind::None as u64 && thread.process.is_unmodified() && thread.vcpu.refuse_halt() {
+fn serve_own(thread: &HostThread, asked: u64) {
+    if asked == Kind::None as u64 && thread.process.is_unmodified() && thread.vcpu().refuse_halt() {
         return;
     }
-    let [first, second, ..] = thread.block.request.arguments.get();
-    count(&thread.block.counters.other_requests);
+    let (request, counters) = (&thread.block.request, &thread.block.counters);
+    let [first, second, ..] = request.arguments.get();
+    count(&counters.other_requests);
     let result = match Kind::of(asked) {
         Some(Kind::Entered) => {
-            thread.entered = true;
+            thread.entered.set(true);
             signal::adopt(thread);
-            thread.block.counters.other_requests.set(0);
+            counters.other_requests.set(0);
             0
         }
         Some(Kind::Interrupt) => {
@@ -101,9 +110,8 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             0
         }
         Some(Kind::SyscallFirst) => {
-            thread.block.counters.other_requests.update(|count| count - 1);
-            count(&thread.block.counters.forwarded_syscalls);
-            let request = &thread.block.request;
+            counters.other_requests.update(|count| count - 1);
+            count(&counters.forwarded_syscalls);
             forward::system_call_first(request.number.get(), &request.arguments)
         }
         Some(Kind::Grow) => {
@@ -114,29 +122,32 @@ fn serve_own(thread: &mut HostThread, asked: u64) {
             thread::prepare(thread.process, unsafe { &*(first as *const Preparation) })
         }
         Some(Kind::Birth) => {
-            // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
-            birth::make_child(thread, unsafe { &*(first as *const Birth) })
+            // SAFETY: this is the thread's host loop, and only `guest::clone` makes this request, with the address of a description that it
+            // holds while it waits for the answer.
+            unsafe { birth::make_child(thread, &*(first as *const Birth)) }
         }
         Some(Kind::Exit) => birth::end(thread, first, second != 0),
-        Some(Kind::Leave) => leave::to_host(thread, first, second),
-        Some(Kind::LeaveForGood) => leave::for_good(thread, first, second as *mut SignalFrame),
+        // SAFETY: this is the thread's host loop, and only `guest::leave` makes this request.
+        Some(Kind::Leave) => unsafe { leave::to_host(thread, first, second) },
+        // SAFETY: the same, and only `guest::filter` makes this one, with a frame on the thread's system-call stack.
+        Some(Kind::LeaveForGood) => unsafe { leave::for_good(thread, first, second as *mut SignalFrame) },
         Some(Kind::StartTimer) => time_limit::start(first, second),
         Some(Kind::StopTimer) => {
             time_limit::stop(first);
             0
         }
         Some(Kind::SecondLevelFaults) => {
-            thread.block.counters.other_requests.update(|count| count - 1);
-            thread.vcpu.second_level_faults().unwrap_or(u64::MAX)
+            counters.other_requests.update(|count| count - 1);
+            thread.vcpu().second_level_faults().unwrap_or(u64::MAX)
         }
         _ => report_registers(thread, format_args!("HLT in Dune mode without a request"), SIGSEGV),
     };
-    thread.block.request.result.set(result);
+    request.result.set(result);
 }
 
 /// Raises the interrupt that makes ring 0 look for signals, and for time limits that are over, if there are some.
-fn announce_signals(thread: &mut HostThread) {
-    thread.vcpu.withdraw_stop();
+fn announce_signals(thread: &HostThread) {
+    thread.vcpu().withdraw_stop();
     let news = thread.block.time_limits.take_news();
     if thread.block.signals.is_pending() || news || has_stopped_for_tracer(thread) {
         interrupt(thread, Vector::SIGNAL.number());
@@ -145,41 +156,43 @@ fn announce_signals(thread: &mut HostThread) {
 
 /// Whether it may have been a tracer's stop that has interrupted Dune mode, one that has come since the process entered. Then
 /// ring 0 is to leave.
-fn has_stopped_for_tracer(thread: &mut HostThread) -> bool {
+fn has_stopped_for_tracer(thread: &HostThread) -> bool {
     /// Other things interrupt, too, often perhaps: after so many ticks of the time-stamp counter it is asked again.
     const TICKS: u64 = 1 << 24;
     // SAFETY: RDTSC reads a counter.
     let now = unsafe { core::arch::x86_64::_rdtsc() };
-    if !thread.process.is_unmodified() || now.wrapping_sub(thread.looked_for_tracer) < TICKS {
+    if !thread.process.is_unmodified() || now.wrapping_sub(thread.looked_for_tracer.get()) < TICKS {
         return false;
     }
-    thread.looked_for_tracer = now;
+    thread.looked_for_tracer.set(now);
     let is_traced = proc::has_new_tracer().unwrap_or(false);
     thread.block.is_traced.set(is_traced);
     is_traced
 }
 
 /// Queues the external interrupt `vector`.
-fn interrupt(thread: &mut HostThread, vector: u8) {
-    thread.pending_interrupts[usize::from(vector) / 64] |= 1 << (vector % 64);
+fn interrupt(thread: &HostThread, vector: u8) {
+    let word = &thread.pending_interrupts[usize::from(vector) / 64];
+    word.set(word.get() | 1 << (vector % 64));
     inject(thread);
 }
 
 /// Hands the lowest pending interrupt to the vCPU, or asks to be told when it can take one.
-fn inject(thread: &mut HostThread) {
-    if let Some(word) = thread.pending_interrupts.iter().position(|&bits| bits != 0) {
-        let bit = thread.pending_interrupts[word].trailing_zeros();
-        if thread.vcpu.try_interrupt((word as u32 * 64 + bit) as u8) {
-            thread.pending_interrupts[word] &= !(1 << bit);
+fn inject(thread: &HostThread) {
+    let pending = &thread.pending_interrupts;
+    if let Some(word) = pending.iter().position(|bits| bits.get() != 0) {
+        let bits = pending[word].get();
+        if thread.vcpu().try_interrupt((word as u32 * 64 + bits.trailing_zeros()) as u8) {
+            pending[word].set(bits & (bits - 1));
         } else {
             let block = &thread.block;
             thread
-                .vcpu
+                .vcpu()
                 .turn_interrupts_on(|rip, rsp| block.is_unmodified_code(rsp) && !syscall::is_stub(rip));
         }
     }
-    let waiting = thread.pending_interrupts.iter().any(|&bits| bits != 0);
-    thread.vcpu.request_interrupt_window(waiting);
+    let waiting = pending.iter().any(|bits| bits.get() != 0);
+    thread.vcpu().request_interrupt_window(waiting);
 }
 
 use linux_raw_sys::general::{SIGABRT, SIGBUS, SIGSEGV};
@@ -216,5 +229,5 @@ fn report_exit(thread: &HostThread, exit: Exit) -> ! {
 
 #[cold]
 fn report_registers(thread: &HostThread, what: core::fmt::Arguments<'_>, signal: u32) -> ! {
-    report::stopped(what, thread.vcpu.registers().as_ref(), signal)
+    report::stopped(what, thread.vcpu().registers().as_ref(), signal)
 }

@@ -42,7 +42,7 @@ struct Fault {
 }
 
 /// The last fault of a thread with which nothing was wrong.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Unexplained {
     registers: RegisterDump,
     /// How often it has been so in a row.
@@ -57,19 +57,20 @@ const MOST: u32 = 1000;
 /// Has Dune mode take the fault, or try the access again: what was wrong may be over, since another thread has changed the
 /// mappings back, or Linux was short of memory. False if that has not helped for a second.
 #[cold]
-pub(super) fn pass_on(thread: &mut HostThread) -> bool {
-    let Some(registers) = thread.vcpu.registers() else { return false };
+pub(super) fn pass_on(thread: &HostThread) -> bool {
+    let Some(registers) = thread.vcpu().registers() else { return false };
     // CR2 may be that of a page fault in a signal handler between two tries.
     let registers = RegisterDump { cr2: 0, ..registers };
-    let times = if thread.unexplained.registers == registers { thread.unexplained.times } else { 0 };
+    let last = thread.unexplained.take();
+    let times = if last.registers == registers { last.times } else { 0 };
     let Some(fault) = find(&registers, times) else {
-        thread.unexplained = Unexplained { registers, times: times + 1 };
+        thread.unexplained.set(Unexplained { registers, times: times + 1 });
         if times >= AT_ONCE {
             sys::pause();
         }
         return times < MOST;
     };
-    thread.unexplained = Unexplained::default();
+    thread.unexplained.set(Unexplained::default());
     let user = if registers.cs & 3 == 3 { Error::USER_MODE } else { Error::empty() };
     let error_code = (fault.error | user).bits() as u32;
     let mut info = signal::info_with_address(fault.signal, fault.code as i32, fault.address);
@@ -82,17 +83,17 @@ pub(super) fn pass_on(thread: &mut HostThread) -> bool {
             Touched::Refused(refusal) => info = refusal,
             // The engine can not serve all that host mode can: not for ever.
             Touched::Done => {
-                thread.unexplained = Unexplained { registers, times: times + 1 };
+                thread.unexplained.set(Unexplained { registers, times: times + 1 });
                 return times < MOST;
             }
             Touched::Interrupted => {
-                thread.unexplained = Unexplained { registers, times };
+                thread.unexplained.set(Unexplained { registers, times });
                 return true;
             }
         }
     }
     thread.block.second_level_fault.set(Some(SecondLevelFault { rip: registers.rip, info }));
-    thread.vcpu.inject_page_fault(fault.address, error_code)
+    thread.vcpu().inject_page_fault(fault.address, error_code)
 }
 
 /// What is wrong with the access of the vCPU with these `registers`, with which nothing was wrong so many `times` before.

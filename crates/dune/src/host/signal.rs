@@ -48,7 +48,7 @@ fn exchange_mask(mask: u64) -> u64 {
 }
 
 /// Before the host loop of `thread` runs Dune mode for the first time.
-pub(super) fn start(thread: &mut HostThread) {
+pub(super) fn start(thread: &HostThread) {
     if let Some(mask) = thread.first_mask.take() {
         set_mask(mask);
     }
@@ -56,7 +56,7 @@ pub(super) fn start(thread: &mut HostThread) {
 
 /// When `thread` has entered: takes over the process's handlers and the thread's alternate stack. Called on the loop
 /// stack, as Linux does not let go of a stack in use.
-pub(super) fn adopt(thread: &mut HostThread) {
+pub(super) fn adopt(thread: &HostThread) {
     let mut stack = StackDescription::default();
     let none = StackDescription { flags: SS_DISABLE as i32, ..StackDescription::default() };
     // SAFETY: the call reads `none` and writes `stack`.
@@ -167,9 +167,9 @@ extern "C" fn handler(signal: u32, info: &SignalInfo, context: &mut Ucontext) {
             info.code, info.fields[0], context.registers.rip
         )),
         Some(thread) => {
-            // SAFETY: the thread is this one, between two instructions of its host loop, and these fields are for
-            // signals: the queue, and the vCPU's flag.
-            let (block, vcpu) = unsafe { (&*(*thread).block, &(*behind(thread)).vcpu) };
+            // SAFETY: the thread is this one, between two instructions of its host loop, which has a shared reference, too.
+            let thread = unsafe { &*behind(thread) };
+            let (block, vcpu) = (&*thread.block, thread.vcpu());
             // The first signal that interrupts a call ends what mask the call had; the next finds that of its handler.
             let is_first = !block.signals.is_pending();
             let mask = if is_first { mask_in_force(context, &block.request) } else { context.mask };
@@ -194,10 +194,10 @@ fn thread_at(rsp: u64) -> Option<*mut Thread> {
 /// The timer of a time limit has fired on a thread whose stack pointer is `rsp`.
 fn end_time(info: &SignalInfo, rsp: u64) {
     if let Some(thread) = thread_at(rsp) {
-        // SAFETY: the thread is this one, between two instructions of its host loop; these fields are for signals.
-        let (block, vcpu) = unsafe { (&*(*thread).block, &(*behind(thread)).vcpu) };
-        time_limit::fired(block, info);
-        vcpu.request_stop();
+        // SAFETY: as in `handler`.
+        let thread = unsafe { &*behind(thread) };
+        time_limit::fired(&thread.block, info);
+        thread.vcpu().request_stop();
     }
 }
 

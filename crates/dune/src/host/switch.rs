@@ -11,7 +11,7 @@ use crate::contract::request::Kind;
 use crate::engine::exit_instruction;
 
 /// Where Dune mode starts. [`switch`] fills in the first two; a child thread starts elsewhere.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Continuation {
     pub rip: u64,
@@ -57,7 +57,7 @@ pub(super) unsafe extern "C" fn switch(loop_stack: u64, thread: *mut HostThread)
         "mov rbx, rsi",
         "mov rsp, rdi",
         "mov rdi, rsi",
-        "call {host_loop}", // extern "C" fn host_loop(&mut HostThread); returns only if Dune mode did not start
+        "call {host_loop}", // extern "C" fn host_loop(&HostThread); returns only if Dune mode did not start
         "mov rsp, [rbx + {RSP}]",
         "mov eax, 1",
         "jmp 3f",

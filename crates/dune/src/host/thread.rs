@@ -1,5 +1,6 @@
 //! What the host side keeps for a thread in Dune mode.
 
+use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::errno::ESRCH;
@@ -84,31 +85,36 @@ pub(super) fn behind(thread: *mut Thread) -> *mut HostThread {
 
 /// A thread in Dune mode, as its host loop sees it. When the thread ends, the next one takes it over with its vCPU and its
 /// stacks.
+///
+/// While its thread is there, nobody has an exclusive reference to it. Its host loop, and signal handlers that interrupt that,
+/// use it by a shared one: what changes is in cells. Other threads go through the list of [`Thread`]s, and look at those only.
+/// An exclusive one is made by who makes the place ready for a thread that does not run yet, having taken it
+/// ([`User::Somebody`]); and to the vCPU alone as [`vcpu_place`](HostThread::vcpu_place) says.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct HostThread {
-    pub(super) continuation: Continuation,
-    pub(super) vcpu: EngineVcpu,
+    pub(super) continuation: Cell<Continuation>,
+    vcpu: UnsafeCell<EngineVcpu>,
     pub(super) block: Mapped<ThreadBlock>,
     pub(super) process: &'static HostProcess,
     /// What both sides know of it: set when it has its place.
     shared: *mut Thread,
     fsgsbase: bool,
     /// Dune mode has reached its first instruction.
-    pub(super) entered: bool,
+    pub(super) entered: Cell<bool>,
     /// Why it has not, for the error.
-    pub(super) refused: Option<Exit>,
+    pub(super) refused: Cell<Option<Exit>>,
     /// Where it runs, as Dune mode knows (`cpu_number.rs`).
-    pub(super) cpu_number: u32,
+    pub(super) cpu_number: Cell<u32>,
     /// One bit per external interrupt that waits for the vCPU.
-    pub(super) pending_interrupts: [u64; 4],
+    pub(super) pending_interrupts: [Cell<u64>; 4],
     /// The last second-level fault with which nothing was wrong.
-    pub(super) unexplained: Unexplained,
+    pub(super) unexplained: Cell<Unexplained>,
     /// When a tracer was looked for last, by the time-stamp counter.
-    pub(super) looked_for_tracer: u64,
+    pub(super) looked_for_tracer: Cell<u64>,
     pub(super) stack: LoopStack,
     /// The signal mask to start with, if that is not the one of the new Linux thread.
-    pub(super) first_mask: Option<u64>,
+    pub(super) first_mask: Cell<Option<u64>>,
     regions: Regions,
 }
 
@@ -172,20 +178,20 @@ impl HostThread {
         let loop_stack = (stack.start, LoopStack::SIZE);
         let shared = Thread::new(vcpu.descriptor(), block.as_ptr(), loop_stack);
         let host = HostThread {
-            continuation: Continuation::default(),
-            vcpu,
+            continuation: Cell::new(Continuation::default()),
+            vcpu: UnsafeCell::new(vcpu),
             block,
             process,
             shared: core::ptr::null_mut(),
             fsgsbase,
-            entered: false,
-            refused: None,
-            cpu_number: cpu_number::UNKNOWN,
-            pending_interrupts: [0; 4],
-            unexplained: Unexplained::default(),
-            looked_for_tracer: 0,
+            entered: Cell::new(false),
+            refused: Cell::new(None),
+            cpu_number: Cell::new(cpu_number::UNKNOWN),
+            pending_interrupts: [const { Cell::new(0) }; 4],
+            unexplained: Cell::new(Unexplained::default()),
+            looked_for_tracer: Cell::new(0),
             stack,
-            first_mask: None,
+            first_mask: Cell::new(None),
             regions,
         };
         let mut place = Mapped::new("a thread", Place { shared, host })?;
@@ -222,6 +228,25 @@ impl HostThread {
         unsafe { &*self.shared }
     }
 
+    /// The thread's vCPU.
+    #[inline(always)]
+    pub(super) fn vcpu(&self) -> &EngineVcpu {
+        // SAFETY: it changes only by `vcpu_place`, whose callers know that nobody holds what this has returned.
+        unsafe { &*self.vcpu.get() }
+    }
+
+    /// Where the vCPU of `thread` is: another one is put there in the child of a fork, and it is closed where the machine is,
+    /// both by the only thread in Dune mode, with its signals blocked. To be used only where nobody holds what
+    /// [`vcpu`](HostThread::vcpu) has returned.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is on the list of threads.
+    pub(super) unsafe fn vcpu_place(thread: *const HostThread) -> *mut EngineVcpu {
+        // SAFETY: threads on the list are never freed; only a place is named.
+        UnsafeCell::raw_get(unsafe { &raw const (*thread).vcpu })
+    }
+
     /// Takes over a thread that has ended, if there is one.
     fn reuse(process: &'static HostProcess) -> Option<*mut Thread> {
         let free = process.threads().find(|&thread| {
@@ -241,9 +266,12 @@ impl HostThread {
         *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
         set_up(&mut thread.block, &thread.regions);
         fit(&mut thread.block, process, &thread.regions);
-        thread.continuation = Continuation::default();
-        (thread.entered, thread.refused, thread.pending_interrupts) = (false, None, [0; 4]);
-        (thread.cpu_number, thread.first_mask) = (cpu_number::UNKNOWN, None);
+        thread.continuation.set(Continuation::default());
+        thread.entered.set(false);
+        thread.refused.set(None);
+        thread.pending_interrupts = [const { Cell::new(0) }; 4];
+        thread.cpu_number.set(cpu_number::UNKNOWN);
+        thread.first_mask.set(None);
         Some(free)
     }
 
@@ -254,13 +282,14 @@ impl HostThread {
         let mut legacy = LegacyArea([0; 512]);
         // SAFETY: FXSAVE64 writes 512 bytes to a 16-byte aligned area.
         unsafe { core::arch::asm!("fxsave64 [{}]", in(reg) &raw mut legacy, options(nostack)) };
+        let continuation = self.continuation.get();
         CpuState {
-            rip: self.continuation.rip,
-            rsp: self.continuation.rsp,
-            rbx: self.continuation.rbx,
-            rflags: self.continuation.rflags,
+            rip: continuation.rip,
+            rsp: continuation.rsp,
+            rbx: continuation.rbx,
+            rflags: continuation.rflags,
             cr3: self.process.memory().root().as_u64(),
-            fs_base: self.continuation.fs_base,
+            fs_base: continuation.fs_base,
             gs_base: (&raw const *block) as u64,
             cs: descriptors::CODE_SEGMENT,
             ss: descriptors::DATA_SEGMENT,
@@ -305,9 +334,9 @@ pub(super) fn prepare(process: &'static HostProcess, preparation: &Preparation) 
 /// Has the thread of `place` start as `preparation` says: to return from a system call.
 fn set_off(place: *mut Thread, preparation: &Preparation) {
     let Preparation { first, vector_area, fs_base, is_lent } = *preparation;
-    // SAFETY: nobody else uses the thread until it is started.
-    let thread = unsafe { &mut *behind(place) };
-    let block = &mut *thread.block;
+    // SAFETY: threads are never freed, and this one has not been started.
+    let thread = unsafe { &*behind(place) };
+    let block = &*thread.block;
     block.is_lent.set(is_lent);
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
@@ -320,15 +349,15 @@ fn set_off(place: *mut Thread, preparation: &Preparation) {
         (frame as *mut Registers).write(first);
         core::ptr::copy_nonoverlapping(vector_area.as_mut_ptr(), area, area_size as usize);
     }
-    thread.continuation = Continuation {
+    thread.continuation.set(Continuation {
         rip: syscall::resume_address(),
         rsp: area as u64,
         rbx: frame,
         fs_base,
         ..Continuation::default()
-    };
+    });
     // There is nobody to return an error to: what goes wrong from now on is reported.
-    thread.entered = true;
+    thread.entered.set(true);
 }
 
 /// Fills in what the block has to know of CPU, engine and program. Whether FSGSBASE may be used.

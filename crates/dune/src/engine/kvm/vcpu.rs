@@ -1,5 +1,6 @@
 //! A vCPU of KVM's: creating it, and the hot path that runs it.
 
+use core::cell::Cell;
 use std::os::fd::RawFd;
 
 use kvm_bindings::{
@@ -28,7 +29,7 @@ const PAGE_FAULT: u8 = 14;
 pub(crate) struct KvmVcpu {
     fd: Descriptor,
     run: RunPage,
-    has_xsave: bool,
+    has_xsave: Cell<bool>,
     statistics: Option<Statistics>,
 }
 
@@ -44,7 +45,7 @@ impl KvmVcpu {
         // Unmodified: what the program chose at start-up by CPUID has to work.
         ioctl::SET_CPUID2.with(&fd, cpuid)?;
         let run = RunPage::map(device, &fd)?;
-        Ok(KvmVcpu { fd, run, has_xsave: false, statistics: None })
+        Ok(KvmVcpu { fd, run, has_xsave: Cell::new(false), statistics: None })
     }
 
     /// Where this kernel's vCPUs count second-level faults.
@@ -60,7 +61,7 @@ impl KvmVcpu {
     /// Takes the place of `parent`, the vCPU that this process inherited by a fork, in the state it had.
     pub(super) fn succeed(&mut self, parent: &KvmVcpu, state: &Snapshot) -> Result<(), EngineError> {
         state.load(&self.fd)?;
-        self.has_xsave = parent.has_xsave;
+        self.has_xsave.set(parent.has_xsave.get());
         self.statistics = parent.statistics;
         Ok(())
     }
@@ -108,16 +109,16 @@ impl Vcpu for KvmVcpu {
     }
 
     fn snapshot(&self) -> Result<Snapshot, EngineError> {
-        Snapshot::of(&self.fd, self.has_xsave)
+        Snapshot::of(&self.fd, self.has_xsave.get())
     }
 
-    fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {
-        self.has_xsave = state.xcr0.is_some();
+    fn load(&self, state: &CpuState) -> Result<(), EngineError> {
+        self.has_xsave.set(state.xcr0.is_some());
         registers::load(&self.fd, state)
     }
 
     #[inline(always)]
-    fn run(&mut self) -> Exit {
+    fn run(&self) -> Exit {
         // SAFETY: KVM_RUN takes no pointer. What Dune mode does to memory while it runs, the program does.
         let value =
             unsafe { sys::raw(__NR_ioctl, [self.fd.number() as u64, ioctl::RUN.number(), 0, 0, 0, 0]) };
@@ -127,17 +128,21 @@ impl Vcpu for KvmVcpu {
         }
         // SAFETY: `run` is the vCPU's shared page, mapped as long as `self` lives; only this thread runs it.
         let reason = unsafe { (*run).exit_reason };
-        if reason == KVM_EXIT_HLT { Exit::Request } else { other_exit(run, reason) }
+        if reason == KVM_EXIT_HLT {
+            return Exit::Request;
+        }
+        // SAFETY: KVM has just said so.
+        unsafe { other_exit(run, reason) }
     }
 
-    fn try_interrupt(&mut self, vector: u8) -> bool {
+    fn try_interrupt(&self, vector: u8) -> bool {
         // SAFETY: as in `run`.
         let ready = unsafe { (*self.control()).ready_for_interrupt_injection != 0 };
         let request = kvm_interrupt { irq: vector.into() };
         ready && ioctl::INTERRUPT.with(&self.fd, &request).is_ok()
     }
 
-    fn turn_interrupts_on(&mut self, is_theirs: impl FnOnce(u64, u64) -> bool) {
+    fn turn_interrupts_on(&self, is_theirs: impl FnOnce(u64, u64) -> bool) {
         const INTERRUPT_FLAG: u64 = 1 << 9;
         let Ok(regs) = ioctl::GET_REGS.from(&self.fd) else { return };
         if regs.rflags & INTERRUPT_FLAG == 0 && is_theirs(regs.rip, regs.rsp) {
@@ -147,17 +152,17 @@ impl Vcpu for KvmVcpu {
         }
     }
 
-    fn set_cpu_number(&mut self, number: u32) {
+    fn set_cpu_number(&self, number: u32) {
         // Refused where the CPU has neither instruction, so that nobody can ask.
         let _ = registers::write_msr(&self.fd, registers::IA32_TSC_AUX, number.into());
     }
 
-    fn request_interrupt_window(&mut self, wanted: bool) {
+    fn request_interrupt_window(&self, wanted: bool) {
         // SAFETY: as in `run`; KVM reads the byte at the next KVM_RUN.
         unsafe { (*self.control()).request_interrupt_window = wanted.into() };
     }
 
-    fn inject_page_fault(&mut self, address: u64, error_code: u32) -> bool {
+    fn inject_page_fault(&self, address: u64, error_code: u32) -> bool {
         let inject = || -> Result<(), EngineError> {
             let mut sregs = ioctl::GET_SREGS.from(&self.fd)?;
             sregs.cr2 = address;
@@ -167,7 +172,7 @@ impl Vcpu for KvmVcpu {
         inject().is_ok()
     }
 
-    fn refuse_port_access(&mut self) -> bool {
+    fn refuse_port_access(&self) -> bool {
         let refuse = || -> Result<(), EngineError> {
             let before = ioctl::GET_REGS.from(&self.fd)?;
             // KVM finishes what it has begun, with a value that nobody sees, before it runs anything (`immediate_exit` of
@@ -179,7 +184,7 @@ impl Vcpu for KvmVcpu {
         refuse().is_ok()
     }
 
-    fn refuse_halt(&mut self) -> bool {
+    fn refuse_halt(&self) -> bool {
         const HALT_BYTES: u64 = 1;
         let refuse = || -> Result<(), EngineError> {
             let regs = ioctl::GET_REGS.from(&self.fd)?;
@@ -253,10 +258,13 @@ fn failed(value: u64) -> Exit {
 }
 
 /// KVM_RUN returned with an exit other than HLT.
+///
+/// # Safety
+///
+/// `run` is the page of a vCPU of this thread's, which has stopped for this reason.
 #[cold]
-fn other_exit(run: *mut kvm_run, reason: u32) -> Exit {
-    // SAFETY: 1. `run` is mapped and ours (see `KvmVcpu::run`); 2. `exit_reason` says which member of the union
-    // KVM filled in.
+unsafe fn other_exit(run: *mut kvm_run, reason: u32) -> Exit {
+    // SAFETY: the caller's: the reason says which member of the union KVM filled in.
     unsafe {
         match reason {
             KVM_EXIT_INTR => Exit::Interrupted,
