@@ -43,7 +43,7 @@
 //! |---|---|
 //! | [`PageTables::protect`], [`Memory::protect_now`] | take rights away: a fault. Give ring 0 rights that Linux's mapping has not: the second level refuses what Linux would, but execution, and safe code does not jump. The user bit is refused ([`EditError::NeedsGrant`]), and taken away |
 //! | [`PageTables::revoke_user`] | keep ring 3 out |
-//! | [`PageTables::unmap`] | a fault. That the memory comes back there is for [`map_own`](crate::memory::PageTables::map_own), which is unsafe: it could be other memory than what was unmapped |
+//! | [`PageTables::unmap`] | a fault. That the memory comes back there is for [`remap`](crate::memory::PageTables::remap), which is unsafe: it could be other memory than what was unmapped |
 //! | [`PageTables::split`], [`PageTables::merge`] | the same frames and rights in other sizes |
 //! | [`PageTables::harvest_dirty`], [`PageTables::harvest_accessed`] | clear marks, which are nobody's proof |
 //! | [`PageTables::lookup`], [`PageTables::translate`], [`PageTables::root`] | tell addresses |
@@ -61,7 +61,7 @@
 //! Linux's mapping is what counts. It finds what Linux has at that address, or faults.
 //!
 //! *Locks.* All edits and all walks are made under one lock, so no table is given back while somebody walks it. A page fault of
-//! code that holds it (`streams.rs`, `trip`) walks the tables of its own thread's edit, which nobody else changes. Whoever
+//! code that holds it (`streams.rs`, `disarm`) walks the tables of its own thread's edit, which nobody else changes. Whoever
 //! finds the lock taken by the code that it has interrupted is told so ([`EditError::Busy`]) and does without.
 //!
 //! *Ring 3.* All registers are loaded from the [`UserContext`], whose dangerous ones are checked or forced: RIP is below 2^47, the
@@ -80,9 +80,9 @@
 //! | [`PageTables::protect_for_user`], [`PageTables::grant_user`] | memory that ring 3 may write to is nobody's: no references, no code, no tables; it is not given back while ring 3 has it |
 //! | [`PageTables::map`], [`PageTables::alias`] | the addresses are reserved; what is done through them is right for the memory behind; that memory stays until they are unmapped and flushed; nothing relies on them being accessible |
 //! | [`PageTables::replace`] | the same; and the new frame holds what Rust's references are to see |
-//! | [`PageTables::map_own`] | what Rust refers to there is in the process's own memory |
+//! | [`PageTables::remap`] | what Rust refers to there is in the process's own memory |
 //! | [`FrameAllocator::free`] | nothing maps the frame, no CPU has it cached, nobody uses it |
-//! | [`FrameAllocator::from_address`] | the frame is in use, and this is its only owner |
+//! | [`FrameAllocator::from_raw`] | the frame is in use, and this is its only owner |
 //! | [`Flush::ignore`] | the old translations do no harm |
 //! | [`AddressSpace::enter`], [`ActiveSpace::switch_to`] | code, stacks and tables are where they are; what the space maps otherwise, or lets ring 3 do, is right; one thread uses spaces at a time |
 //!
@@ -114,7 +114,7 @@
 //!
 //! ```compile_fail,E0133
 //! # fn with(dune: dune::Dune, range: dune::memory::PageRange) -> Result<(), dune::memory::EditError> {
-//! dune.page_tables()?.map_own(range, dune::memory::PagePermissions::READ)?.now(dune);
+//! dune.page_tables()?.remap(range, dune::memory::PagePermissions::READ)?.now(dune);
 //! # Ok(())
 //! # }
 //! ```
@@ -140,7 +140,7 @@
 //! [`FrameAllocator`]: crate::memory::FrameAllocator
 //! [`FrameAllocator::allocate`]: crate::memory::FrameAllocator::allocate
 //! [`FrameAllocator::free`]: crate::memory::FrameAllocator::free
-//! [`FrameAllocator::from_address`]: crate::memory::FrameAllocator::from_address
+//! [`FrameAllocator::from_raw`]: crate::memory::FrameAllocator::from_raw
 //! [`FrameAllocator::trim`]: crate::memory::FrameAllocator::trim
 //! [`Memory::collect`]: crate::memory::Memory::collect
 //! [`Memory::new_space`]: crate::memory::Memory::new_space
@@ -151,7 +151,7 @@
 //! [`PageTables::harvest_dirty`]: crate::memory::PageTables::harvest_dirty
 //! [`PageTables::lookup`]: crate::memory::PageTables::lookup
 //! [`PageTables::map`]: crate::memory::PageTables::map
-//! [`PageTables::map_own`]: crate::memory::PageTables::map_own
+//! [`PageTables::remap`]: crate::memory::PageTables::remap
 //! [`PageTables::merge`]: crate::memory::PageTables::merge
 //! [`PageTables::protect`]: crate::memory::PageTables::protect
 //! [`PageTables::protect_for_user`]: crate::memory::PageTables::protect_for_user

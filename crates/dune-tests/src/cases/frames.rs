@@ -119,12 +119,12 @@ fn misuse_is_typed() -> CaseResult {
     let frame = frames.allocate(PageSize::Size4KiB, Contents::Any)?;
     let address = frame.address();
     // SAFETY: a second name for the frame, which is then given back twice: that is the case.
-    let again = unsafe { frames.from_address(address, PageSize::Size4KiB) };
+    let again = unsafe { frames.from_raw(address, PageSize::Size4KiB) };
     probe::free(dune, frame)?;
     assert_eq!(probe::free(dune, again), Err(FrameError::DoubleFree { frame: address }));
     let foreign = PhysAddr::new(0x1000);
     // SAFETY: refused.
-    let foreign_frame = unsafe { frames.from_address(foreign, PageSize::Size4KiB) };
+    let foreign_frame = unsafe { frames.from_raw(foreign, PageSize::Size4KiB) };
     assert_eq!(probe::free(dune, foreign_frame), Err(FrameError::NotFromArena { frame: foreign }));
     Ok(())
 }

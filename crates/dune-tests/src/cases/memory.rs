@@ -84,7 +84,7 @@ fn unmap_and_map_again() -> CaseResult {
     // Linux sees it all the time.
     assert_eq!(probe::syscall(libc::SYS_madvise as u64, [middle.start().as_u64(), 4096, 21, 0, 0, 0]), 0);
     // SAFETY: nothing else was mapped there.
-    unsafe { dune.page_tables()?.map_own(middle, PagePermissions::READ)? }.now(dune);
+    unsafe { dune.page_tables()?.remap(middle, PagePermissions::READ)? }.now(dune);
     assert_eq!(peek(middle.start()), 17, "its contents stay");
     assert!(catch(dune, store, middle.start().as_u64()).is_some_and(|caught| caught.error_code == 3));
     Ok(())
@@ -335,7 +335,7 @@ fn edits_outside_windows() -> CaseResult {
     let range = PageRange::new(VirtAddr::new(NOWHERE), 4096)?;
     let outside = EditError::OutsideWindows { address: NOWHERE };
     // SAFETY: refused.
-    let refused = unsafe { dune.page_tables()?.map_own(range, PagePermissions::READ) };
+    let refused = unsafe { dune.page_tables()?.remap(range, PagePermissions::READ) };
     assert_eq!(refused.err(), Some(outside));
     assert!(outside.to_string().contains("0x100000000000"), "{outside}");
     assert_eq!(dune.page_tables()?.protect(range, PagePermissions::READ).err(), Some(outside));
@@ -359,7 +359,7 @@ fn other_refusals() -> CaseResult {
     let dune = dune::enter()?;
     let range = small_pages(dune, 1)?;
     // SAFETY: refused.
-    let refused = unsafe { dune.page_tables()?.map_own(range, PagePermissions::READ) }.err();
+    let refused = unsafe { dune.page_tables()?.remap(range, PagePermissions::READ) }.err();
     assert_eq!(refused, Some(EditError::AlreadyMapped { address: range.start() }));
     let two = PageRange::new(VirtAddr::new(NOWHERE), 8192)?;
     // SAFETY: refused.

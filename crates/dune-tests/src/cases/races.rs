@@ -199,7 +199,7 @@ fn collected_tables() -> CaseResult {
         let page = PageRange::page(frame.fault_address());
         let mapped = dune.page_tables().and_then(|mut tables| {
             // SAFETY: nothing else was mapped there.
-            unsafe { tables.map_own(page, PagePermissions::READ_WRITE) }.map(dune::memory::Flush::defer)
+            unsafe { tables.remap(page, PagePermissions::READ_WRITE) }.map(dune::memory::Flush::defer)
         });
         if mapped.is_ok() { TrapOutcome::Resume } else { TrapOutcome::Unhandled }
     }

@@ -15,7 +15,7 @@ pub(crate) struct Preparation {
     /// Its FS base.
     pub fs_base: u64,
     /// It is a process of its own that shares its parent's memory, while the parent waits.
-    pub is_lent: bool,
+    pub is_vfork_child: bool,
 }
 
 /// What child the host loop is asked to make.

@@ -83,7 +83,7 @@ pub(crate) struct ThreadBlock {
     /// One bit per system call that Rust handles in ring 0.
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
-    pub is_lent: Cell<bool>,
+    pub is_vfork_child: Cell<bool>,
     /// The thread has a tracer, as far as is known (`guest/tracer.rs`).
     pub is_traced: Cell<bool>,
     /// When that was asked last, by the time-stamp counter; 0 for never.
@@ -137,7 +137,7 @@ impl ThreadBlock {
             version: super::VERSION,
             task: AtomicU32::new(0),
             lock_ranks: AtomicU32::new(0),
-            is_lent: Cell::new(false),
+            is_vfork_child: Cell::new(false),
             is_traced: Cell::new(false),
             looked_for_tracer: Cell::new(0),
             signals: Queue::new(),

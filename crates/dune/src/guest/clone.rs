@@ -91,9 +91,9 @@ pub(super) fn system_call(dune: Dune, frame: &mut Registers, vector_area: Vector
         };
     }
     if shares_memory {
-        let is_lent = dune.block().is_lent.get();
+        let is_vfork_child = dune.block().is_vfork_child.get();
         // A child of vfork has descriptors of its own: a vCPU that it makes would be lost with it.
-        return if process().launcher().is_some() && !is_lent {
+        return if process().launcher().is_some() && !is_vfork_child {
             // What it execs is ring 0's business.
             start_thread(frame, vector_area, request, &mut copy)
         } else {
@@ -213,8 +213,8 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
     if process.memory().page_tables().is_err() {
         return error(EAGAIN);
     }
-    let is_lent = request.flags & u64::from(CLONE_VFORK) != 0;
-    let preparation = Preparation { first, vector_area, fs_base, is_lent };
+    let is_vfork_child = request.flags & u64::from(CLONE_VFORK) != 0;
+    let preparation = Preparation { first, vector_area, fs_base, is_vfork_child };
     // SAFETY: ring 0; the preparation lives until the answer is there.
     let prepared = unsafe { hypercall(Kind::Prepare, (&raw const preparation) as u64, 0) };
     // SAFETY: the host loop answers with a place for a thread, which is never freed, or with 0.
@@ -222,7 +222,7 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
     let (stack, size) = child.loop_stack;
     request.set_stack(copy, stack, size);
     let result = make_child(&request, Child::Thread(prepared as *const Thread));
-    if is_lent || crate::linux::sys::result(result).is_err() {
+    if is_vfork_child || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
         let block = child.block as u64;
         range_handlers::free_if(|holder| holder == Holder::of(block));

@@ -92,12 +92,12 @@ fn of_seccomp(&[operation, flags, filter, ..]: &[u64; 6]) -> Whose {
 fn alone(dune: Dune, number: u32, registers: &Registers, area: VectorArea) -> u64 {
     let result = forward(number, &registers.arguments());
     let is_refused = [EINVAL, EUSERS].map(error).contains(&result);
-    let is_lent = dune.block().is_lent.get();
+    let is_vfork_child = dune.block().is_vfork_child.get();
     let process = process();
     if Engine::HAS_TASK
         && is_refused
         && process.may_leave_for_good()
-        && !is_lent
+        && !is_vfork_child
         && process.active_threads() == 1
         && tasks::has_workers_only(|id| process.is_ending(id))
     {

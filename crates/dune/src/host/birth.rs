@@ -91,7 +91,7 @@ fn revive(thread: &HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result
     unsafe { process.survive(thread.place_pointer()) };
     thread.pending_interrupts.iter().for_each(|bits| bits.set(0));
     // Whoever its parent was, its memory is its own.
-    thread.block.is_lent.set(false);
+    thread.block.is_vfork_child.set(false);
     thread.block.task.store(sys::thread_id(), Ordering::Relaxed);
     // SAFETY: this is the child's only thread, with its signals blocked, and holds no reference to the machine or its vCPU.
     let (machine, vcpu) = unsafe { (process.replace_machine(), &mut *HostThread::vcpu_place(thread)) };
@@ -111,7 +111,7 @@ pub(super) fn end(thread: &HostThread, status: u64, may_restart: bool) -> u64 {
         return RESTART;
     }
     let mut call = __NR_exit;
-    if !thread.block.is_lent.get() {
+    if !thread.block.is_vfork_child.get() {
         // Else the parent does so. Whoever is the last to depart has to know of the others.
         thread.shared().user.store(User::Ending(sys::thread_id()).word(), Ordering::Release);
         if thread.process.depart() && tasks::nobody_else(|id| thread.process.is_ending(id)) {

@@ -53,7 +53,7 @@ pub(super) unsafe fn for_good(thread: &HostThread, fs_base: u64, frame: *mut Sig
         (*frame).context.mask = mask;
         (*frame).context.stack = thread.block.alternate_stack.get().description();
     }
-    if thread.block.is_lent.get() {
+    if thread.block.is_vfork_child.get() {
         signal::give_actions_back(|| true);
     } else {
         // The frame has to last until it is used: the next thread may have this place when this one has ended.

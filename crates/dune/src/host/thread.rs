@@ -333,11 +333,11 @@ pub(super) fn prepare(process: &'static HostProcess, preparation: &Preparation) 
 
 /// Has the thread of `place` start as `preparation` says: to return from a system call.
 fn set_off(place: *mut Thread, preparation: &Preparation) {
-    let Preparation { first, vector_area, fs_base, is_lent } = *preparation;
+    let Preparation { first, vector_area, fs_base, is_vfork_child } = *preparation;
     // SAFETY: threads are never freed, and this one has not been started.
     let thread = unsafe { &*behind(place) };
     let block = &*thread.block;
-    block.is_lent.set(is_lent);
+    block.is_vfork_child.set(is_vfork_child);
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
     let frame = block.syscall_stack.get() - size_of::<Registers>() as u64;

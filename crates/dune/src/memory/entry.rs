@@ -1,7 +1,7 @@
 //! One entry of a paging structure: 64 bits (Intel SDM Vol. 3A §4.5.4, AMD APM Vol. 2 §5.3.3).
 //!
 //! Dune uses four of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
-//! mirror of Linux's mappings leaves alone (bit 9), a *lent* mark on entries that point to a table of another
+//! mirror of Linux's mappings leaves alone (bit 9), a *shared* mark on entries that point to a table of another
 //! root (bit 10), an *armed* mark on leaves that are as good as present, but whose first access is to be
 //! noticed (bit 11; `streams.rs`), and a *pinned* mark on leaves that nothing takes away, since ring 0 can not do
 //! without them (bit 52). Each edit of a leaf's rights takes the armed mark away. An entry that has an address but
@@ -32,7 +32,7 @@ const PERMISSIONS: u64 = Flags::PRESENT.bits()
 /// Marks a leaf, or a hole, as the program's.
 const OWNED: u64 = Flags::BIT_9.bits();
 /// Marks an entry whose table belongs to another root.
-const LENT: u64 = Flags::BIT_10.bits();
+const SHARED: u64 = Flags::BIT_10.bits();
 /// Marks a leaf that is not present only so that its first access faults.
 const ARMED: u64 = Flags::BIT_11.bits();
 /// Marks a leaf that the mirror never changes.
@@ -50,7 +50,7 @@ impl Entry {
     pub const PINNED: u64 = PINNED;
     const HUGE: u64 = Flags::HUGE_PAGE.bits();
     /// The bits that decide whether a walk may simply follow an entry.
-    pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | LENT;
+    pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | SHARED;
 
     /// A leaf of `size` at `frame`. The frame's alignment is the caller's business.
     #[inline]
@@ -128,12 +128,12 @@ impl Entry {
     }
 
     /// Whether the table pointed to belongs to another root.
-    pub const fn is_lent(self) -> bool {
-        self.0 & LENT != 0
+    pub const fn is_shared(self) -> bool {
+        self.0 & SHARED != 0
     }
 
-    pub const fn lent(self) -> Entry {
-        Entry(self.0 | LENT)
+    pub const fn shared(self) -> Entry {
+        Entry(self.0 | SHARED)
     }
 
     #[inline]

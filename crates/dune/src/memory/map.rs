@@ -123,7 +123,7 @@ impl<'m> PageTables<'m> {
     /// 1. Whatever Rust refers to in `range` has been stored in the process's memory there, and not in other memory that was
     ///    mapped there ([`map`](Self::map), [`replace`](Self::replace)) until somebody unmapped it.
     /// 2. With `USER` and `WRITE`: as for [`protect_for_user`](Self::protect_for_user).
-    pub unsafe fn map_own(
+    pub unsafe fn remap(
         &mut self,
         range: PageRange,
         permissions: PagePermissions,
@@ -131,7 +131,7 @@ impl<'m> PageTables<'m> {
         self.map_identically(range, permissions).map(Flush::owed)
     }
 
-    /// [`Self::map_own`] for what is so by construction.
+    /// [`Self::remap`] for what is so by construction.
     pub(super) fn map_identically(
         &mut self,
         range: PageRange,
@@ -301,7 +301,7 @@ impl<'m> PageTables<'m> {
     /// Retires the tables below an entry that has been taken out; `level` is that of the table.
     pub(super) fn drop_table(&self, entry: Entry, level: Level, flush: &mut Flush<'m>) {
         flush.record_everything();
-        if entry.is_lent() || !self.may_free() {
+        if entry.is_shared() || !self.may_free() {
             // While others share the tables, they may still use these; a table too much is better than one
             // too few.
             return;
@@ -395,7 +395,7 @@ impl<'m> Rule<'m> for Clear {
             self.found.set(true);
             return Ok(if is_whole { Step::Set } else { Step::Descend });
         }
-        if !(slot.is_lent && is_whole) {
+        if !(slot.is_shared && is_whole) {
             return Ok(Step::Descend);
         }
         // Another root's tables go from here as they are.

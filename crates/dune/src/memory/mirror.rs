@@ -97,7 +97,7 @@ impl Wish {
         let leaf = entry.is_leaf(level);
         if !leaf && entry != Entry::EMPTY {
             // A table of the process's own root has been edited there.
-            return if entry.is_lent() { Step::Keep } else { Step::Descend };
+            return if entry.is_shared() { Step::Keep } else { Step::Descend };
         }
         let offset = at & (level.span() - 1);
         if self.entry(entry, frame.wrapping_sub(offset), level) == entry {

@@ -25,7 +25,7 @@
 //!
 //! With [`MirrorMode::Precise`](crate::MirrorMode::Precise), the default, each mapping of Linux's is present with its
 //! rights, and what Linux would not let the process access is not present: the page-table API finds nothing
-//! mapped there, and [`PageTables::map_own`] brings it in. mmap, munmap, mprotect, pkey_mprotect, mremap, brk,
+//! mapped there, and [`PageTables::remap`] brings it in. mmap, munmap, mprotect, pkey_mprotect, mremap, brk,
 //! shmat and shmdt made in Dune mode change the tables when they return. What changes otherwise, by a thread in
 //! host mode or because a stack grows, is found when a page fault is not handled by the program.
 //!
@@ -201,7 +201,7 @@ impl Memory {
         let arena = windows.find(range.start()).filter(|window| range.end() <= window.range.end());
         let arena = arena.and_then(|window| window.to_physical(range.start()));
         frames.attach(arena.ok_or(EditError::OutsideWindows { address: range.first() })?);
-        let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed)?.into_address();
+        let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed)?.into_raw();
         let memory = Memory {
             windows,
             frames,

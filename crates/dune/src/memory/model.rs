@@ -32,7 +32,7 @@ impl Machine {
         let windows = Windows::new().unwrap();
         let range = PageRange::known(8 * GIB, 24 * GIB);
         windows.append(Window { range, gpa: FIRST_GPA }).unwrap();
-        let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap().into_address();
+        let root = frames.allocate(PageSize::Size4KiB, Contents::Zeroed).unwrap().into_raw();
         Machine {
             windows,
             frames,
@@ -405,7 +405,7 @@ proptest! {
         }
         machine.tables_of(root, false).free_root();
         if shared {
-            machine.tables().edits.lent -= 1;
+            machine.tables().edits.shared -= 1;
         }
         prop_assert_eq!(machine.in_use(), used);
         compare(&machine.tables(), &original);

@@ -65,7 +65,7 @@ impl<'m> PageTables<'m> {
             reason,
         };
         let (mut above, mut table) = (Level::ROOT, self.root_table());
-        let mut lent = !self.may_free();
+        let mut shared = !self.may_free();
         loop {
             let entry = table.get(above.index(start));
             if entry.is_empty() {
@@ -74,13 +74,13 @@ impl<'m> PageTables<'m> {
             if entry.is_leaf(above) {
                 return Ok(Flush::none()); // as large as that or larger already
             }
-            lent |= entry.is_lent();
+            shared |= entry.is_shared();
             if above == level {
                 break;
             }
             (above, table) = (above.below(), self.child(entry));
         }
-        if lent {
+        if shared {
             return Err(obstacle(start, MergeObstacle::Shared));
         }
         let index = level.index(start);

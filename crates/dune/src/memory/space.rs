@@ -95,7 +95,7 @@ impl CacheState {
 /// An address space besides the process's own: a root with tables, and a PCID.
 ///
 /// It starts as the process's address space is when it is made, so all code, stacks and tables are in it.
-/// Windows added to the process later have to be mapped in it too ([`PageTables::map_own`]).
+/// Windows added to the process later have to be mapped in it too ([`PageTables::remap`]).
 ///
 /// Dropping it frees its tables. It cannot be dropped while an [`ActiveSpace`] uses it.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl Drop for AddressSpace<'_> {
         if let Ok(mut tables) = self.memory.tables(self.root) {
             tables.free_root();
             if self.kind == SpaceKind::Shared {
-                tables.edits.lent -= 1;
+                tables.edits.shared -= 1;
             }
             if let Some(pcid) = self.pcid {
                 self.memory.pcids.free(pcid);

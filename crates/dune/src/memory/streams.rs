@@ -144,7 +144,7 @@ impl Memory {
             return;
         }
         let place = list.streams.iter().position(|stream| stream.at == 0).unwrap_or(list.oldest);
-        self.trip(list.streams[place].at);
+        self.disarm(list.streams[place].at);
         list.oldest = (place + 1) % MOST;
         list.streams[place] = stream;
         // Before the leaf is armed: whoever trips over it has to look.
@@ -155,7 +155,7 @@ impl Memory {
 
     /// Makes the leaf at `address` present if it is armed, and says what was watched there.
     pub(crate) fn notice(&self, address: u64) -> Option<Stream> {
-        let level = self.trip(address)?;
+        let level = self.disarm(address)?;
         let mut found = None;
         if let Ok(mut list) = self.streams.list.lock() {
             list.retain(&self.streams.count, |stream| {
@@ -172,7 +172,7 @@ impl Memory {
 
     /// Makes the leaf at `address` present if it is armed; its level. The access may be one of the code that holds the lock
     /// of the tables: then they are this thread's to walk, since nobody else edits them.
-    fn trip(&self, address: u64) -> Option<Level> {
+    fn disarm(&self, address: u64) -> Option<Level> {
         let edits = self.edits.lock();
         if edits.is_err() && !self.edits.is_mine() {
             return None;
@@ -220,7 +220,7 @@ impl Memory {
         list.retain(&self.streams.count, |stream| {
             let meets = range.first() < stream.end && stream.at < range.end();
             if meets && range.first() <= stream.at {
-                self.trip(stream.at);
+                self.disarm(stream.at);
                 return false;
             }
             if meets {
@@ -235,7 +235,7 @@ impl Memory {
         self.streams.forbidden.fetch_or(reason as u8, Ordering::SeqCst);
         if let Ok(mut list) = self.streams.list.lock() {
             list.retain(&self.streams.count, |stream| {
-                self.trip(stream.at);
+                self.disarm(stream.at);
                 false
             });
         }

@@ -28,7 +28,7 @@ use crate::lock::Guard;
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     /// The number of address spaces that share tables of the process's own root.
-    pub lent: u32,
+    pub shared: u32,
 }
 
 /// A page as the tables map it.
@@ -319,13 +319,13 @@ impl<'m> PageTables<'m> {
         if entry.is_leaf(level) {
             return self.split_entry(table, index, level, user, work, at);
         }
-        if entry.is_lent() {
+        if entry.is_shared() {
             let copy = work.stock.pop();
             let (from, to) = (self.child(entry), self.table(copy));
             for index in 0..512 {
                 let entry = from.get(index);
                 let leaf = level.below().0 == 1 || entry.is_empty() || entry.is_leaf(level.below());
-                to.set(index, if leaf { entry } else { entry.lent() });
+                to.set(index, if leaf { entry } else { entry.shared() });
             }
             table.set(index, Entry::table(copy, user || entry.is_user()));
             work.flush.record_everything();
@@ -416,7 +416,7 @@ impl<'m> PageTables<'m> {
 
     /// Whether tables may be freed that become empty: not while others share them.
     pub(super) fn may_free(&self) -> bool {
-        self.version.is_none() || self.edits.lent == 0
+        self.version.is_none() || self.edits.shared == 0
     }
 }
 
@@ -450,7 +450,7 @@ pub(super) fn table_at(frames: &FrameAllocator, offset: u64, address: u64) -> &T
     // SAFETY: 1. the address comes from the root or an entry, so it is a frame that this library allocated
     // from the arena as a table; 2. the arena lives as long as `frames`; 3. a table is given back only after its
     // last entry is gone, and entries change under the lock, which the caller holds, or the code that it has
-    // interrupted on its thread (`streams.rs`, `trip`); 4. tables are accessed by atomics only, by the CPU too.
+    // interrupted on its thread (`streams.rs`, `disarm`); 4. tables are accessed by atomics only, by the CPU too.
     unsafe { &*ptr::with_exposed_provenance::<Table>(memory as usize) }
 }
 

@@ -35,9 +35,9 @@ impl<'m> PageTables<'m> {
                 let copy = self.table(address);
                 for index in 0..512 {
                     let entry = root.get(index);
-                    copy.set(index, if entry.is_empty() { entry } else { entry.lent() });
+                    copy.set(index, if entry.is_empty() { entry } else { entry.shared() });
                 }
-                self.edits.lent += 1;
+                self.edits.shared += 1;
                 Ok(address)
             }
         }
@@ -79,7 +79,7 @@ impl<'m> PageTables<'m> {
         let table = self.table(address);
         for index in 0..512 {
             let entry = table.get(index);
-            if level.0 > 1 && !entry.is_empty() && !entry.is_leaf(level) && !entry.is_lent() {
+            if level.0 > 1 && !entry.is_empty() && !entry.is_leaf(level) && !entry.is_shared() {
                 self.free_table(PhysAddr::new_truncate(entry.table_address()), level.below());
             }
         }

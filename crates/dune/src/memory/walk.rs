@@ -16,7 +16,7 @@ pub(super) struct Slot {
     pub end: u64,
     pub entry: Entry,
     /// It leads to a table of another root, or will when the table that it stands in has been copied.
-    pub is_lent: bool,
+    pub is_shared: bool,
 }
 
 impl Slot {
@@ -77,7 +77,7 @@ pub(super) trait Rule<'m> {
         let level = Level(1);
         for at in (start..end).step_by(PAGE_BYTES as usize) {
             let entry = table.get(level.index(at));
-            let slot = Slot { level, at, end: at + PAGE_BYTES, entry, is_lent: false };
+            let slot = Slot { level, at, end: at + PAGE_BYTES, entry, is_shared: false };
             if self.step(tables, &slot) == Ok(Step::Set) {
                 self.set(tables, table, &slot, flush);
             }
@@ -119,7 +119,7 @@ impl<'m> PageTables<'m> {
         node: Node<'_>,
         level: Level,
         (mut at, end): (u64, u64),
-        is_lent: bool,
+        is_shared: bool,
     ) -> Result<usize, EditError> {
         if level.0 == 1 {
             if let Node::There(table) = node {
@@ -132,12 +132,12 @@ impl<'m> PageTables<'m> {
             let part = part_end(level, at, end);
             let entry = node.get(level.index(at));
             let has_table = entry != Entry::EMPTY && !entry.is_leaf(level);
-            let lent = has_table && (is_lent || entry.is_lent());
-            let slot = Slot { level, at, end: part, entry, is_lent: lent };
+            let shared = has_table && (is_shared || entry.is_shared());
+            let slot = Slot { level, at, end: part, entry, is_shared: shared };
             if rule.step(self, &slot)? == Step::Descend {
                 let child = if has_table { Node::There(self.child(entry)) } else { to_be(entry, level) };
-                count += usize::from(lent || !has_table);
-                count += self.count_below(rule, child, level.below(), (at, part), lent)?;
+                count += usize::from(shared || !has_table);
+                count += self.count_below(rule, child, level.below(), (at, part), shared)?;
             }
             at = part;
         }
@@ -166,7 +166,7 @@ impl<'m> PageTables<'m> {
             let index = level.index(at);
             let entry = table.get(index);
             let slot =
-                Slot { level, at, end: part, entry, is_lent: !entry.is_leaf(level) && entry.is_lent() };
+                Slot { level, at, end: part, entry, is_shared: !entry.is_leaf(level) && entry.is_shared() };
             match rule.step(self, &slot) {
                 Ok(Step::Set) => rule.set(self, table, &slot, &mut work.flush),
                 Ok(Step::Descend) => {

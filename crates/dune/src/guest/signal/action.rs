@@ -29,7 +29,7 @@ const UNBLOCKABLE: u64 = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1);
 /// The calling thread's action for `signal`. A child that shares its parent's memory has a table of its own with Linux, and
 /// not here.
 pub(super) fn of_caller(dune: Dune, signal: u32) -> Action {
-    if !dune.block().is_lent.get() {
+    if !dune.block().is_vfork_child.get() {
         return get(signal);
     }
     known_to_linux(signal)
@@ -46,7 +46,7 @@ fn known_to_linux(signal: u32) -> Action {
 pub(super) fn of_fault(dune: Dune, signal: u32) -> Action {
     let action = of_caller(dune, signal);
     let is_known = action.has_handler() && !has_leavers();
-    if is_known || dune.block().is_lent.get() {
+    if is_known || dune.block().is_vfork_child.get() {
         return action;
     }
     let _changes = hold();
@@ -66,7 +66,7 @@ pub(super) fn system_call(dune: Dune, arguments: &[u64; 6]) -> u64 {
     if set_size != 8 || signal == 0 || signal > SIGNALS {
         return error(EINVAL);
     }
-    let is_lent = dune.block().is_lent.get();
+    let is_vfork_child = dune.block().is_vfork_child.get();
     // Nothing of the program's is touched in between: what has to be fetched first may need the lock itself.
     let action = if new == 0 {
         None
@@ -75,7 +75,7 @@ pub(super) fn system_call(dune: Dune, arguments: &[u64; 6]) -> u64 {
         let Ok(action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
         Some(action)
     };
-    let before = match exchange(dune, signal, action, is_lent) {
+    let before = match exchange(dune, signal, action, is_vfork_child) {
         Ok(before) => before,
         Err(result) => return result,
     };
@@ -87,11 +87,11 @@ pub(super) fn system_call(dune: Dune, arguments: &[u64; 6]) -> u64 {
 }
 
 /// Sets the calling thread's action for `signal`, if there is a `new` one; the one before, or Linux's refusal.
-fn exchange(dune: Dune, signal: u32, new: Option<Action>, is_lent: bool) -> Result<Action, u64> {
-    let _changes = if is_lent { None } else { hold() };
+fn exchange(dune: Dune, signal: u32, new: Option<Action>, is_vfork_child: bool) -> Result<Action, u64> {
+    let _changes = if is_vfork_child { None } else { hold() };
     let before = of_caller(dune, signal);
     let set = |action: &Action| {
-        if !is_lent {
+        if !is_vfork_child {
             set(signal, action);
         }
     };

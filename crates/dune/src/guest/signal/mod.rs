@@ -205,7 +205,7 @@ fn set_mask_unless_signalled(mask: u64) -> bool {
 /// Sets the action of `signal` to the default, as SA_RESETHAND wants it.
 fn reset(dune: Dune, signal: u32) {
     let default = Action { handler: signal_queue::DEFAULT, ..action::of_caller(dune, signal) };
-    if !dune.block().is_lent.get() {
+    if !dune.block().is_vfork_child.get() {
         actions::set(signal, &default);
     }
     forward(RT_SIGACTION, &[signal.into(), (&raw const default) as u64, 0, 8, 0, 0]);

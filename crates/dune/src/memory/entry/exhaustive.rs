@@ -14,7 +14,7 @@ const D: u64 = 1 << 6;
 const PS: u64 = 1 << 7;
 const G: u64 = 1 << 8;
 const OWNED: u64 = 1 << 9;
-const LENT: u64 = 1 << 10;
+const SHARED: u64 = 1 << 10;
 const ARMED: u64 = 1 << 11;
 const PINNED: u64 = 1 << 52;
 const XD: u64 = 1 << 63;
@@ -90,7 +90,7 @@ fn a_leaf_says_what_it_was_made_of() {
         assert_eq!(leaf.0, frame | bits(permissions) | marks | size(level).1);
         assert_eq!(leaf.frame(level), frame);
         assert_eq!(leaf.permissions(), seen(permissions));
-        assert!(leaf.is_leaf(level) && !leaf.is_empty() && !leaf.is_lent() && !leaf.is_armed());
+        assert!(leaf.is_leaf(level) && !leaf.is_empty() && !leaf.is_shared() && !leaf.is_armed());
         assert_eq!(leaf.is_present(), permissions.intersects(PagePermissions::ALL));
         assert_eq!(leaf.may_be_cached(), leaf.is_present());
         let has = |bit| marks & bit != 0;
@@ -167,9 +167,9 @@ fn tables_and_holes_are_told_apart() {
         for user in [false, true] {
             let table = Entry::table(PhysAddr::new(frame), user);
             assert_eq!(table.0, frame | P | RW | A | if user { US } else { 0 });
-            assert_eq!(table.lent().0, table.0 | LENT);
-            assert!(table.lent().is_lent() && !table.is_lent());
-            for entry in [table, table.lent()] {
+            assert_eq!(table.shared().0, table.0 | SHARED);
+            assert!(table.shared().is_shared() && !table.is_shared());
+            for entry in [table, table.shared()] {
                 assert_eq!(entry.table_address(), frame);
                 assert!(!entry.is_empty() && entry.is_present() && !entry.is_owned() && !entry.is_armed());
                 assert!((2..=4).all(|level| !entry.is_leaf(Level(level))));
@@ -177,14 +177,14 @@ fn tables_and_holes_are_told_apart() {
             }
             // A walk follows what is present, no leaf, and its own.
             assert_eq!(table.0 & Entry::FOLLOW_MASK, P);
-            assert_ne!(table.lent().0 & Entry::FOLLOW_MASK, P);
+            assert_ne!(table.shared().0 & Entry::FOLLOW_MASK, P);
         }
     }
     for level in LEVELS {
         let hole = Entry::hole(level);
         assert_eq!(hole.0, OWNED | size(level).1);
         assert!(hole.is_empty() && hole.is_owned() && hole.is_leaf(level));
-        assert!(!hole.is_present() && !hole.may_be_cached() && !hole.is_lent() && !hole.is_pinned());
+        assert!(!hole.is_present() && !hole.may_be_cached() && !hole.is_shared() && !hole.is_pinned());
         assert_eq!((hole.permissions(), hole.frame(level)), (PagePermissions::empty(), 0));
         assert_ne!(hole.0 & Entry::FOLLOW_MASK, P);
         if level.0 > 1 {

@@ -114,8 +114,8 @@ impl Frame {
         self.size
     }
 
-    /// The address, to be turned back by [`FrameAllocator::from_address`]; the frame stays in use.
-    pub const fn into_address(self) -> PhysAddr {
+    /// The address, to be turned back by [`FrameAllocator::from_raw`]; the frame stays in use.
+    pub const fn into_raw(self) -> PhysAddr {
         self.address
     }
 }
@@ -231,12 +231,12 @@ impl FrameAllocator {
         self.free_address(frame.address, frame.size)
     }
 
-    /// Makes a frame of what [`Frame::into_address`] gave.
+    /// Makes a frame of what [`Frame::into_raw`] gave.
     ///
     /// # Safety
     ///
     /// The frame is in use, of this size, from this allocator, and no other `Frame` stands for it.
-    pub unsafe fn from_address(&self, address: PhysAddr, size: PageSize) -> Frame {
+    pub unsafe fn from_raw(&self, address: PhysAddr, size: PageSize) -> Frame {
         Frame { address, memory: self.to_memory(address.as_u64()), size }
     }
 
