@@ -6,13 +6,15 @@ use std::thread;
 use std::time::Duration;
 
 use crate::both::{Notes, alike, outcome};
-use crate::case::Case;
+use crate::case::{Case, CaseResult};
+use crate::probe;
 use crate::waits::{self, WAITS};
 
 pub const CASES: &[Case] = &[
     Case::new("interrupted::waits_of_the_main_thread", || alike(rain_from_a_timer)),
     Case::new("interrupted::waits_of_a_thread", || alike(rain_from_a_thread)),
     Case::new("interrupted::a_stream_loses_nothing", || alike(stream)),
+    Case::new("interrupted::masks_that_are_gone", masks_that_are_gone),
 ];
 
 /// What one round has counted.
@@ -155,4 +157,43 @@ fn stream(notes: &Notes) {
         let joined = writer.join().is_ok();
         notes.note("bytes, wrong ones, joined", (at, wrong, joined));
     }
+}
+
+/// A call that waits with a mask of signals, which another thread unmaps before one comes.
+fn masks_that_are_gone() -> CaseResult {
+    dune::enter()?;
+    set(libc::SIGUSR1, false);
+    let thread = probe::syscall(libc::SYS_gettid as u64, [0; 6]) as u64;
+    let waiting = format!("/proc/self/task/{thread}/syscall");
+    for number in [libc::SYS_ppoll, libc::SYS_pselect6] {
+        let page = probe::map(0, 4096, libc::PROT_READ | libc::PROT_WRITE, 0);
+        let arguments = match number {
+            // The mask is all zeros, and the description of one starts with its address.
+            libc::SYS_ppoll => [0, 0, 0, page, 8, 0],
+            _ => {
+                // SAFETY: the page is this function's own.
+                unsafe { (page as *mut [u64; 2]).write([page + 16, 8]) };
+                [0, 0, 0, 0, 0, page]
+            }
+        };
+        HITS.store(0, Ordering::SeqCst);
+        let result = thread::scope(|scope| {
+            scope.spawn(|| {
+                let is_waiting = || {
+                    let text = std::fs::read_to_string(&waiting).unwrap_or_default();
+                    text.split_once(' ').is_some_and(|(first, _)| first == number.to_string())
+                };
+                while !is_waiting() {
+                    thread::yield_now();
+                }
+                assert_eq!(probe::syscall(libc::SYS_munmap as u64, [page, 4096, 0, 0, 0, 0]), 0);
+                let (process, signal) = (std::process::id().into(), libc::SIGUSR1 as u64);
+                probe::syscall(libc::SYS_tgkill as u64, [process, thread, signal, 0, 0, 0]);
+            });
+            probe::syscall(number as u64, arguments)
+        });
+        assert_eq!(result, -i64::from(libc::EINTR));
+        assert_eq!(HITS.load(Ordering::SeqCst), 1);
+    }
+    Ok(())
 }

@@ -229,16 +229,13 @@ fn mask_in_force(context: &Ucontext, request: &Request) -> u64 {
         PPOLL => fourth,
         EPOLL_PWAIT | EPOLL_PWAIT2 => fifth,
         IO_URING_ENTER if fourth & EXT_ARG == 0 => fifth,
-        // SAFETY: Linux has read this structure, which starts with a pointer to a mask, a moment ago.
-        IO_URING_ENTER if fourth & EXT_ARG_REG == 0 && fifth != 0 => unsafe {
-            (fifth as *const u64).read_unaligned()
-        },
-        // SAFETY: Linux has read this pointer to a pointer to a mask a moment ago.
-        PSELECT6 | IO_PGETEVENTS if sixth != 0 => unsafe { (sixth as *const u64).read_unaligned() },
+        // A structure that starts with a pointer to a mask.
+        IO_URING_ENTER if fourth & EXT_ARG_REG == 0 && fifth != 0 => sys::word_at(fifth).unwrap_or(0),
+        PSELECT6 | IO_PGETEVENTS if sixth != 0 => sys::word_at(sixth).unwrap_or(0),
         _ => 0,
     };
-    // SAFETY: Linux has read the mask there a moment ago.
-    if mask == 0 { context.mask } else { unsafe { (mask as *const u64).read_unaligned() } }
+    // Linux has read it when the call began; another thread may have unmapped it meanwhile.
+    Some(mask).filter(|&mask| mask != 0).and_then(sys::word_at).unwrap_or(context.mask)
 }
 
 /// Whether the host loop itself has caused the signal at `rip`, and would again.

@@ -15,8 +15,8 @@ use core::fmt;
 
 use linux_raw_sys::errno::EFAULT;
 use linux_raw_sys::general::{
-    __NR_getpid, __NR_gettid, __NR_nanosleep, __NR_prlimit64, __NR_rt_sigprocmask, __NR_tgkill, rlimit64,
-    timespec,
+    __NR_getpid, __NR_gettid, __NR_nanosleep, __NR_prlimit64, __NR_process_vm_readv, __NR_rt_sigprocmask,
+    __NR_tgkill, rlimit64, timespec,
 };
 
 use super::errno;
@@ -119,6 +119,16 @@ pub fn can_be_read(address: u64) -> bool {
     // SAFETY: the call reads eight bytes at the address, or fails, and changes nothing.
     let refused = unsafe { call(__NR_rt_sigprocmask, [NOTHING, address & !7, 0, 8, 0, 0]) };
     refused.is_err_and(|errno| errno.raw() != EFAULT as i32)
+}
+
+/// The eight bytes at `address` of this process's memory, if they can be read (process_vm_readv(2)).
+pub fn word_at(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    let (to, from) = ([(&raw mut word) as u64, 8], [address, 8]);
+    let (to, from) = ((&raw const to) as u64, (&raw const from) as u64);
+    // SAFETY: the call reads the two descriptions (`struct iovec`), and writes eight bytes to `word`.
+    let copied = unsafe { call(__NR_process_vm_readv, [process_id().into(), to, 1, from, 1, 0]) };
+    (copied == Ok(8)).then_some(word)
 }
 
 /// The id of the process (getpid(2)).
