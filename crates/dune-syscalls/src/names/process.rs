@@ -1,0 +1,54 @@
+use super::names;
+use linux_raw_sys::general as linux;
+
+names! {
+    /// clone(2), clone3(2): `flags`, with the signal at its end.
+    CLONE "CLONE_" choice in 0xff [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGCHLD]
+        flags [CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PIDFD, CLONE_PTRACE, CLONE_VFORK, CLONE_PARENT, CLONE_THREAD,
+            CLONE_NEWNS, CLONE_SYSVSEM, CLONE_SETTLS, CLONE_PARENT_SETTID, CLONE_CHILD_CLEARTID, CLONE_DETACHED, CLONE_UNTRACED,
+            CLONE_CHILD_SETTID, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_IO,
+            CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP], last;
+    /// unshare(2), setns(2).
+    UNSHARE "CLONE_" flags [CLONE_NEWTIME, CLONE_FS, CLONE_FILES, CLONE_NEWNS, CLONE_SYSVSEM, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
+        CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET];
+    /// wait4(2), waitid(2): `options`.
+    WAIT "W" flags [WNOHANG, WUNTRACED, WEXITED, WCONTINUED, WNOWAIT, __WNOTHREAD, __WALL, __WCLONE];
+    /// waitid(2): `idtype`.
+    WAIT_FOR "P_" choice in 0xffff_ffff [P_ALL, P_PID, P_PGID, P_PIDFD];
+    /// getrlimit(2): `resource`.
+    RESOURCE "RLIMIT_" choice in 0xffff_ffff [RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_CORE, RLIMIT_RSS, RLIMIT_NPROC,
+        RLIMIT_NOFILE, RLIMIT_MEMLOCK, RLIMIT_AS, RLIMIT_LOCKS, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_RTPRIO,
+        RLIMIT_RTTIME];
+    /// getrusage(2): `who`; -1 is RUSAGE_CHILDREN.
+    RUSAGE_WHO "RUSAGE_" choice in 0xffff_ffff [RUSAGE_SELF, RUSAGE_THREAD, RUSAGE_CHILDREN = 0xffff_ffff];
+    /// sched_setscheduler(2): `policy`. `<linux/sched.h>`
+    POLICY "SCHED_" choice in 0xff [SCHED_NORMAL, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE]
+        flags [SCHED_RESET_ON_FORK];
+    /// getpriority(2): `which`.
+    PRIORITY "PRIO_" choice in 0xffff_ffff [PRIO_PROCESS = 0, PRIO_PGRP = 1, PRIO_USER = 2];
+    /// getrandom(2): `flags`.
+    RANDOM "GRND_" flags [GRND_NONBLOCK, GRND_RANDOM, GRND_INSECURE];
+
+    /// The signals; those from 32 on are the real-time ones.
+    SIGNAL "SIG" choice in 0xffff_ffff [SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGUSR1, SIGSEGV,
+        SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGSTKFLT, SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGXCPU, SIGXFSZ,
+        SIGVTALRM, SIGPROF, SIGWINCH, SIGIO, SIGPWR, SIGSYS];
+    /// rt_sigprocmask(2): `how`.
+    SIGNAL_HOW "SIG_" choice in 0xffff_ffff [SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK];
+    /// rt_sigaction(2): `sa_flags`.
+    SIGNAL_ACTION_FLAGS "SA_" flags [SA_RESTORER, SA_ONSTACK, SA_RESTART, SA_NODEFER, SA_RESETHAND, SA_SIGINFO, SA_NOCLDSTOP,
+        SA_NOCLDWAIT, SA_UNSUPPORTED, SA_EXPOSE_TAGBITS];
+    /// sigaltstack(2): `ss_flags`.
+    SIGNAL_STACK_FLAGS "SS_" flags [SS_ONSTACK, SS_DISABLE, SS_AUTODISARM];
+    /// sigevent(7): `sigev_notify`.
+    SIGNAL_NOTIFY "SIGEV_" choice in 0xffff_ffff [SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD, SIGEV_THREAD_ID];
+
+    /// clock_gettime(2): `clockid`.
+    CLOCK "CLOCK_" choice in 0xffff_ffff [CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID,
+        CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_REALTIME_ALARM,
+        CLOCK_BOOTTIME_ALARM, CLOCK_TAI];
+    /// clock_nanosleep(2), timer_settime(2): `flags`.
+    TIMER "TIMER_" flags [TIMER_ABSTIME];
+    /// setitimer(2): `which`.
+    INTERVAL_TIMER "ITIMER_" choice in 0xffff_ffff [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF];
+}
