@@ -11,6 +11,7 @@
 //! | which arguments are descriptors, paths | [`Form::descriptors`], [`Form::paths`] |
 //! | which memory will it read and write, as its registers tell | [`Form::accesses`] |
 //! | which has it written | [`Form::written`] |
+//! | what do the structures name that it reads: `iovec`, `msghdr`, `clone_args`, descriptors that are sent… | [`Form::walk`] |
 //!
 //! # What it covers
 //!
@@ -38,6 +39,7 @@ pub mod names;
 mod structure;
 pub mod structures;
 mod table;
+mod walk;
 
 pub use access::{Access, Extent, PATH_MAX};
 pub use call::{Call, Class, Form, Outcome, Treatment, Variant, Variants, errno};
@@ -45,3 +47,4 @@ pub use error::{AccessError, WalkError};
 pub use memory::{Fault, Memory, NoMemory};
 pub use structure::{Condition, Field, Structure};
 pub use table::{NUMBERS, all, by_name, by_number};
+pub use walk::{Found, RobustEntry, What, robust_list};
