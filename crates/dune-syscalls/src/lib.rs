@@ -12,6 +12,19 @@
 //! | which memory will it read and write, as its registers tell | [`Form::accesses`] |
 //! | which has it written | [`Form::written`] |
 //! | what do the structures name that it reads: `iovec`, `msghdr`, `clone_args`, descriptors that are sent… | [`Form::walk`] |
+//! | what did the program do | [`Call::show`], as strace(1) would |
+//!
+//! ```
+//! use dune_syscalls::{NoMemory, Treatment};
+//!
+//! // RAX, and RDI, RSI, RDX, R10, R8, R9.
+//! let (number, arguments) = (16, [0, 0x5412, 0x7fff_0000, 0, 0, 0]);
+//! let call = dune_syscalls::by_number(number).ok_or("no such call")?;
+//! let form = call.form(&arguments);
+//! assert_eq!((form.name, form.treatment), ("TIOCSTI", Treatment::Refused));
+//! assert_eq!(call.show(&arguments, &NoMemory, Some(-1)).to_string(), "ioctl(0, TIOCSTI, 0x7fff0000) = -1 EPERM");
+//! # Ok::<(), &str>(())
+//! ```
 //!
 //! # What it covers
 //!
@@ -33,6 +46,7 @@ mod access;
 mod build;
 mod call;
 mod error;
+mod format;
 pub mod kind;
 mod memory;
 pub mod names;
@@ -44,6 +58,7 @@ mod walk;
 pub use access::{Access, Extent, PATH_MAX};
 pub use call::{Call, Class, Form, Outcome, Treatment, Variant, Variants, errno};
 pub use error::{AccessError, WalkError};
+pub use format::Shown;
 pub use memory::{Fault, Memory, NoMemory};
 pub use structure::{Condition, Field, Structure};
 pub use table::{NUMBERS, all, by_name, by_number};
