@@ -120,39 +120,76 @@ fn query(file: &MapsFile, address: u64) -> Result<Option<Area>, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use linux_raw_sys::general::{
+        __NR_mmap, __NR_mprotect, __NR_munmap, MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_NONE, PROT_READ,
+        PROT_WRITE,
+    };
 
-    /// Both ways say the same of everything that this process has mapped, which other tests change meanwhile: of what lies where
-    /// it lay before and after.
+    use super::*;
+    use crate::arch::page::PAGE_BYTES;
+
+    /// The question and the list say the same of mappings that nobody changes meanwhile.
     #[test]
     fn the_question_and_the_list_agree() {
-        let listed = || {
-            let mut areas = Vec::new();
-            let line = |line: &maps::Line<'_>| {
-                if line.kind != MappingKind::Vsyscall {
-                    let is_file = matches!(line.kind, MappingKind::File(_));
-                    let (start, end, permissions) = (line.start, line.end, line.permissions);
-                    areas.push(Area { start, end, permissions, is_file });
-                }
-                ControlFlow::Continue(())
-            };
-            maps::for_each(line).unwrap();
-            areas
+        const PAGES: u64 = 8;
+        let flags = (MAP_PRIVATE | MAP_ANONYMOUS).into();
+        // SAFETY: a new mapping, which is this test's own.
+        let start =
+            unsafe { sys::call(__NR_mmap, [0, PAGES * PAGE_BYTES, PROT_NONE.into(), flags, u64::MAX, 0]) };
+        let start = start.unwrap();
+        let page = |number: u64| start + number * PAGE_BYTES;
+        for (number, protection) in [(1, PROT_READ), (3, PROT_READ | PROT_WRITE), (6, PROT_READ | PROT_EXEC)]
+        {
+            // SAFETY: as before.
+            let arguments = [page(number), PAGE_BYTES, protection.into(), 0, 0, 0];
+            unsafe { sys::call(__NR_mprotect, arguments) }.unwrap();
+        }
+        let (read, write) = (PagePermissions::READ, PagePermissions::WRITE);
+        let area = |first, end, permissions| Area {
+            start: page(first),
+            end: page(end),
+            permissions,
+            is_file: false,
         };
-        let before = listed();
+        let none = PagePermissions::empty();
+        let expected = [
+            area(1, 2, read),
+            area(2, 3, none),
+            area(3, 4, read | write),
+            area(4, 6, none),
+            area(6, 7, read | PagePermissions::EXECUTE),
+        ];
         let mut asked = Vec::new();
-        for_each_from(0, |area| {
+        for_each_from(page(1), |area| {
             asked.push(*area);
+            if area.end >= page(7) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        assert_eq!(asked, expected);
+        let mut listed = Vec::new();
+        maps::for_each(|line| {
+            if (page(1)..page(7)).contains(&line.start) {
+                let is_file = matches!(line.kind, MappingKind::File(_));
+                let (start, end, permissions) = (line.start, line.end, line.permissions);
+                listed.push(Area { start, end, permissions, is_file });
+            }
             ControlFlow::Continue(())
         })
         .unwrap();
-        let after = listed();
-        let stable: Vec<_> = before.iter().filter(|area| after.contains(area)).collect();
-        assert!(stable.len() > 5);
-        for area in stable {
-            assert!(asked.contains(area), "{area:x?}");
-            assert_eq!(find(area.end - 1, |found| *found).unwrap(), Some(*area));
-        }
+        assert_eq!(listed, expected);
+        assert_eq!(find(page(5), |area| *area).unwrap(), Some(expected[3]));
+        let code = own_code();
+        assert!(
+            find(code, |area| area.is_file && area.permissions.contains(PagePermissions::EXECUTE))
+                .unwrap()
+                .unwrap()
+        );
+        // SAFETY: as before.
+        unsafe { sys::call(__NR_munmap, [start, PAGES * PAGE_BYTES, 0, 0, 0, 0]) }.unwrap();
+    }
+
+    fn own_code() -> u64 {
+        own_code as fn() -> u64 as usize as u64
     }
 
     #[test]

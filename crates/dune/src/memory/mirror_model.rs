@@ -7,7 +7,7 @@ use x86_64::VirtAddr;
 
 use super::mirror::Ownership;
 use super::model::Machine;
-use super::window::{FIRST_GPA, GIB};
+use super::window::GIB;
 use super::*;
 use crate::arch::page::PAGE_BYTES;
 
@@ -178,7 +178,7 @@ fn large_mappings_cost_few_tables_and_reservations_none() {
     assert_eq!(machine.in_use(), 4);
     edit(&mut tables, range(7 * GIB, 32 * GIB), PagePermissions::empty());
     assert_eq!(machine.in_use(), 1);
-    assert_eq!(FIRST_GPA.as_u64() % GIB, 0);
+    assert_eq!(super::window::FIRST_GPA.as_u64() % GIB, 0);
 }
 
 #[test]
