@@ -68,14 +68,18 @@ impl Form {
     /// assert_eq!((access.extent, access.direction), (Extent::Bytes(100), Direction::Write));
     /// # Ok::<(), dune_syscalls::AccessError>(())
     /// ```
-    pub fn accesses(&self, arguments: &[u64; 6]) -> impl Iterator<Item = Result<Access, AccessError>> {
+    pub fn accesses(
+        &self,
+        arguments: &[u64; 6],
+    ) -> impl Iterator<Item = Result<Access, AccessError>> + use<> {
         let (bytes, fields) = (registers(arguments), self.arguments);
         (0..fields.len() as u8)
             .filter_map(move |index| access(Frame { bytes: &bytes, fields }, index).transpose())
     }
 
     /// The memory that the call has written when it returned `result`, as far as the registers tell: of a buffer that
-    /// it filled in part, that part; nothing if it failed, but for the few calls that write then.
+    /// it filled in part, that part; nothing if it failed, but for the few calls that write then. Of an [`Extent::Stored`] the length
+    /// is there now that the call had wished for: no more was written than it said before.
     ///
     /// ```
     /// use dune_syscalls::Extent;
@@ -90,7 +94,7 @@ impl Form {
         &self,
         arguments: &[u64; 6],
         result: i64,
-    ) -> impl Iterator<Item = Result<Access, AccessError>> {
+    ) -> impl Iterator<Item = Result<Access, AccessError>> + use<> {
         let (bytes, fields) = (registers(arguments), self.arguments);
         (0..fields.len() as u8)
             .filter_map(move |index| written(Frame { bytes: &bytes, fields }, index, result).transpose())
@@ -122,6 +126,7 @@ fn written(frame: Frame<'_>, index: u8, result: i64) -> Result<Option<Access>, A
     let is_written = match (pointer.when, errno(result)) {
         (When::Always, _) => true,
         (When::Success, error) => error.is_none(),
+        (When::Positive, _) => result > 0,
         (When::Interrupted, error) => error == Some(EINTR as u16),
     };
     if !pointer.direction.writes() || !is_written {

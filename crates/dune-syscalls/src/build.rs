@@ -93,6 +93,11 @@ pub(crate) const fn InOut(structure: &'static Structure, length: Length) -> Kind
     pointer(Direction::ReadWrite, structure, length, When::Success)
 }
 
+/// Written where the result is above 0.
+pub(crate) const fn OutPositive(structure: &'static Structure) -> Kind {
+    pointer(Direction::Write, structure, One, When::Positive)
+}
+
 /// Written where a signal interrupts the call.
 pub(crate) const fn OutInterrupted(structure: &'static Structure) -> Kind {
     pointer(Direction::Write, structure, One, When::Interrupted)

@@ -159,6 +159,21 @@ impl Call {
         self.form.name
     }
 
+    /// The arguments that are descriptors in some variant, as a bit each.
+    pub const fn descriptor_arguments_of_variants(&self) -> u8 {
+        let (mut bits, mut table) = (0, 0);
+        while table < self.variants.len() {
+            let list = self.variants[table].list;
+            let mut index = 0;
+            while index < list.len() {
+                bits |= list[index].form.descriptor_arguments();
+                index += 1;
+            }
+            table += 1;
+        }
+        bits
+    }
+
     /// What the call is with these arguments: a variant if one of them chooses one.
     ///
     /// ```
@@ -176,6 +191,23 @@ impl Call {
 }
 
 impl Form {
+    /// The arguments that may be descriptors, as a bit each: bit 0 is the first one.
+    ///
+    /// ```
+    /// const TEE: u8 = dune_syscalls::by_number(276).unwrap().form.descriptor_arguments();
+    /// assert_eq!(TEE, 0b11);
+    /// ```
+    pub const fn descriptor_arguments(&self) -> u8 {
+        let (mut bits, mut index) = (0, 0);
+        while index < self.arguments.len() {
+            if matches!(self.arguments[index].kind, Kind::Descriptor(_)) {
+                bits |= 1 << index;
+            }
+            index += 1;
+        }
+        bits
+    }
+
     /// The arguments that are descriptors, with what the registers hold: descriptors that are not given (-1), AT_FDCWD
     /// and the like among them.
     ///
@@ -184,11 +216,11 @@ impl Form {
     /// let arguments = [7, 0x1000, 0, 0, 0, 0];
     /// assert!(call.form(&arguments).descriptors(&arguments).eq([(0, 7)]));
     /// ```
-    pub fn descriptors<'a>(&'a self, arguments: &'a [u64; 6]) -> impl Iterator<Item = (usize, i32)> + 'a {
-        let bytes = registers(arguments);
-        (0..self.arguments.len()).filter_map(move |index| {
-            let frame = Frame { bytes: &bytes, fields: self.arguments };
-            let is_one = matches!(self.arguments[index].kind, Kind::Descriptor(_)) && frame.has(index as u8);
+    pub fn descriptors(&self, arguments: &[u64; 6]) -> impl Iterator<Item = (usize, i32)> + use<> {
+        let (bytes, fields) = (registers(arguments), self.arguments);
+        (0..fields.len()).filter_map(move |index| {
+            let frame = Frame { bytes: &bytes, fields };
+            let is_one = matches!(fields[index].kind, Kind::Descriptor(_)) && frame.has(index as u8);
             is_one.then(|| (index, frame.value(index as u8) as i32))
         })
     }
@@ -201,14 +233,11 @@ impl Form {
     /// let paths = call.form(&arguments).paths(&arguments);
     /// assert!(paths.eq([(1, 0x1000, Some(7)), (3, 0x2000, Some(8))]));
     /// ```
-    pub fn paths<'a>(
-        &'a self,
-        arguments: &'a [u64; 6],
-    ) -> impl Iterator<Item = (usize, u64, Option<i32>)> + 'a {
-        let bytes = registers(arguments);
-        (0..self.arguments.len()).filter_map(move |index| {
-            let frame = Frame { bytes: &bytes, fields: self.arguments };
-            let Kind::Path { directory } = self.arguments[index].kind else { return None };
+    pub fn paths(&self, arguments: &[u64; 6]) -> impl Iterator<Item = (usize, u64, Option<i32>)> + use<> {
+        let (bytes, fields) = (registers(arguments), self.arguments);
+        (0..fields.len()).filter_map(move |index| {
+            let frame = Frame { bytes: &bytes, fields };
+            let Kind::Path { directory } = fields[index].kind else { return None };
             let directory = directory.map(|place| frame.value(place) as i32);
             frame.has(index as u8).then(|| (index, frame.value(index as u8), directory))
         })

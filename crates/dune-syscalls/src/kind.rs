@@ -163,6 +163,8 @@ impl Direction {
 pub enum When {
     /// Where it succeeds.
     Success,
+    /// Where the result is above 0: wait4(2) with WNOHANG has found none.
+    Positive,
     /// Where a signal interrupts it (EINTR), like the time that nanosleep(2) had left.
     Interrupted,
     /// Whatever the result is.

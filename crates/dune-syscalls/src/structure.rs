@@ -10,7 +10,7 @@ pub struct Structure {
     pub name: &'static str,
     /// Its size on x86-64.
     pub size: u32,
-    /// Its fields, in order. Not all have to be there: what is missing is neither address nor descriptor.
+    /// Its fields, in the order in which they are shown. Not all have to be there: what is missing is neither address nor descriptor.
     pub fields: &'static [Field],
     /// Whether it has addresses or descriptors, also in structures within it.
     pub leads_on: bool,

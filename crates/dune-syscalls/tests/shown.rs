@@ -44,6 +44,18 @@ const AT_FDCWD: u64 = 0xffff_ff9c;
 fn files() {
     let mut page = Page::new();
     let path = page.put(0, b"/etc/passwd\0");
+    let mut status = [0; 18];
+    (status[3], status[6]) = (1000 << 32 | 0o104755, 77);
+    let status = page.words(256, &status);
+    // strace shows the mode and the size only.
+    shows(
+        &page,
+        "fstat",
+        &[3, status],
+        0,
+        "fstat(3, {st_dev=0, st_ino=0, st_nlink=0, st_mode=S_IFREG|S_ISUID|0755, st_uid=1000, st_gid=0, st_rdev=0, \
+         st_size=77, st_blksize=0, st_blocks=0, ...}) = 0",
+    );
     let long = page.put(1024, &[b'x'; 300]);
     shows(
         &page,
@@ -159,13 +171,12 @@ fn signals_and_time() {
     shows(&page, "rt_sigprocmask", &[0, set, 0, 8], 0, "rt_sigprocmask(SIG_BLOCK, [INT CHLD], NULL, 8) = 0");
     shows(&page, "rt_sigprocmask", &[2, full, 0, 8], 0, "rt_sigprocmask(SIG_SETMASK, ~[KILL], NULL, 8) = 0");
     let action = page.words(64, &[0x40_1000, 0x0400_0000, 0x40_2000, 0]);
-    // strace has the mask before the flags.
     shows(
         &page,
         "rt_sigaction",
         &[2, action, 0, 8],
         0,
-        "rt_sigaction(SIGINT, {sa_handler=0x401000, sa_flags=SA_RESTORER, sa_restorer=0x402000, sa_mask=[]}, NULL, 8) = 0",
+        "rt_sigaction(SIGINT, {sa_handler=0x401000, sa_mask=[], sa_flags=SA_RESTORER, sa_restorer=0x402000}, NULL, 8) = 0",
     );
     let time = page.words(128, &[1, 500]);
     shows(&page, "nanosleep", &[time, time], 0, "nanosleep({tv_sec=1, tv_nsec=500}, 0x10080) = 0");
@@ -242,17 +253,19 @@ fn forms() {
     let mut page = Page::new();
     let word = page.words(0, &[2]);
     shows(&page, "ioctl", &[0, 0x5401, 0x7ffc], -25, "ioctl(0, TCGETS, 0x7ffc) = -1 ENOTTY");
+    // strace takes the number apart: _IOC(_IOC_NONE, 0x56, 0x78, 0x1234).
     shows(&page, "ioctl", &[0, 0x1234_5678, 5], -25, "ioctl(0, 0x12345678, 0x5) = -1 ENOTTY");
     shows(&page, "fcntl", &[3, 2, 1], 0, "fcntl(3, F_SETFD, FD_CLOEXEC) = 0");
+    // strace names the flags in the result.
     shows(&page, "fcntl", &[3, 3], 0x8002, "fcntl(3, F_GETFL) = 0x8002");
-    // strace does not read futex words.
-    shows(&page, "futex", &[word, 129, 1], 1, "futex(2, FUTEX_WAKE_PRIVATE, 1) = 1");
+    shows(&page, "futex", &[word, 129, 1], 1, "futex(0x10000, FUTEX_WAKE_PRIVATE, 1) = 1");
+    // strace leaves out what is not used, and has a name for the last: FUTEX_BITSET_MATCH_ANY.
     shows(
         &page,
         "futex",
         &[word, 0x189, 2, 0, 0, 0xffff_ffff],
         -11,
-        "futex(2, FUTEX_WAIT_BITSET_PRIVATE|FUTEX_CLOCK_REALTIME, 2, NULL, 0, 0xffffffff) = -1 EAGAIN",
+        "futex(0x10000, FUTEX_WAIT_BITSET_PRIVATE|FUTEX_CLOCK_REALTIME, 2, NULL, 0, 0xffffffff) = -1 EAGAIN",
     );
     let name = page.put(64, b"worker\0");
     shows(&page, "prctl", &[15, name], 0, r#"prctl(PR_SET_NAME, "worker") = 0"#);

@@ -203,6 +203,9 @@ fn linux_limits_hold() {
     assert_eq!(many.errno(), 22);
     let wrap = error("write", [1, u64::MAX - 4, 6, 0, 0, 0]);
     assert!(matches!(wrap, WalkError::Access(AccessError::Overflow { .. })) && wrap.errno() == 14, "{wrap}");
+    // 2^62 elements of 4 bytes are none, modulo 2^64.
+    let many = error("move_pages", [0, 1 << 62, 0, 0x1000, 0, 0]);
+    assert!(matches!(many, WalkError::Access(AccessError::Overflow { .. })), "{many}");
     let wide = error("poll", [0xffff_ffff_ffff_0000, 1 << 20, 0, 0, 0, 0]);
     assert_eq!(wide.errno(), 14, "{wide}");
     let mut arena = Arena::default();

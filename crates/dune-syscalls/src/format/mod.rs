@@ -12,7 +12,7 @@ use crate::kind::{Direction, Kind, Length, Pointer, When};
 use crate::memory::Memory;
 use crate::names::errno_name;
 use crate::structure::{Frame, Structure, registers};
-use crate::structures::{BYTES, FD_SET, SOCKADDR, STATMOUNT, UTSNAME};
+use crate::structures::{BYTES, FD_SET, FUTEX, SOCKADDR, STATMOUNT, UTSNAME};
 
 /// How many bytes of a string and elements of an array are shown.
 const SHOWN: usize = 32;
@@ -169,6 +169,7 @@ impl<M: Memory + ?Sized> Show<'_, '_, M> {
             (Direction::Write, Some(result)) => match pointer.when {
                 When::Always => true,
                 When::Success => errno(result).is_none(),
+                When::Positive => result > 0,
                 When::Interrupted => errno(result) == Some(linux_raw_sys::errno::EINTR as u16),
             },
         }
@@ -197,7 +198,10 @@ impl<M: Memory + ?Sized> Show<'_, '_, M> {
             }
         }
         let is_one = |structure: &'static Structure| core::ptr::eq(pointer.structure, structure);
-        if is_one(&SOCKADDR) {
+        if is_one(&FUTEX) {
+            // Which word it is tells more than what is in it by now.
+            write!(self.out, "{address:#x}")
+        } else if is_one(&SOCKADDR) {
             address::socket(self.out, self.memory, address, length)
         } else if is_one(&FD_SET) {
             self.descriptors(address, length)
@@ -269,7 +273,7 @@ impl<M: Memory + ?Sized> Show<'_, '_, M> {
         }
         let (mut separator, mut end) = ("{", 0);
         for (index, field) in (0u8..).zip(structure.fields) {
-            end = usize::from(field.offset) + field.kind.width();
+            end = end.max(usize::from(field.offset) + field.kind.width());
             if !frame.has(index) {
                 continue;
             }

@@ -2,16 +2,17 @@
 //! `<linux/mman.h>`, `<linux/poll.h>`, `<linux/eventpoll.h>`, `<linux/aio_abi.h>`, `<linux/xattr.h>`, `<linux/fs.h>`.
 
 use super::{BYTES, structures};
-use crate::names::{EPOLL_EVENTS, OPEN, POLL, RESOLVE};
+use crate::names::{EPOLL_EVENTS, OPEN, POLL, RESOLVE, STATX_MASK};
 
 structures! {
     STAT: "stat" 144 {
         0 st_dev: UnsignedLong, 8 st_ino: UnsignedLong, 16 st_nlink: UnsignedLong, 24 st_mode: FileMode, 28 st_uid: Uid,
         32 st_gid: Gid, 40 st_rdev: UnsignedLong, 48 st_size: Offset, 56 st_blksize: Long, 64 st_blocks: Long,
     }
+    /// Its mode has 16 bits, and 16 after it are 0.
     STATX: "statx" 256 {
-        0 stx_mask: Hex, 4 stx_blksize: Unsigned, 8 stx_attributes: LongHex, 16 stx_nlink: Unsigned, 20 stx_uid: Uid,
-        24 stx_gid: Gid, 28 stx_mode: Short, 32 stx_ino: UnsignedLong, 40 stx_size: UnsignedLong, 48 stx_blocks: UnsignedLong,
+        0 stx_mask: Flags(&STATX_MASK), 4 stx_blksize: Unsigned, 8 stx_attributes: LongHex, 16 stx_nlink: Unsigned, 20 stx_uid: Uid,
+        24 stx_gid: Gid, 28 stx_mode: FileMode, 32 stx_ino: UnsignedLong, 40 stx_size: UnsignedLong, 48 stx_blocks: UnsignedLong,
     }
     STATFS: "statfs" 120 {
         0 f_type: LongHex, 8 f_bsize: Long, 16 f_blocks: UnsignedLong, 24 f_bfree: UnsignedLong, 32 f_bavail: UnsignedLong,

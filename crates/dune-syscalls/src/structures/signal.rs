@@ -4,8 +4,8 @@ use super::{SIGNALS, structures};
 use crate::names::{SIGNAL_ACTION_FLAGS, SIGNAL_NOTIFY, SIGNAL_STACK_FLAGS};
 
 structures! {
-    /// Linux's own, not the C library's.
-    SIGACTION: "sigaction" 32 { 0 sa_handler: Code, 8 sa_flags: LongFlags(&SIGNAL_ACTION_FLAGS), 16 sa_restorer: Code, 24 sa_mask: SignalSet }
+    /// Linux's own, not the C library's. In the order in which strace(1) shows it.
+    SIGACTION: "sigaction" 32 { 0 sa_handler: Code, 24 sa_mask: SignalSet, 8 sa_flags: LongFlags(&SIGNAL_ACTION_FLAGS), 16 sa_restorer: Code }
     SIGINFO: "siginfo_t" 128 { 0 si_signo: Signal, 4 si_errno: Int, 8 si_code: Int }
     STACK: "stack_t" 24 { 0 ss_sp: KeptOf(ss_size), 8 ss_flags: Flags(&SIGNAL_STACK_FLAGS), 16 ss_size: Size }
     /// What SIGEV_THREAD is to mq_notify(2) only: a cookie of 32 bytes to be sent to a socket.

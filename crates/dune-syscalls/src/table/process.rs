@@ -11,7 +11,7 @@ calls! { Process:
     58 Supervised vfork() -> Pid;
     59 Supervised execve(pathname: Path, argv: In(&TEXT_ADDRESS, Null), envp: In(&TEXT_ADDRESS, Null)) -> Number;
     60 Supervised exit(status: Int) -> Never;
-    61 Forwarded wait4(pid: Pid, wstatus: Out(&INT, One), options: Flags(&WAIT), rusage: Out(&RUSAGE, One)) -> Pid;
+    61 Forwarded wait4(pid: Pid, wstatus: OutPositive(&INT), options: Flags(&WAIT), rusage: OutPositive(&RUSAGE)) -> Pid;
     97 Forwarded getrlimit(resource: Flags(&RESOURCE), rlim: Out(&RLIMIT, One)) -> Number;
     98 Forwarded getrusage(who: Flags(&RUSAGE_WHO), usage: Out(&RUSAGE, One)) -> Number;
     109 Forwarded setpgid(pid: Pid, pgid: Pid) -> Number;
