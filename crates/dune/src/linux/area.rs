@@ -140,8 +140,8 @@ mod tests {
         let page = |number: u64| start + number * PAGE_BYTES;
         for (number, protection) in [(1, PROT_READ), (3, PROT_READ | PROT_WRITE), (6, PROT_READ | PROT_EXEC)]
         {
-            // SAFETY: as before.
             let arguments = [page(number), PAGE_BYTES, protection.into(), 0, 0, 0];
+            // SAFETY: a page of the mapping, as before.
             unsafe { sys::call(__NR_mprotect, arguments) }.unwrap();
         }
         let (read, write) = (PagePermissions::READ, PagePermissions::WRITE);

@@ -178,7 +178,7 @@ fn large_mappings_cost_few_tables_and_reservations_none() {
     assert_eq!(machine.in_use(), 4);
     edit(&mut tables, range(7 * GIB, 32 * GIB), PagePermissions::empty());
     assert_eq!(machine.in_use(), 1);
-    assert_eq!(super::window::FIRST_GPA.as_u64() % GIB, 0);
+    assert_eq!(window::FIRST_GPA.as_u64() % GIB, 0);
 }
 
 #[test]
