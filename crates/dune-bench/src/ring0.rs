@@ -203,7 +203,9 @@ impl Ring3 {
         context.registers.rdi = calls.into();
         context.registers.rsi = self.memory.start().as_u64();
         loop {
-            match self.ring0.dune.run_user(&mut context).map_err(Failure::of("run_user"))? {
+            // SAFETY: nobody protects or unmaps the stack, which has the context.
+            let exit = unsafe { self.ring0.dune.run_user(&mut context) };
+            match exit.map_err(Failure::of("run_user"))? {
                 UserExit::SystemCall(call) if call.number == libc::SYS_getpid as u64 => {
                     context.registers.rax = answer();
                 }

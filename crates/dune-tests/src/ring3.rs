@@ -1,8 +1,10 @@
 //! Ring-3 programs for cases: code, a stack, and permission to use them.
 
-use dune::Dune;
+use std::time::Duration;
+
 use dune::memory::{PagePermissions, PageRange};
-use dune::user::{UserContext, UserExit, UserMemory};
+use dune::user::{TimeLimit, UserContext, UserExit, UserMemory};
+use dune::{Dune, UserError};
 use x86_64::VirtAddr;
 
 /// Makes naked functions for ring 3.
@@ -22,6 +24,32 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// The address of `code`.
 pub fn address(code: extern "C" fn()) -> u64 {
     (code as *const ()).addr() as u64
+}
+
+/// [`Dune::run_user`].
+pub fn run(dune: Dune, context: &mut UserContext) -> std::result::Result<UserExit, UserError> {
+    // SAFETY: cases leave the pages of contexts, and of the stacks that they run on, alone.
+    unsafe { dune.run_user(context) }
+}
+
+/// [`Dune::run_user_until`].
+pub fn run_until(
+    dune: Dune,
+    context: &mut UserContext,
+    limit: &TimeLimit,
+) -> std::result::Result<UserExit, UserError> {
+    // SAFETY: as in `run`.
+    unsafe { dune.run_user_until(context, limit) }
+}
+
+/// [`Dune::run_user_for`].
+pub fn run_for(
+    dune: Dune,
+    context: &mut UserContext,
+    duration: Duration,
+) -> std::result::Result<UserExit, UserError> {
+    // SAFETY: as in `run`.
+    unsafe { dune.run_user_for(context, duration) }
 }
 
 /// Whether ring 3 has made a system call.

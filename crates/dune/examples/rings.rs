@@ -44,7 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{by:?}: {unsupported}");
             continue;
         }
-        match dune.run_user(&mut context)? {
+        // SAFETY: nobody protects or unmaps this program's stack and heap.
+        match unsafe { dune.run_user(&mut context)? } {
             UserExit::SystemCall(call) => {
                 println!("{by:?}: ring 3 made system call {}: the sum is {}", call.number, call.arguments[0]);
             }
@@ -54,7 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The page of SECRET was not granted.
     let mut context = call(&stack, curious as *const (), (&raw const SECRET).addr() as u64)?;
-    match dune.run_user(&mut context)? {
+    // SAFETY: as before.
+    match unsafe { dune.run_user(&mut context)? } {
         UserExit::Trap { vector, address, .. } => {
             println!("ring 3 took {vector} at the secret: {}", address == (&raw const SECRET).addr() as u64);
         }

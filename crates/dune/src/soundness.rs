@@ -51,7 +51,6 @@
 //! | [`FrameAllocator::allocate`], [`FrameAllocator::trim`] | take memory; a frame that is dropped stays in use |
 //! | [`Memory::new_space`], [`AddressSpace::page_tables`], dropping a space | edits as above, in tables that are not in use until [`AddressSpace::enter`], which is unsafe |
 //! | [`UserMemory`], [`Dune::copy_from_user`], [`Dune::copy_to_user`] | see below |
-//! | [`Dune::run_user`], [`Dune::run_user_until`] | let ring 3 run, which reaches what was granted |
 //!
 //! *Flushes.* A [`Flush`] may be dropped, deferred or forgotten by safe code. It is counted when it comes into being, so the next
 //! `now()` knows that there are others, and flushes everything on all CPUs. So who has edited a page and flushed can rely on no CPU
@@ -83,6 +82,7 @@
 //! | [`PageTables::remap`] | what Rust refers to there is in the process's own memory |
 //! | [`FrameAllocator::free`] | nothing maps the frame, no CPU has it cached, nobody uses it |
 //! | [`FrameAllocator::from_raw`] | the frame is in use, and this is its only owner |
+//! | [`Dune::run_user`], [`Dune::run_user_until`] | ring 0 keeps the context, its vector state and the caller's stack: a page fault on the way into ring 3 or back would find ring 3's segment bases |
 //! | [`Flush::ignore`] | the old translations do no harm |
 //! | [`AddressSpace::enter`], [`ActiveSpace::switch_to`] | code, stacks and tables are where they are; what the space maps otherwise, or lets ring 3 do, is right; one thread uses spaces at a time |
 //!
@@ -185,8 +185,8 @@
 //! and state are found by one atomic word, and so a thread that is in one which is replaced or taken away goes on with state that is
 //! there. A panic ends the process in the first frame below the handler, and unwinds into nobody.
 //!
-//! *Registers.* A [`TrapFrame`] can be read. What changes it is `unsafe`. It can neither be copied nor made, and a handler is lent one at a
-//! time, so that safe code has no second one to swap it with; selectors can not be changed at all, and IOPL, by which the entry of system
+//! *Registers.* A [`TrapFrame`] can be read. What changes it is `unsafe`. It can neither be copied nor made; and a handler
+//! that comes during another, where there are two, exchanges nothing by swapping them, since to Rust a frame has no bytes; selectors can not be changed at all, and IOPL, by which the entry of system
 //! calls tells the rings apart, is kept at 0:
 //!
 //! ```compile_fail,E0133

@@ -36,7 +36,7 @@ ring3_code!(jump, "jmp rdi");
 fn run(dune: Dune, code: extern "C" fn(), rdi: u64) -> ring3::Result<(UserExit, u64, UserContext)> {
     let mut context = ring3::context(dune, code)?;
     context.registers.rdi = rdi;
-    let exit = dune.run_user(&mut context)?;
+    let exit = ring3::run(dune, &mut context)?;
     assert_eq!(probe::getpid(), i64::from(std::process::id()), "ring 0 goes on");
     Ok((exit, context.registers.rip.wrapping_sub(address(code)), context))
 }
@@ -193,7 +193,7 @@ fn gs_base_then_syscall() -> CaseResult {
         let (exit, offset, mut context) = run(dune, gs_syscall, base)?;
         assert!(ring3::is_call(exit) && offset == 7, "{exit:?} at +{offset}");
         assert_eq!(context.gs_base().as_u64(), base);
-        assert!(ring3::is_call(dune.run_user(&mut context)?));
+        assert!(ring3::is_call(ring3::run(dune, &mut context)?));
         assert_eq!(context.registers.rsi, base, "ring 3's GS base is kept");
         assert_eq!(dune.counters().intercepted_syscalls, before + 2);
     }
@@ -203,7 +203,7 @@ fn gs_base_then_syscall() -> CaseResult {
     // A canonical base of the kernel's half is ring 3's to choose, too.
     let (exit, _, mut context) = run(dune, gs_syscall, 0xffff_8000_0000_0000)?;
     assert!(ring3::is_call(exit));
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(context.registers.rsi, 0xffff_8000_0000_0000);
     Ok(())
 }
@@ -238,10 +238,10 @@ ring3_code!(
 /// Steps until the system call arrives, then once more: the step after it is ring 3's again.
 fn steps_then_call(dune: Dune, context: &mut UserContext, keeps_flags: bool) -> CaseResult {
     for _ in 0..4 {
-        match dune.run_user(context)? {
+        match ring3::run(dune, context)? {
             UserExit::SystemCall(_) => {
                 assert!(!keeps_flags || context.registers.rflags & 0x100 != 0, "TF is ring 3's to keep");
-                let exit = dune.run_user(context)?;
+                let exit = ring3::run(dune, context)?;
                 // SYSEXIT and IRET may differ in whether NOP is stepped; neither may lose ring 0.
                 assert!(matches!(exit, UserExit::Trap { .. }), "{exit:?}");
                 assert!(probe::getpid() > 0);
@@ -295,7 +295,7 @@ fn garbage_stack_pointer() -> CaseResult {
         // Going back in with such a stack pointer is no danger either.
         let mut context = ring3::context(dune, ud2)?;
         context.registers.rsp = rsp;
-        assert!(trap(Vector::INVALID_OPCODE, 0, dune.run_user(&mut context)?));
+        assert!(trap(Vector::INVALID_OPCODE, 0, ring3::run(dune, &mut context)?));
     }
     assert!(victim.iter().all(|&word| word == 7));
     Ok(())
@@ -307,7 +307,7 @@ fn flags_it_must_not_choose() -> CaseResult {
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, int3)?;
     context.registers.rflags = !(1 << 8);
-    dune.run_user(&mut context)?;
+    ring3::run(dune, &mut context)?;
     assert_eq!(context.registers.rflags & !0x24_0dd5, 0x1202, "{:#x}", context.registers.rflags);
     let (exit, _, context) = run(dune, pop_flags, 0x3002)?;
     assert!(trap(Vector::BREAKPOINT, 0, exit));
@@ -352,7 +352,7 @@ fn nested_task_flag() -> CaseResult {
     let dune = dune::enter()?;
     let (exit, _, mut context) = run(dune, set_nt, 0)?;
     assert!(ring3::is_call(exit));
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(context.registers.rdi, 9);
     Ok(())
 }
@@ -373,11 +373,11 @@ fn syscall_at_the_end() -> CaseResult {
         let mut context = ring3::context(dune, ud2)?;
         dune.set_return_by(&mut context, by)?;
         context.registers.rip = 0x7fff_ffff_fffe;
-        let exit = dune.run_user(&mut context)?;
+        let exit = ring3::run(dune, &mut context)?;
         if ring3::is_call(exit) {
             let rip = 1 << 47;
             assert_eq!(context.registers.rip, rip);
-            assert_eq!(dune.run_user(&mut context), Err(UserError::NotCanonical { rip }));
+            assert_eq!(ring3::run(dune, &mut context), Err(UserError::NotCanonical { rip }));
         } else {
             // Some CPUs refuse the instruction itself.
             assert!(trap(Vector::GENERAL_PROTECTION, 0, exit), "{by:?}: {exit:?}");

@@ -88,7 +88,7 @@ fn local_table_is_a_copy() -> CaseResult {
     assert_eq!(rights(selector), Some(0x0040_f200));
     let mut context = ring3::context(dune, load_ds)?;
     context.registers.rdi = selector.into();
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(rights(selector), Some(0x0040_f300), "the CPU has marked it");
     assert_eq!(std::hint::black_box(&table)[0] & ACCESSED, 0);
     Ok(())

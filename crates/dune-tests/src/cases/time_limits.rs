@@ -35,7 +35,7 @@ fn an_endless_loop_comes_back() -> CaseResult {
     let mut last = 0;
     for duration in [MOMENT, Duration::from_nanos(1), Duration::ZERO, MOMENT] {
         let start = Instant::now();
-        assert_eq!(dune.run_user_for(&mut context, duration)?, UserExit::Interrupted);
+        assert_eq!(ring3::run_for(dune, &mut context, duration)?, UserExit::Interrupted);
         assert!(start.elapsed() >= duration, "{:?} of {duration:?}", start.elapsed());
         let count = context.registers.rbx;
         assert!(count > last || duration < MOMENT, "it has run: {count} after {last}");
@@ -43,7 +43,7 @@ fn an_endless_loop_comes_back() -> CaseResult {
     }
     // Without a limit nothing of it is left.
     let mut context = ring3::context(dune, only_call)?;
-    assert!(is_call(dune.run_user(&mut context)?));
+    assert!(is_call(ring3::run(dune, &mut context)?));
     std::thread::sleep(MOMENT);
     assert!(probe::getpid() > 0);
     Ok(())
@@ -56,7 +56,7 @@ fn many_runs_in_one() -> CaseResult {
     let limit = TimeLimit::new(dune, MOMENT)?;
     let mut calls = 0u64;
     loop {
-        match dune.run_user_until(&mut context, &limit)? {
+        match ring3::run_until(dune, &mut context, &limit)? {
             UserExit::SystemCall(_) => calls += 1,
             UserExit::Interrupted => break,
             other => return probe::fail(format!("{other:?}")),
@@ -64,7 +64,7 @@ fn many_runs_in_one() -> CaseResult {
     }
     assert!(limit.is_over());
     assert_eq!(
-        (calls, dune.run_user_until(&mut context, &limit)?),
+        (calls, ring3::run_until(dune, &mut context, &limit)?),
         (context.registers.rbx, UserExit::Interrupted)
     );
     assert!(calls > 0);
@@ -73,7 +73,7 @@ fn many_runs_in_one() -> CaseResult {
         assert_eq!(probe::getpid(), i64::from(std::process::id()));
     }
     drop(limit);
-    assert!(is_call(dune.run_user(&mut context)?));
+    assert!(is_call(ring3::run(dune, &mut context)?));
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn beside_signals() -> CaseResult {
     let mut context = ring3::context(dune, count_for_ever)?;
     alarm(true);
     for _ in 0..5 {
-        assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
+        assert_eq!(ring3::run_for(dune, &mut context, MOMENT)?, UserExit::Interrupted);
     }
     alarm(false);
     assert!(SIGNALS.load(Ordering::Relaxed) > 0, "the program's handler has run meanwhile");
@@ -116,7 +116,7 @@ fn with_all_signals_blocked() -> CaseResult {
     let before = blocked(u64::MAX);
     let all = blocked(u64::MAX);
     let mut context = ring3::context(dune, count_for_ever)?;
-    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
+    assert_eq!(ring3::run_for(dune, &mut context, MOMENT)?, UserExit::Interrupted);
     assert_eq!(blocked(before), all, "the mask is as before");
     Ok(())
 }
@@ -125,13 +125,13 @@ fn one_inside_of_another() -> CaseResult {
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, count_for_ever)?;
     let outer = TimeLimit::new(dune, Duration::from_secs(1000))?;
-    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
+    assert_eq!(ring3::run_for(dune, &mut context, MOMENT)?, UserExit::Interrupted);
     assert!(!outer.is_over());
     let others: Vec<_> = (0..3).map(|_| TimeLimit::new(dune, MOMENT)).collect::<Result<_, _>>()?;
     assert_eq!(TimeLimit::new(dune, MOMENT).err(), Some(UserError::TooManyLimits { most: 4 }));
-    assert_eq!(dune.run_user_until(&mut context, &others[1])?, UserExit::Interrupted);
+    assert_eq!(ring3::run_until(dune, &mut context, &others[1])?, UserExit::Interrupted);
     drop(others);
-    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
+    assert_eq!(ring3::run_for(dune, &mut context, MOMENT)?, UserExit::Interrupted);
     assert!(!outer.is_over());
     Ok(())
 }
@@ -144,7 +144,7 @@ fn in_each_thread() -> CaseResult {
                 let dune = dune::current().expect("threads are in Dune mode");
                 let mut context = ring3::context(dune, count_for_ever).expect("memory");
                 for _ in 0..3 {
-                    assert_eq!(dune.run_user_for(&mut context, MOMENT), Ok(UserExit::Interrupted));
+                    assert_eq!(ring3::run_for(dune, &mut context, MOMENT), Ok(UserExit::Interrupted));
                 }
             });
         }
@@ -162,7 +162,7 @@ fn a_child_has_none() -> CaseResult {
             let mut context = ring3::context(dune, count_for_ever)?;
             let own = TimeLimit::new(dune, MOMENT)?;
             drop(limits);
-            assert_eq!(dune.run_user_until(&mut context, &own)?, UserExit::Interrupted);
+            assert_eq!(ring3::run_until(dune, &mut context, &own)?, UserExit::Interrupted);
             Ok(())
         };
         i32::from(run().is_err())
@@ -182,7 +182,7 @@ fn the_programs_own_timers() -> CaseResult {
         probe::syscall(libc::SYS_rt_sigaction as u64, [signal as u64, new, old, 8, 0, 0])
     };
     assert_eq!(sigaction(SIGNAL, 0, (&raw mut before) as u64), 0);
-    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
+    assert_eq!(ring3::run_for(dune, &mut context, MOMENT)?, UserExit::Interrupted);
     assert_eq!(sigaction(SIGNAL, 0, (&raw mut action) as u64), 0);
     assert_eq!(action, before, "the program sees nothing of it");
     probe::set_action(libc::SIGUSR1, note, 0, &[]);
@@ -192,7 +192,7 @@ fn the_programs_own_timers() -> CaseResult {
     let process = std::process::id().into();
     assert_eq!(probe::syscall(libc::SYS_tgkill as u64, [process, thread, SIGNAL as u64, 0, 0, 0]), 0);
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1, "it comes to the program's handler");
-    assert_eq!(dune.run_user_for(&mut context, MOMENT)?, UserExit::Interrupted);
+    assert_eq!(ring3::run_for(dune, &mut context, MOMENT)?, UserExit::Interrupted);
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1, "and the limit's does not");
     Ok(())
 }
@@ -213,7 +213,7 @@ fn threads_are_cancelled() -> CaseResult {
     fn reaches_its_limit() -> bool {
         let reach = || -> Result<UserExit, Box<dyn std::error::Error>> {
             let dune = dune::current().ok_or("this is Dune mode")?;
-            Ok(dune.run_user_for(&mut ring3::context(dune, count_for_ever)?, MOMENT)?)
+            Ok(ring3::run_for(dune, &mut ring3::context(dune, count_for_ever)?, MOMENT)?)
         };
         reach().is_ok_and(|exit| exit == UserExit::Interrupted)
     }

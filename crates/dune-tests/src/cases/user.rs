@@ -46,7 +46,7 @@ ring3_code!(only_breakpoint, "int3", "ud2");
 fn runs_in_ring_3() -> CaseResult {
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, ring_in_rdi)?;
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!((context.registers.rdi, context.registers.rsi), (3, 0x2b));
     assert!(dune::cpu::in_dune_mode());
     Ok(())
@@ -60,7 +60,7 @@ fn calls_answered_without_an_exit() -> CaseResult {
     let before = dune.counters();
     let mut calls = 0;
     loop {
-        assert!(ring3::is_call(dune.run_user(&mut context)?));
+        assert!(ring3::is_call(ring3::run(dune, &mut context)?));
         if context.registers.rax != 39 {
             break;
         }
@@ -80,9 +80,9 @@ fn call_forwarded_by_ring_0() -> CaseResult {
     context.registers.rbp = 1;
     let process = u64::from(std::process::id());
     let before = dune.counters().forwarded_syscalls;
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     context.registers.rax = probe::syscall(context.registers.rax, [0; 6]) as u64;
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(dune.counters().forwarded_syscalls, before + 1);
     assert_eq!(context.registers.rbx, process);
     Ok(())
@@ -124,7 +124,7 @@ fn by_iret_all_registers() -> CaseResult {
     assert_eq!(context.return_by(), ReturnBy::Iret);
     fill(&mut context.registers, 0x1111_2222_3333_4400);
     let before = context.registers;
-    let exit = dune.run_user(&mut context)?;
+    let exit = ring3::run(dune, &mut context)?;
     assert!(matches!(exit, UserExit::Trap { vector: Vector::BREAKPOINT, error_code: 0, .. }), "{exit:?}");
     assert_eq!(context.registers, after_breakpoint(before));
     assert_eq!(dune.counters().traps(Vector::BREAKPOINT), 1);
@@ -138,7 +138,7 @@ fn by_sysret() -> CaseResult {
     dune.set_return_by(&mut context, ReturnBy::Sysret)?;
     fill(&mut context.registers, 0x1111_2222_3333_4400);
     let before = context.registers;
-    assert!(matches!(dune.run_user(&mut context)?, UserExit::Trap { vector: Vector::BREAKPOINT, .. }));
+    assert!(matches!(ring3::run(dune, &mut context)?, UserExit::Trap { vector: Vector::BREAKPOINT, .. }));
     let flags = before.rflags | 0x1202;
     let expected = UserRegisters { rcx: before.rip, r11: flags, ..after_breakpoint(before) };
     assert_eq!(context.registers, expected);
@@ -164,7 +164,7 @@ fn by_sysexit() -> CaseResult {
     sysexit_or_skip(dune, &mut context)?;
     fill(&mut context.registers, 0x1111_2222_3333_4400);
     let before = context.registers;
-    assert!(matches!(dune.run_user(&mut context)?, UserExit::Trap { vector: Vector::BREAKPOINT, .. }));
+    assert!(matches!(ring3::run(dune, &mut context)?, UserExit::Trap { vector: Vector::BREAKPOINT, .. }));
     let expected = UserRegisters { rcx: before.rsp, rdx: before.rip, ..after_breakpoint(before) };
     assert_eq!(context.registers, expected);
     Ok(())
@@ -188,10 +188,10 @@ fn back_by_sysenter() -> CaseResult {
     let stack = context.registers.rsp;
     context.registers.rax = 77;
     context.registers.rbx = 78;
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!((context.registers.rax, context.registers.rbx), (77, 78));
     assert_eq!((context.registers.rip, context.registers.rsp), (context.registers.rdx, stack));
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!((context.registers.rdi, context.registers.rbx), (5, 78));
     assert!(probe::getpid() > 0);
     Ok(())
@@ -203,7 +203,7 @@ fn first_entry_shows_nothing() -> CaseResult {
         let mut context = ring3::context(dune, only_breakpoint)?;
         dune.set_return_by(&mut context, by)?;
         let (rip, rsp) = (context.registers.rip, context.registers.rsp);
-        dune.run_user(&mut context)?;
+        ring3::run(dune, &mut context)?;
         let mut expected = UserRegisters { rip: rip + 1, rsp, rflags: 0x1202, ..Default::default() };
         if by == ReturnBy::Sysret {
             (expected.rcx, expected.r11) = (rip, 0x1202);
@@ -230,11 +230,11 @@ fn vector_state_is_its_own() -> CaseResult {
     context.registers.rsi = 0x1234;
     // SAFETY: declares the register that it changes.
     unsafe { std::arch::asm!("movq xmm3, {}", in(reg) 0x5ec2e7u64, out("xmm3") _) };
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(context.registers.rdi, 0, "ring 0's XMM3 must not be seen");
     let sum: f64 = (1..=10).map(|n| std::hint::black_box(f64::from(n))).sum();
     assert_eq!(sum, 55.0);
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(context.registers.rdi, 0x1234, "ring 3's XMM3 must have been kept");
     Ok(())
 }
@@ -262,7 +262,7 @@ ring3_code!(
 fn control_words_are_its_own() -> CaseResult {
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, set_control)?;
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!((context.registers.rdi & !0x3f, context.registers.rsi), (0x1f80, 0x37f));
     let (mut mxcsr, mut control, flags) = (0u32, 0u16, 0u64);
     let mut flags = flags;
@@ -273,7 +273,7 @@ fn control_words_are_its_own() -> CaseResult {
     }
     assert_eq!((mxcsr & !0x3f, control, flags & 0x400), (0x1f80, 0x37f, 0), "ring 0's own");
     assert_ne!(context.registers.rflags & 0x400, 0, "ring 3 had set DF");
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(context.registers.rdi & !0x3f, 0x7f80);
     Ok(())
 }
@@ -296,7 +296,7 @@ fn ring_0_registers_are_kept() -> CaseResult {
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, trample)?;
     let before = std::hint::black_box([1u64, 2, 3, 4, 5, 6, 7, 8]);
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(before, [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!((context.registers.rbx, context.registers.rsp), (u64::MAX, 64));
     let thread = std::thread::current();
@@ -312,13 +312,13 @@ fn two_contexts_take_turns() -> CaseResult {
     }
     for round in 1..=5u64 {
         for (context, value) in contexts.iter_mut().zip([1, 100]) {
-            assert!(ring3::is_call(dune.run_user(context)?));
+            assert!(ring3::is_call(ring3::run(dune, context)?));
             assert_eq!((context.registers.rax, context.registers.rbx), (39, (round - 1) * value));
             context.registers.rax = value;
         }
     }
     for (context, sum) in contexts.iter_mut().zip([5, 500]) {
-        assert!(ring3::is_call(dune.run_user(context)?));
+        assert!(ring3::is_call(ring3::run(dune, context)?));
         assert_eq!((context.registers.rax, context.registers.rbx), (60, sum));
     }
     Ok(())
@@ -330,7 +330,7 @@ fn nested_in_a_handler() -> CaseResult {
     fn handler(dune: Dune, _: &mut TrapFrame) -> TrapOutcome {
         let run = || -> CaseResult {
             let mut context = ring3::context(dune, ring_in_rdi)?;
-            assert!(ring3::is_call(dune.run_user(&mut context)?));
+            assert!(ring3::is_call(ring3::run(dune, &mut context)?));
             RESULT.fetch_add(context.registers.rdi, Ordering::Relaxed);
             assert!(!dune.interrupts_enabled(), "they are off in handlers, also after ring 3");
             Ok(())
@@ -342,12 +342,12 @@ fn nested_in_a_handler() -> CaseResult {
     let mut context = ring3::context(dune, call_loop)?;
     context.registers.rbp = 2;
     for _ in 0..2 {
-        assert!(ring3::is_call(dune.run_user(&mut context)?));
+        assert!(ring3::is_call(ring3::run(dune, &mut context)?));
         // SAFETY: handled.
         unsafe { std::arch::asm!("int3") };
         context.registers.rax = 11;
     }
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!((context.registers.rbx, RESULT.load(Ordering::Relaxed)), (22, 6));
     assert!(dune.interrupts_enabled());
     Ok(())
@@ -364,7 +364,7 @@ fn fs_and_gs_bases() -> CaseResult {
     let mut context = ring3::context(dune, read_bases)?;
     context.set_fs_base(data.start());
     context.set_gs_base(data.start() + 16);
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!((context.registers.rdi, context.registers.rsi), (111, 222));
     assert_eq!((context.fs_base(), context.gs_base()), (data.start(), data.start() + 16));
     Ok(())
@@ -381,14 +381,14 @@ fn fault_repaired_and_resumed() -> CaseResult {
     let address = context.registers.rsi;
     // Present, by a user: the page is the supervisor's.
     let expected = UserExit::Trap { vector: Vector::PAGE_FAULT, error_code: 5, address };
-    assert_eq!(dune.run_user(&mut context)?, expected);
+    assert_eq!(ring3::run(dune, &mut context)?, expected);
     assert_eq!(context.registers.rip, self::address(load_then_call));
     ring3::grant(dune, data)?;
-    assert!(ring3::is_call(dune.run_user(&mut context)?));
+    assert!(ring3::is_call(ring3::run(dune, &mut context)?));
     assert_eq!(context.registers.rdi, 4711);
     dune.page_tables()?.revoke_user(data)?.now(dune);
     context.registers.rip = self::address(load_then_call);
-    assert_eq!(dune.run_user(&mut context)?, expected);
+    assert_eq!(ring3::run(dune, &mut context)?, expected);
     Ok(())
 }
 
@@ -399,7 +399,7 @@ fn addresses_are_checked() -> CaseResult {
             let mut context = ring3::context(dune, only_syscall)?;
             dune.set_return_by(&mut context, by)?;
             context.registers.rip = rip;
-            assert_eq!(dune.run_user(&mut context), Err(UserError::NotCanonical { rip }));
+            assert_eq!(ring3::run(dune, &mut context), Err(UserError::NotCanonical { rip }));
         }
     }
     Ok(())

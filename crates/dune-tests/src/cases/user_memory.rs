@@ -34,7 +34,7 @@ const READ_WRITE: PagePermissions = PagePermissions::READ_WRITE;
 fn run(dune: Dune, code: extern "C" fn(), address: u64) -> Result<UserExit, Box<dyn std::error::Error>> {
     let mut context = ring3::context(dune, code)?;
     context.registers.rdi = address;
-    Ok(dune.run_user(&mut context)?)
+    Ok(ring3::run(dune, &mut context)?)
 }
 
 fn is_fault(exit: UserExit, error: u64, at: u64) -> bool {
@@ -73,7 +73,7 @@ fn rights_are_ring_3s_alone() -> CaseResult {
     // mov eax, 9; syscall
     memory.write(memory.start(), &[0xb8, 9, 0, 0, 0, 0x0f, 0x05])?;
     let mut context = UserContext::new(memory.start(), memory.start());
-    let exit = dune.run_user(&mut context)?;
+    let exit = ring3::run(dune, &mut context)?;
     assert!(matches!(exit, UserExit::SystemCall(SystemCall { number: 9, .. })), "{exit:?}");
     let start = memory.start().as_u64();
     assert!(is_fault(run(dune, store, start)?, 7, start), "ring 3 may not write");
@@ -86,7 +86,7 @@ fn rights_are_ring_3s_alone() -> CaseResult {
     assert_eq!(code, [0xb8, 9, 0, 0, 0, 0x0f, 0x05], "ring 0 reads what is kept from ring 3");
     memory.protect(dune, first, READ_WRITE)?;
     assert!(is_call(run(dune, store, start)?));
-    let exit = dune.run_user(&mut UserContext::new(memory.start(), memory.start()))?;
+    let exit = ring3::run(dune, &mut UserContext::new(memory.start(), memory.start()))?;
     assert!(is_fault(exit, 0x15, start), "it is no code any more: {exit:?}");
     Ok(())
 }
@@ -123,7 +123,7 @@ fn dropped_beside_a_runner() -> CaseResult {
         let exit = std::thread::scope(|scope| -> Result<_, Box<dyn std::error::Error>> {
             let runner = scope.spawn(move || {
                 let dune = dune::current().expect("threads are in Dune mode");
-                dune.run_user(&mut context).expect("it runs")
+                ring3::run(dune, &mut context).expect("it runs")
             });
             let mut word = [0; 8];
             while word == [0; 8] {
@@ -290,12 +290,12 @@ fn contexts_are_cloned_and_sent() -> CaseResult {
     let dune = dune::enter()?;
     let mut context = ring3::context(dune, twice)?;
     context.registers.rdi = 1234;
-    assert!(is_call(dune.run_user(&mut context)?));
+    assert!(is_call(ring3::run(dune, &mut context)?));
     let mut child = context.clone();
     context.set_return_value(55);
     child.set_return_value(-2);
     let last = |mut context: UserContext| -> Option<SystemCall> {
-        match dune::current()?.run_user(&mut context).ok()? {
+        match ring3::run(dune::current()?, &mut context).ok()? {
             UserExit::SystemCall(call) => Some(call),
             _ => None,
         }

@@ -89,7 +89,8 @@ impl Dune {
     /// use dune::user::{UserContext, UserExit};
     ///
     /// # fn serve(dune: dune::Dune, context: &mut UserContext) -> Result<(), Box<dyn std::error::Error>> {
-    /// if let UserExit::SystemCall(call) = dune.run_user(context)? {
+    /// // SAFETY: nobody protects or unmaps this program's stack and heap.
+    /// if let UserExit::SystemCall(call) = unsafe { dune.run_user(context)? } {
     ///     let mut text = [0; 16];
     ///     match dune.copy_from_user(call.arguments[0], &mut text) {
     ///         Ok(()) => context.set_return_value(0),

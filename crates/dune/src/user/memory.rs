@@ -67,7 +67,8 @@ pub enum UserMemoryError {
 /// code.write(code.start(), &[0xb8, 39, 0, 0, 0, 0x0f, 0x05])?; // mov eax, 39; syscall
 /// let stack = UserMemory::new(dune, 4096, PagePermissions::READ_WRITE)?;
 /// let mut context = UserContext::new(code.start(), stack.end());
-/// if let UserExit::SystemCall(call) = dune.run_user(&mut context)? {
+/// // SAFETY: nobody protects or unmaps this program's stack and heap.
+/// if let UserExit::SystemCall(call) = unsafe { dune.run_user(&mut context)? } {
 ///     println!("ring 3 makes system call {}", call.number);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -149,6 +149,13 @@ impl Dune {
     /// To answer a system call, set its return value and run again; to forward it, make it from ring 0 first. Vector
     /// state belongs to the context and is kept between runs.
     ///
+    /// # Safety
+    ///
+    /// While ring 3 runs, and on its way there and back, nobody takes from ring 0, in the tables in use, the right to read and write the
+    /// pages of `context`, of its vector state and of the caller's stack ([`protect`](crate::memory::PageTables::protect),
+    /// [`unmap`](crate::memory::PageTables::unmap) and their like, a call such as mprotect(2)): a page fault there would find the
+    /// segment bases of ring 3.
+    ///
     /// # Errors
     ///
     /// [`UserError::NotCanonical`] if RIP lies beyond the task size: loading it would fault in ring 0.
@@ -164,7 +171,8 @@ impl Dune {
     /// let dune = dune::enter()?;
     /// let mut context = UserContext::new(entry, stack);
     /// loop {
-    ///     match dune.run_user(&mut context)? {
+    ///     // SAFETY: nobody protects or unmaps this program's stack and heap.
+    ///     match unsafe { dune.run_user(&mut context)? } {
     ///         UserExit::SystemCall(_) => context.set_return_value(-38), // ENOSYS
     ///         other => break println!("ring 3 came back with {other:?}"),
     ///     }
@@ -173,11 +181,16 @@ impl Dune {
     /// # }
     /// ```
     #[inline]
-    pub fn run_user(self, context: &mut UserContext) -> Result<UserExit, UserError> {
-        self.run(context, || false)
+    pub unsafe fn run_user(self, context: &mut UserContext) -> Result<UserExit, UserError> {
+        // SAFETY: the caller's.
+        unsafe { self.run(context, || false) }
     }
 
     /// As [`run_user`](Self::run_user), until `limit` is over: then the exit is [`UserExit::Interrupted`], whatever the code does.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run_user`](Self::run_user).
     ///
     /// # Errors
     ///
@@ -192,7 +205,8 @@ impl Dune {
     /// # fn supervise(dune: dune::Dune, context: &mut UserContext) -> Result<(), Box<dyn std::error::Error>> {
     /// let limit = TimeLimit::new(dune, Duration::from_secs(1))?;
     /// loop {
-    ///     match dune.run_user_until(context, &limit)? {
+    ///     // SAFETY: nobody protects or unmaps this program's stack and heap.
+    ///     match unsafe { dune.run_user_until(context, &limit)? } {
     ///         UserExit::SystemCall(_) => context.set_return_value(-38), // ENOSYS
     ///         UserExit::Interrupted => break println!("a second is over"),
     ///         other => break println!("ring 3 came back with {other:?}"),
@@ -202,22 +216,45 @@ impl Dune {
     /// # }
     /// ```
     #[inline]
-    pub fn run_user_until(self, context: &mut UserContext, limit: &TimeLimit) -> Result<UserExit, UserError> {
-        self.run(context, || limit.is_over())
+    pub unsafe fn run_user_until(
+        self,
+        context: &mut UserContext,
+        limit: &TimeLimit,
+    ) -> Result<UserExit, UserError> {
+        // SAFETY: the caller's.
+        unsafe { self.run(context, || limit.is_over()) }
     }
 
     /// As [`run_user_until`](Self::run_user_until), with a limit of its own. For many runs one [`TimeLimit`] costs less.
     ///
+    /// # Safety
+    ///
+    /// As for [`run_user`](Self::run_user).
+    ///
     /// # Errors
     ///
     /// As for [`run_user`](Self::run_user) and [`TimeLimit::new`].
-    pub fn run_user_for(self, context: &mut UserContext, duration: Duration) -> Result<UserExit, UserError> {
+    pub unsafe fn run_user_for(
+        self,
+        context: &mut UserContext,
+        duration: Duration,
+    ) -> Result<UserExit, UserError> {
         let limit = TimeLimit::new(self, duration)?;
-        self.run_user_until(context, &limit)
+        // SAFETY: the caller's.
+        unsafe { self.run_user_until(context, &limit) }
     }
 
+    /// See [`run_user`](Self::run_user).
+    ///
+    /// # Safety
+    ///
+    /// As for that.
     #[inline(always)]
-    fn run(self, context: &mut UserContext, is_over: impl Fn() -> bool) -> Result<UserExit, UserError> {
+    unsafe fn run(
+        self,
+        context: &mut UserContext,
+        is_over: impl Fn() -> bool,
+    ) -> Result<UserExit, UserError> {
         if context.registers.rip >= CANONICAL_END {
             return Err(UserError::NotCanonical { rip: context.registers.rip });
         }
@@ -225,8 +262,10 @@ impl Dune {
             if is_over() {
                 return Ok(UserExit::Interrupted);
             }
-            // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, the bases are by their type or because
-            // the CPU stored them, and user.S forces the flags, so that none of its instructions faults; 3. what the
+            // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, by the look above or since ring 3 was
+            // interrupted there and can not have executed what ends at the last canonical address, where Linux maps nothing; the
+            // bases are by their type or because the CPU stored them; user.S forces the flags; and its memory stays, says the
+            // caller: so none of its instructions faults; 3. what the
             // code does to memory, the page tables let it do, and whoever edited them so has promised that it does no
             // harm (`protect_for_user`).
             let exit = unsafe { enter_ring3(context) };

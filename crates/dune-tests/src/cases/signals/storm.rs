@@ -116,7 +116,7 @@ pub(super) fn ring3() -> CaseResult {
     context.registers.rdi = word;
     set(libc::SIGALRM, stop, 0, &[]);
     alarm(5, 5);
-    let exit = dune.run_user(&mut context)?;
+    let exit = ring3::run(dune, &mut context)?;
     alarm(0, 0);
     assert!(ring3::is_call(exit));
     assert!(TICKS.load(Ordering::Relaxed) >= 5);
