@@ -66,13 +66,13 @@ pub(crate) fn unhandled_trap_with_signal(frame: &TrapFrame, why: &str, signal: u
     let _ = write!(
         out,
         "dune: unhandled trap {vector} in Dune mode: {why}\n  error code {:#x}",
-        frame.error_code
+        frame.words().error_code
     );
     if vector == Vector::PAGE_FAULT {
-        let _ = write!(out, " {:?}, address (cr2) {:#x}", frame.page_fault_error(), frame.cr2);
+        let _ = write!(out, " {:?}, address (cr2) {:#x}", frame.page_fault_error(), frame.words().cr2);
     }
     let _ = writeln!(out);
-    let _ = symbol::describe(frame.rip, &mut out);
+    let _ = symbol::describe(frame.words().rip, &mut out);
     let _ = write!(out, "{frame:?}");
     out.write_to_stderr();
     die(signal)

@@ -1,6 +1,7 @@
 //! Handlers with a state, and handlers for ranges of addresses.
 
 use std::arch::{asm, naked_asm};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -23,6 +24,7 @@ pub const CASES: &[Case] = &[
     Case::new("handlers::a_range_is_cleared_while_its_handler_runs", cleared_while_it_runs),
     Case::new("handlers::ranges_change_while_others_fault", ranges_change_while_others_fault),
     Case::new("handlers::ranges_are_the_child_s_too", ranges_in_a_child),
+    Case::new("handlers::frames_can_not_be_exchanged", frames_can_not_be_exchanged),
 ];
 
 /// Answers with what it was made with, and counts.
@@ -382,5 +384,40 @@ fn ranges_in_a_child() -> CaseResult {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
     assert_eq!((before.state().calls(), after.state().calls()), (0, 0));
+    Ok(())
+}
+
+/// A handler that comes during another has both frames. What safe code does with the two changes neither.
+fn frames_can_not_be_exchanged() -> CaseResult {
+    const INNER: Vector = Vector::new(0x71).expect("below 256");
+    thread_local! {
+        static OUTER: Cell<Option<*mut TrapFrame>> = const { Cell::new(None) };
+        static SEEN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    }
+    let dune = dune::enter()?;
+    probe::handle_number(dune, INNER.number().into(), |_: Dune, frame: &mut TrapFrame| {
+        let outer = OUTER.get().expect("the outer handler is waiting");
+        // SAFETY: the outer handler waits for this one, and its reference with it. (Crates that lend references to nested calls do the
+        // same without the reader's unsafe code.)
+        let outer = unsafe { &mut *outer };
+        let before = (outer.rip(), frame.rip());
+        core::mem::swap(outer, frame);
+        SEEN.set(if before == (outer.rip(), frame.rip()) { before } else { (0, 0) });
+        TrapOutcome::Resume
+    })?;
+    probe::handle(dune, Vector::BREAKPOINT, |dune: Dune, frame: &mut TrapFrame| {
+        OUTER.set(Some(frame));
+        dune.raise_interrupt(INNER).expect("it has a handler");
+        dune.set_interrupts(true);
+        dune.set_interrupts(false);
+        OUTER.set(None);
+        probe::registers(frame).rax = 5;
+        TrapOutcome::Resume
+    });
+    for _ in 0..3 {
+        assert_eq!(int3(), 5);
+        let (outer, inner) = SEEN.replace((0, 0));
+        assert!(outer != 0 && inner != 0 && outer != inner, "{outer:#x}, {inner:#x}");
+    }
     Ok(())
 }

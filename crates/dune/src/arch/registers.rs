@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use super::descriptors::{RING0_CODE, RING0_DATA};
-use super::frame::{GeneralRegisters, TrapFrame};
+use super::frame::{FrameWords, GeneralRegisters, TrapFrame};
 
 /// The integer registers, in the order in which syscall.S pushes them; the last five are what IRETQ takes.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +50,8 @@ impl Registers {
     /// Those of the code that `frame` interrupted.
     pub(crate) fn of_trap(frame: &TrapFrame) -> Registers {
         let GeneralRegisters { r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi } =
-            frame.registers;
-        let TrapFrame { rip, rflags, rsp, .. } = *frame;
+            frame.words().registers;
+        let FrameWords { rip, rflags, rsp, .. } = *frame.words();
         let (cs, ss) = (RING0_CODE.into(), RING0_DATA.into());
         Registers {
             rcx,
@@ -81,9 +81,10 @@ impl Registers {
     pub(crate) fn store_to(&self, frame: &mut TrapFrame) {
         let Registers { rcx, r11, r15, r14, r13, r12, rbp, rbx, r9, r8, r10, rdx, rsi, rdi, rax, .. } = *self;
         let Registers { rip, rflags, rsp, .. } = *self;
-        frame.registers =
+        let words = frame.words_mut();
+        words.registers =
             GeneralRegisters { r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi };
-        (frame.rip, frame.rflags, frame.rsp) = (rip, rflags, rsp);
+        (words.rip, words.rflags, words.rsp) = (rip, rflags, rsp);
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct SecondLevelFault {
 impl SecondLevelFault {
     /// Whether the trap of `frame`, a page fault, is this fault. Else a handler has had it meanwhile.
     pub(crate) fn is_of(&self, frame: &TrapFrame) -> bool {
-        (self.rip, self.info.fields[0]) == (frame.rip, frame.cr2)
+        (self.rip, self.info.fields[0]) == (frame.words().rip, frame.words().cr2)
     }
 }
 

@@ -26,7 +26,18 @@ impl Repeated {
 
 /// A word that differs where the program has come further since.
 fn name(frame: &TrapFrame) -> u64 {
-    let GeneralRegisters { rax, rbx, rcx, rdx, rsi, rdi, .. } = frame.registers;
-    let words = [frame.cr2, frame.rip, frame.error_code, frame.rsp, rax, rbx, rcx, rdx, rsi, rdi];
+    let GeneralRegisters { rax, rbx, rcx, rdx, rsi, rdi, .. } = frame.words().registers;
+    let words = [
+        frame.words().cr2,
+        frame.words().rip,
+        frame.words().error_code,
+        frame.words().rsp,
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+    ];
     words.into_iter().fold(0, |name, word| (name ^ word).rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -80,7 +80,7 @@ pub(super) fn recover(frame: &mut TrapFrame) -> bool {
     }
     let words = &raw const dune_copy_bytes_words as u64;
     let rest = &raw const dune_copy_bytes_rest as u64;
-    frame.rip = match frame.rip {
+    frame.words_mut().rip = match frame.words().rip {
         rip if rip == &raw const dune_copy_access as u64 => &raw const dune_copy_end as u64,
         rip if rip == words || rip == rest => &raw const dune_copy_bytes_end as u64,
         _ => return false,

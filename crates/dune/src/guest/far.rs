@@ -15,7 +15,7 @@ use crate::arch::vector::Vector;
 
 /// Makes the transfer or the load that the trap of `frame` is about, if it is one.
 pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame) -> bool {
-    let is_theirs = dune.block().is_unmodified_code(frame.rsp);
+    let is_theirs = dune.block().is_unmodified_code(frame.words().rsp);
     if frame.vector() != Vector::GENERAL_PROTECTION || !is_theirs {
         return false;
     }

@@ -35,11 +35,13 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     let address = frame.fault_address();
     let is_full = memory.mapping() == MirrorMode::Full;
     if is_full && memory.windows().find(address).is_none() {
-        return is_mapped(frame.cr2) && window::give(dune, address);
+        return is_mapped(frame.words().cr2) && window::give(dune, address);
     }
     let error = frame.page_fault_error();
     if !is_full {
-        if memory.has_streams() && around::follow(memory, frame.cr2, error.contains(Error::CAUSED_BY_WRITE)) {
+        if memory.has_streams()
+            && around::follow(memory, frame.words().cr2, error.contains(Error::CAUSED_BY_WRITE))
+        {
             return true;
         }
         if memory.has_missed() {
@@ -47,7 +49,7 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
             memory.catch_up(|flush| flush.now(dune));
         }
     }
-    if frame.cr2 >= TASK_SIZE || error.intersects(Error::MALFORMED_TABLE | Error::PROTECTION_KEY) {
+    if frame.words().cr2 >= TASK_SIZE || error.intersects(Error::MALFORMED_TABLE | Error::PROTECTION_KEY) {
         return false;
     }
     let wanted = wanted(error);
@@ -63,18 +65,20 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
         return false;
     }
     let ended = memory.ended_calls();
-    let Some(mut mapping) = mapping_at(frame.cr2) else { return false };
+    let Some(mut mapping) = mapping_at(frame.words().cr2) else { return false };
     if !mapping.1.intersects(wanted) || !window::give(dune, address) {
         return false;
     }
     // Edits come one after the other, and none that is older than another's.
     let _calls = memory.try_hold_calls();
     if memory.ended_calls() != ended {
-        let Some(now) = mapping_at(frame.cr2).filter(|now| now.1.intersects(wanted)) else { return false };
+        let Some(now) = mapping_at(frame.words().cr2).filter(|now| now.1.intersects(wanted)) else {
+            return false;
+        };
         mapping = now;
     }
     let (range, permissions) = mapping;
-    let (start, end) = around(range, frame.cr2);
+    let (start, end) = around(range, frame.words().cr2);
     let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else { return false };
     match memory.mirror(range, permissions, Ownership::Respect) {
         Ok(flush) => {

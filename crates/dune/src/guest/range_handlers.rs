@@ -172,7 +172,7 @@ struct Ranges;
 
 impl TrapHandler for Ranges {
     fn handle(&self, _: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        for entry in [TABLE.find(frame.cr2), BEHIND.load()] {
+        for entry in [TABLE.find(frame.words().cr2), BEHIND.load()] {
             // SAFETY: 1. ring 0, in the trap of this frame, by the arguments; who called this has kept the vector state; 2. both are.
             if unsafe { call(entry, frame) } == TrapOutcome::Resume {
                 return TrapOutcome::Resume;

@@ -134,11 +134,12 @@ extern "C" fn signal_came(registers: &mut Registers, area: VectorArea) {
 /// If the trap is that of a system call of ring 0 which the stub has taken for one of ring 3, by its IOPL: makes it again.
 pub(super) fn recover(dune: Dune, frame: &mut TrapFrame) -> bool {
     let block = dune.block();
-    let is_ours = frame.rip == &raw const dune_syscall_first_store as u64 && block.user_context.get() == 0;
+    let is_ours =
+        frame.words().rip == &raw const dune_syscall_first_store as u64 && block.user_context.get() == 0;
     if is_ours {
-        frame.rip = &raw const dune_syscall_entry as u64;
-        frame.registers.rdi = block.scratch.get();
-        frame.registers.r11 &= !IOPL;
+        frame.words_mut().rip = &raw const dune_syscall_entry as u64;
+        frame.words_mut().registers.rdi = block.scratch.get();
+        frame.words_mut().registers.r11 &= !IOPL;
     }
     is_ours
 }

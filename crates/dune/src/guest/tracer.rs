@@ -26,7 +26,7 @@ pub(super) fn show(dune: Dune, frame: &TrapFrame, area: VectorArea) {
     }
     let mut registers = Registers::of_trap(frame);
     if frame.vector() == Vector::BREAKPOINT {
-        registers.rip -= breakpoint_bytes(frame.rip);
+        registers.rip -= breakpoint_bytes(frame.rip());
     }
     filter::leave_at(dune, &registers, area);
 }

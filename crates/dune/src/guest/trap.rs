@@ -171,8 +171,8 @@ fn unhandled(frame: &mut TrapFrame, why: &str) {
     if syscall::recover(dune, frame) {
         return;
     }
-    if dune.block().is_unmodified_code(frame.rsp) && !syscall::is_stub(frame.rip) {
-        frame.rflags = frame.rflags & !IOPL | INTERRUPT_FLAG;
+    if dune.block().is_unmodified_code(frame.words().rsp) && !syscall::is_stub(frame.words().rip) {
+        frame.words_mut().rflags = frame.words().rflags & !IOPL | INTERRUPT_FLAG;
     }
     // Where dune_trap_call_full has kept the vector state: below the address that it returns to, below the frame.
     let area_size = dune.block().vector_area_size;

@@ -19,18 +19,18 @@ use crate::guest::fault;
 pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, TrapDetails) {
     let vector = frame.vector();
     let (signal, code, address) = match vector {
-        Vector::DIVIDE_ERROR => (SIGFPE, FPE_INTDIV, frame.rip),
+        Vector::DIVIDE_ERROR => (SIGFPE, FPE_INTDIV, frame.words().rip),
         // SAFETY: ring 0: this module describes traps that were taken there.
-        Vector::DEBUG => (SIGTRAP, debug_code(unsafe { cpu::take_dr6() }), frame.rip),
+        Vector::DEBUG => (SIGTRAP, debug_code(unsafe { cpu::take_dr6() }), frame.words().rip),
         Vector::BREAKPOINT => (SIGTRAP, SI_KERNEL, 0),
-        Vector::INVALID_OPCODE => (SIGILL, ILL_ILLOPN, frame.rip),
+        Vector::INVALID_OPCODE => (SIGILL, ILL_ILLOPN, frame.words().rip),
         Vector::SEGMENT_NOT_PRESENT | Vector::STACK_SEGMENT => (SIGBUS, SI_KERNEL, 0),
-        Vector::PAGE_FAULT => (SIGSEGV, page_fault_code(frame), frame.cr2),
+        Vector::PAGE_FAULT => (SIGSEGV, page_fault_code(frame), frame.words().cr2),
         Vector::X87_FLOATING_POINT => {
-            (SIGFPE, floating_point_code(vector_state::x87_exceptions(area)), frame.rip)
+            (SIGFPE, floating_point_code(vector_state::x87_exceptions(area)), frame.words().rip)
         }
         Vector::SIMD_FLOATING_POINT => {
-            (SIGFPE, floating_point_code(vector_state::sse_exceptions(area)), frame.rip)
+            (SIGFPE, floating_point_code(vector_state::sse_exceptions(area)), frame.words().rip)
         }
         Vector::ALIGNMENT_CHECK => (SIGBUS, BUS_ADRALN, 0),
         Vector::CONTROL_PROTECTION => (SIGSEGV, SEGV_CPERR, 0),
@@ -38,8 +38,11 @@ pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, Trap
     };
     // A page fault of a program comes from ring 3, says Linux; some handlers look.
     let user = if vector == Vector::PAGE_FAULT { PageFaultErrorCode::USER_MODE.bits() } else { 0 };
-    let details =
-        TrapDetails { error_code: frame.error_code | user, number: vector.number().into(), cr2: frame.cr2 };
+    let details = TrapDetails {
+        error_code: frame.words().error_code | user,
+        number: vector.number().into(),
+        cr2: frame.words().cr2,
+    };
     (info_with_address(signal, code as i32, address), details)
 }
 
@@ -57,7 +60,7 @@ fn debug_code(dr6: u64) -> u32 {
 fn page_fault_code(frame: &TrapFrame) -> u32 {
     if frame.page_fault_error().contains(PageFaultErrorCode::PROTECTION_KEY) {
         SEGV_PKUERR
-    } else if fault::is_mapped(frame.cr2) {
+    } else if fault::is_mapped(frame.words().cr2) {
         SEGV_ACCERR
     } else {
         SEGV_MAPERR

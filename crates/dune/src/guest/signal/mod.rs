@@ -90,7 +90,7 @@ pub(super) fn at_syscall_end(dune: Dune, registers: &mut Registers, area: Vector
 
 /// In the interrupt [`Vector::SIGNAL`].
 pub(super) fn at_interrupt(dune: Dune, frame: &mut TrapFrame, area: VectorArea) {
-    if frame.rflags & INTERRUPT_FLAG != 0 {
+    if frame.words().rflags & INTERRUPT_FLAG != 0 {
         let mut registers = Registers::of_trap(frame);
         tracer::show_interrupted(dune, &registers, area);
         deliver(dune, &mut registers, area);
@@ -127,7 +127,7 @@ pub(super) fn from_trap(
         }
         frame.refuse_software_interrupt();
     }
-    if frame.rflags & INTERRUPT_FLAG != 0 {
+    if frame.words().rflags & INTERRUPT_FLAG != 0 {
         tracer::show(dune, frame, area);
     }
     let (info, details) = exception::describe(frame, area);
@@ -135,7 +135,7 @@ pub(super) fn from_trap(
     let signal = info.signal as u32;
     let action = action::of_fault(dune, signal);
     // Code with interrupts off is Dune's or a trap handler's, where no signal handler may come.
-    if frame.rflags & INTERRUPT_FLAG == 0 || !action.has_handler() {
+    if frame.words().rflags & INTERRUPT_FLAG == 0 || !action.has_handler() {
         return false;
     }
     let mut registers = Registers::of_trap(frame);
@@ -184,7 +184,8 @@ fn may_be_put_off(dune: Dune, frame: &TrapFrame) -> bool {
 fn is_software_interrupt(frame: &TrapFrame) -> bool {
     const INT: u8 = 0xcd;
     // SAFETY: any bytes make a number.
-    let before = unsafe { copy::from_program::<u64>(frame.rip.wrapping_sub(size_of::<u64>() as u64)) };
+    let before =
+        unsafe { copy::from_program::<u64>(frame.words().rip.wrapping_sub(size_of::<u64>() as u64)) };
     // The instruction is the last two bytes.
     before.is_ok_and(|bytes| bytes.to_le_bytes()[6..] == [INT, frame.vector().number()])
 }
