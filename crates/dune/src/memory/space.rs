@@ -20,6 +20,7 @@ use super::error::EditError;
 use super::table::PageTables;
 use super::tlb::{self, Cached, Invpcid, Pcid, TlbError};
 use super::tree::SpaceKind;
+use crate::arch::thread_words;
 use crate::arch::token::Dune;
 
 /// Why an address space could not be made.
@@ -65,9 +66,12 @@ impl Pcids {
     }
 }
 
-/// What the caches of the CPU may hold about a root.
+/// What the caches of a CPU may hold about a root. Each thread in Dune mode has a CPU of its own: this is about that of the thread which
+/// loaded the root last.
 #[derive(Debug)]
 pub(super) struct CacheState {
+    /// Which thread that was: its block's address.
+    thread: AtomicU64,
     /// The root was edited while it may not have been the current one.
     stale: AtomicBool,
     /// The version of the process's tables when this root was last flushed.
@@ -76,7 +80,7 @@ pub(super) struct CacheState {
 
 impl CacheState {
     pub const fn new() -> CacheState {
-        CacheState { stale: AtomicBool::new(true), version: AtomicU64::new(0) }
+        CacheState { thread: AtomicU64::new(0), stale: AtomicBool::new(true), version: AtomicU64::new(0) }
     }
 
     /// Notes an edit.
@@ -84,11 +88,13 @@ impl CacheState {
         self.stale.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the translations cached under the root's tag are still right; after the load they are.
-    fn load(&self, version: u64) -> Cached {
-        let stale = self.stale.swap(false, Ordering::Relaxed);
+    /// Whether the translations that the CPU of `thread` has cached under the root's tag are still right; after the load they are.
+    /// With tables that are `being_edited` by this thread it has noted no edit since it took them.
+    fn load(&self, version: u64, thread: u64, being_edited: bool) -> Cached {
+        let stale = self.stale.swap(being_edited, Ordering::Relaxed) || being_edited;
         let old = self.version.swap(version, Ordering::Relaxed);
-        if stale || old != version { Cached::Flush } else { Cached::Keep }
+        let last = self.thread.swap(thread, Ordering::Relaxed);
+        if stale || old != version || last != thread { Cached::Flush } else { Cached::Keep }
     }
 }
 
@@ -149,8 +155,8 @@ impl<'m> AddressSpace<'m> {
     ///    are now.
     /// 2. Rust's references to memory that the space maps differently are not used meanwhile, and such pages are `GLOBAL` in
     ///    neither space.
-    /// 3. What ring 3 may do in this space is right still: keeping it out of pages in the process's own tables has not kept it
-    ///    out of them here.
+    /// 3. What ring 3 may do in this space is right still, and stays so: keeping it out of pages in the process's own tables, or on
+    ///    another thread, as by dropping a [`UserMemory`](crate::user::UserMemory) there, has not kept it out of them here.
     /// 4. The current space is the process's own, and guards are dropped on the thread that made them.
     /// 5. No other thread uses a space that is not the process's own meanwhile.
     pub unsafe fn enter(&self, dune: Dune) -> ActiveSpace<'_, 'm> {
@@ -166,7 +172,8 @@ impl<'m> AddressSpace<'m> {
             SpaceKind::Copied => 0,
             SpaceKind::Shared => self.memory.version.load(Ordering::Relaxed),
         };
-        let tag = self.pcid.map(|pcid| (pcid, self.cache.load(version)));
+        let (thread, being_edited) = self.memory.loading(dune);
+        let tag = self.pcid.map(|pcid| (pcid, self.cache.load(version, thread, being_edited)));
         // SAFETY: 1. the caller of `enter` or `switch_to` vouches for what is mapped; 2. a PCID exists only
         // where the features, and with them CR4.PCIDE, have it; 3. `cache` knows of edits since the last
         // load.
@@ -231,9 +238,16 @@ impl Drop for ActiveSpace<'_, '_> {
 }
 
 impl Memory {
+    /// For [`CacheState::load`]: which thread loads a root, and whether it holds page tables that it may edit afterwards.
+    fn loading(&self, _: Dune) -> (u64, bool) {
+        // SAFETY: ring 0, by the token.
+        (unsafe { thread_words::block() }, self.edits.is_mine())
+    }
+
     /// Goes back to the process's own root.
     fn load_own(&self, dune: Dune) {
-        let tag = self.features.pcid.then(|| (Pcid::FIRST, self.cache.load(0)));
+        let (thread, being_edited) = self.loading(dune);
+        let tag = self.features.pcid.then(|| (Pcid::FIRST, self.cache.load(0, thread, being_edited)));
         // SAFETY: 1. the process's own root maps everything; 2. as for features, so CR4.PCIDE; 3. `cache`
         // knows of edits made while another space was in use.
         unsafe { tlb::load_root(dune, self.root(), tag) };
@@ -257,11 +271,23 @@ mod tests {
     #[test]
     fn caches_are_kept_only_while_right() {
         let cache = CacheState::new();
-        assert_eq!(cache.load(1), Cached::Flush);
-        assert_eq!(cache.load(1), Cached::Keep);
-        assert_eq!(cache.load(2), Cached::Flush);
+        assert_eq!(cache.load(1, 7, false), Cached::Flush);
+        assert_eq!(cache.load(1, 7, false), Cached::Keep);
+        assert_eq!(cache.load(2, 7, false), Cached::Flush);
         cache.soil();
-        assert_eq!(cache.load(2), Cached::Flush);
-        assert_eq!(cache.load(2), Cached::Keep);
+        assert_eq!(cache.load(2, 7, false), Cached::Flush);
+        assert_eq!(cache.load(2, 7, false), Cached::Keep);
+        assert_eq!(cache.load(2, 8, false), Cached::Flush, "another thread's CPU has been told of nothing");
+        assert_eq!(cache.load(2, 7, false), Cached::Flush, "and may have missed edits since");
+    }
+
+    #[test]
+    fn tables_that_are_held_over_a_load_may_be_edited_after_it() {
+        let cache = CacheState::new();
+        assert_eq!(cache.load(1, 7, false), Cached::Flush);
+        cache.soil();
+        assert_eq!(cache.load(1, 7, true), Cached::Flush);
+        assert_eq!(cache.load(1, 7, false), Cached::Flush);
+        assert_eq!(cache.load(1, 7, false), Cached::Keep);
     }
 }
