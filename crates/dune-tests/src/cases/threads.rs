@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     Case::new("threads::locks_and_channels", locks_and_channels),
     Case::new("threads::many_in_turn_leak_nothing", many_in_turn_leak_nothing),
     Case::new("threads::many_at_once", many_at_once),
+    Case::new("threads::what_one_forgets_the_next_can_have", forgotten_tables),
     Case::new("threads::fork_takes_one_thread", fork_takes_one_thread),
     Case::new("threads::fork_while_another_edits", fork_while_another_edits),
     Case::new("threads::fork_beside_busy_threads", fork_beside_busy_threads),
@@ -160,6 +161,19 @@ fn many_at_once() -> CaseResult {
     barrier.wait();
     for handle in handles {
         assert!(handle.join().map_err(|_| "a thread panicked")?);
+    }
+    Ok(())
+}
+
+/// A thread that ends with the page tables forgotten leaves them to the next one, which takes its place over.
+fn forgotten_tables() -> CaseResult {
+    dune::enter()?;
+    for _ in 0..3 {
+        let forget = || std::mem::forget(dune::current().expect("Dune mode").page_tables().expect("free"));
+        thread::spawn(forget).join().map_err(|_| "a thread panicked")?;
+        let has_them = || dune::current().expect("Dune mode").page_tables().is_ok();
+        assert!(thread::spawn(has_them).join().map_err(|_| "a thread panicked")?);
+        assert!(has_them());
     }
     Ok(())
 }

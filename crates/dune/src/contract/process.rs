@@ -203,9 +203,11 @@ impl Process {
         drop(self.hold_births());
     }
 
-    /// Frees the locks that the thread of `block` held, which shared this memory as a process of its own and was killed.
+    /// Frees the locks that the thread of `block` held, which has ended: its program has forgotten page tables
+    /// (`core::mem::forget`), or it shared this memory as a process of its own and was killed.
     pub(crate) fn free_locks_from(&self, block: u64) {
         let is_gone = |holder| holder == Holder::of(block);
+        actions::free_if(is_gone);
         self.births.free_if(is_gone);
         self.memory.free_if(is_gone);
         self.memory.forget_calls(is_gone);
