@@ -1,6 +1,6 @@
 //! Children that borrow their parent's memory, which waits until they have ended or become another program (vfork).
 
-use dune::{Config, Launcher};
+use dune::{Config, EnterError, Launcher};
 
 use crate::both::{exited, forked};
 use crate::case::{Case, CaseResult};
@@ -9,6 +9,7 @@ use crate::probe;
 pub const CASES: &[Case] = &[
     Case::new("borrowers::of_borrowers", of_borrowers),
     Case::new("borrowers::leave_the_stack_alone", leave_the_stack_alone),
+    Case::new("borrowers::can_not_enter_themselves", can_not_enter_themselves),
 ];
 
 /// Runs `body` in a child that shares this memory until it has ended, on a stack of its own; its wait status.
@@ -46,6 +47,24 @@ fn of_borrowers() -> CaseResult {
         }
     }
     assert_eq!(forked(|| exited(in_borrower(child)).unwrap_or(99)).ok().and_then(exited), Some(1));
+    Ok(())
+}
+
+/// A child in host mode that shares the memory of a process in Dune mode is told so, and its parent goes on.
+fn can_not_enter_themselves() -> CaseResult {
+    extern "C" fn child(_: *mut libc::c_void) -> i32 {
+        match dune::enter() {
+            Err(EnterError::SharedMemory) => 7,
+            _ => 8,
+        }
+    }
+    dune::enter()?;
+    let other = std::thread::spawn(|| (0..1000).all(|_| probe::getpid() > 0));
+    for _ in 0..3 {
+        assert_eq!(exited(in_borrower(child)), Some(7));
+        assert!(dune::cpu::in_dune_mode() && probe::getpid() > 0);
+    }
+    assert!(other.join().map_err(|_| "a thread panicked")?);
     Ok(())
 }
 

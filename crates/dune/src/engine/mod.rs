@@ -110,6 +110,9 @@ pub(crate) trait Machine: Sized {
     /// lost. False if Linux has refused each way to do so.
     fn flush_others(page: u64) -> bool;
 
+    /// Whether it is a machine of the memory that the calling process has: not the one of a parent whose memory has been copied.
+    fn is_of_this_memory(&self) -> bool;
+
     /// Gives its descriptors back. Nothing can be asked of it afterwards. Frees no memory.
     fn close(&mut self);
 

@@ -59,8 +59,11 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
             drop(first);
             return join(process);
         }
+        // Closing what it has would close it for that process, whose threads run.
+        Some(process) if process.machine().is_of_this_memory() => return Err(EnterError::SharedMemory),
         // The child of a fork that was made in host mode: what it inherited serves its parent only.
-        // SAFETY: the machine is the parent's, so no thread of this process is in Dune mode; others that enter wait for `first`.
+        // SAFETY: the machine is of the parent's memory, so no thread of this process is in Dune mode, nor one that shares this memory;
+        // others that enter wait for `first`.
         Some(process) => unsafe { process.abandon() },
         None => (),
     }

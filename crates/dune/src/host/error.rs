@@ -18,6 +18,11 @@ pub enum EnterError {
     /// This computer can not run Dune mode.
     #[error(transparent)]
     Host(#[from] DoctorError),
+    /// Another process, whose memory this one shares, has a machine around it.
+    #[error(
+        "this process shares its memory with another one that is in Dune mode (clone with CLONE_VM); enter in a process with memory of its own"
+    )]
+    SharedMemory,
     /// The address space could not be set up.
     #[error(transparent)]
     Memory(#[from] MemoryError),

@@ -124,6 +124,11 @@ impl Machine for KvmMachine {
         flush::take_away(page)
     }
 
+    fn is_of_this_memory(&self) -> bool {
+        // KVM answers about a machine only who has its memory (EIO, `kvm_vm_ioctl` in virt/kvm/kvm_main.c).
+        ioctl::CHECK_EXTENSION.with(&self.vm, KVM_CAP_NR_MEMSLOTS.into()).is_ok()
+    }
+
     fn close(&mut self) {
         self.vm.close();
         self.device.close();
