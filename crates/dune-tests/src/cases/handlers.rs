@@ -389,6 +389,7 @@ fn ranges_in_a_child() -> CaseResult {
 
 /// A handler that comes during another has both frames. What safe code does with the two changes neither.
 fn frames_can_not_be_exchanged() -> CaseResult {
+    static CAME: AtomicBool = AtomicBool::new(false);
     const INNER: Vector = Vector::new(0x71).expect("below 256");
     thread_local! {
         static OUTER: Cell<Option<*mut TrapFrame>> = const { Cell::new(None) };
@@ -396,25 +397,29 @@ fn frames_can_not_be_exchanged() -> CaseResult {
     }
     let dune = dune::enter()?;
     probe::handle_number(dune, INNER.number().into(), |_: Dune, frame: &mut TrapFrame| {
+        CAME.store(true, Ordering::Relaxed);
         let outer = OUTER.get().expect("the outer handler is waiting");
         // SAFETY: the outer handler waits for this one, and its reference with it. (Crates that lend references to nested calls do the
         // same without the reader's unsafe code.)
         let outer = unsafe { &mut *outer };
         let before = (outer.rip(), frame.rip());
         core::mem::swap(outer, frame);
-        SEEN.set(if before == (outer.rip(), frame.rip()) { before } else { (0, 0) });
+        SEEN.set(if before == (outer.rip(), frame.rip()) { before } else { (1, 1) });
         TrapOutcome::Resume
     })?;
     probe::handle(dune, Vector::BREAKPOINT, |dune: Dune, frame: &mut TrapFrame| {
         OUTER.set(Some(frame));
         dune.raise_interrupt(INNER).expect("it has a handler");
         dune.set_interrupts(true);
+        // It comes when the engine finds interrupts on.
+        (0..10_000_000).find(|_| CAME.load(Ordering::Relaxed));
         dune.set_interrupts(false);
         OUTER.set(None);
         probe::registers(frame).rax = 5;
         TrapOutcome::Resume
     });
     for _ in 0..3 {
+        CAME.store(false, Ordering::Relaxed);
         assert_eq!(int3(), 5);
         let (outer, inner) = SEEN.replace((0, 0));
         assert!(outer != 0 && inner != 0 && outer != inner, "{outer:#x}, {inner:#x}");
