@@ -1,5 +1,6 @@
 //! The cases by subject.
 
+mod arguments;
 mod around;
 mod attacks;
 mod borrowers;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Case> {
         threads::CASES,
         refusals::CASES,
         syscalls::CASES,
+        arguments::CASES,
         state::CASES,
         traps::CASES,
         handlers::CASES,

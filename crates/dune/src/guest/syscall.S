@@ -38,12 +38,12 @@ dune_syscall_from_ring0:
     mov gs:[{REQUEST_ARGUMENTS} + 32], r8
     mov gs:[{REQUEST_ARGUMENTS} + 40], r9
     cmp rax, {SYSCALL_NUMBERS}
-    jae 1f
+    jae dune_syscall_large_number
+4:
     bt qword ptr gs:[{HANDLED_IN_RING0}], rax
     jc dune_syscall_in_ring0
     bt qword ptr [rip + {in_registers}], rax
     jc dune_syscall_names_descriptor
-1:
     .globl dune_syscall_forward
     .hidden dune_syscall_forward
 dune_syscall_forward:
@@ -61,6 +61,16 @@ dune_syscall_forward:
     push rcx
     iretq
     .size dune_syscall_entry, . - dune_syscall_entry
+
+// The number is what EAX holds: Linux does not look at the upper half (do_syscall_64, arch/x86/entry/syscall_64.c).
+    .type dune_syscall_large_number, @function
+dune_syscall_large_number:
+    mov eax, eax
+    mov gs:[{REQUEST_NUMBER}], rax
+    cmp eax, {SYSCALL_NUMBERS}
+    jb 4b
+    jmp dune_syscall_forward
+    .size dune_syscall_large_number, . - dune_syscall_large_number
 
 // From ring 0 with interrupts off: an unmodified program's code, which has tried to turn them off, goes on with them on.
     .type dune_syscall_interrupts_off, @function
