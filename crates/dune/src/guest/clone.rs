@@ -17,7 +17,7 @@ use linux_raw_sys::general::{
 use super::syscall::error;
 use super::{copy, range_handlers, signal};
 use crate::arch::cpu;
-use crate::arch::page::PAGE_BYTES;
+use crate::arch::page::{PAGE_BYTES, TASK_SIZE};
 use crate::arch::registers::{Registers, VectorArea};
 use crate::arch::token::Dune;
 use crate::contract::actions;
@@ -175,24 +175,43 @@ fn parse(frame: &Registers, copy: &mut clone_args) -> Result<Call, u32> {
     Ok(Call { flags, stack: 0, tls: 0, number: __NR_clone.into(), arguments })
 }
 
-/// clone3's structure of `size` bytes at `address`.
+/// clone3's structure of `size` bytes at `address` (`copy_clone_args_from_user`, `clone3_stack_valid`, kernel/fork.c).
 fn parse_clone3(address: u64, size: u64, arguments: &mut clone_args) -> Result<Call, u32> {
     /// CLONE_ARGS_SIZE_VER0: up to `tls`.
     const SMALLEST: u64 = 64;
+    const KNOWN: u64 = size_of::<clone_args>() as u64;
+    if size > PAGE_BYTES {
+        return Err(E2BIG);
+    }
     if size < SMALLEST {
         return Err(EINVAL);
     }
-    if size > size_of::<clone_args>() as u64 || !size.is_multiple_of(8) {
-        return Err(E2BIG);
+    // What a later Linux has added has to be zeros, and is looked at first (`copy_struct_from_user`).
+    let mut at = KNOWN;
+    while at < size {
+        let (mut word, bytes) = (0u64, (size - at).min(8));
+        // SAFETY: no more bytes than a word has, and any make one.
+        let read =
+            unsafe { copy::some_from_program((&raw mut word) as u64, address.wrapping_add(at), bytes) };
+        read.map_err(|_| EFAULT)?;
+        if word != 0 {
+            return Err(E2BIG);
+        }
+        at += bytes;
     }
+    let size = size.min(KNOWN);
     // SAFETY: `size` bytes fit into `arguments`, and any make one.
-    let read = unsafe { copy::bytes_from_program((&raw mut *arguments) as u64, address, size) };
+    let read = unsafe { copy::some_from_program((&raw mut *arguments) as u64, address, size) };
     if read.is_err() {
         return Err(EFAULT);
     }
     let (flags, tls) = (arguments.flags, arguments.tls);
     // clone3 names the lowest address of the stack, clone the highest.
-    let stack = if arguments.stack == 0 { 0 } else { arguments.stack + arguments.stack_size };
+    let stack = match (arguments.stack, arguments.stack_size) {
+        (0, 0) => 0,
+        (0, _) | (_, 0) => return Err(EINVAL),
+        (lowest, bytes) => lowest.checked_add(bytes).filter(|&end| end <= TASK_SIZE).ok_or(EINVAL)?,
+    };
     (arguments.stack, arguments.stack_size) = (0, 0);
     let arguments = [(&raw mut *arguments) as u64, size, 0, 0, 0, 0];
     Ok(Call { flags, stack, tls, number: __NR_clone3.into(), arguments })

@@ -162,6 +162,16 @@ pub(super) unsafe fn bytes_from_program(to: u64, address: u64, bytes: u64) -> Re
     if unsafe { dune_copy(to, address, bytes / 8) } == 0 { Ok(()) } else { Err(BadAddress) }
 }
 
+/// Copies `bytes` bytes, any number, from the program's memory at `address` to `to`.
+///
+/// # Safety
+///
+/// `bytes` bytes at `to` are the caller's.
+pub(super) unsafe fn some_from_program(to: u64, address: u64, bytes: u64) -> Result<(), BadAddress> {
+    // SAFETY: as above.
+    if unsafe { dune_copy_bytes(to, address, bytes) } == 0 { Ok(()) } else { Err(BadAddress) }
+}
+
 /// Copies the string at `address` of the program's memory, without its zero; its length, all of `to` if it is longer.
 pub(super) fn string_from_program(to: &mut [u8], address: u64) -> Result<usize, BadAddress> {
     let mut length = 0;
