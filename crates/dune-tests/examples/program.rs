@@ -34,6 +34,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "fork" => fork(),
         "spawn" => spawn(&words[2..]),
         "attempt" => attempt(&words[2..]),
+        "execute" => execute(&words[2], &words[3], &words[4..]),
         "trace" => trace(&words[2]),
         "descriptors" => observe::descriptors(),
         "listings" => observe::listings(),
@@ -81,6 +82,16 @@ fn attempt(programs: &[String]) {
         unsafe { forked.pre_exec(|| Ok(())) };
         println!("{program} {} {}", status(&mut Command::new(program)), status(&mut forked));
     }
+}
+
+/// Goes on as `program`, by a path in which FD is a descriptor of it that is closed then, and PID this process.
+fn execute(path: &str, program: &str, words: &[String]) {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let file = std::fs::File::open(program).expect("opened");
+    let path = path.replace("FD", &file.as_raw_fd().to_string());
+    let path = path.replace("PID", &std::process::id().to_string());
+    panic!("{path}: {}", std::process::Command::new(&path).args(words).exec());
 }
 
 /// What a tracer sees of `program` at its start.

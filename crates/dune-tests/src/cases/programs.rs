@@ -1,6 +1,5 @@
 //! `dune enter`: programs that know nothing of Dune do in Dune mode what they do natively.
 //!
-//! Each is run twice in the same surroundings, natively and through `dune enter`, and the outputs are compared. The example
 //! `program` prints what execve(2) sets, and the ring that it runs in.
 
 mod executable;
@@ -37,6 +36,7 @@ pub const CASES: &[Case] = &[
     Case::new("programs::where_dune_mode_fails", followed::where_dune_mode_fails),
     Case::new("programs::interpreters", followed::interpreters),
     Case::new("programs::set_user_id_interpreter", followed::set_user_id_interpreter),
+    Case::new("programs::links_that_are_no_paths", followed::links_that_are_no_paths),
     Case::new("programs::traced_children", followed::traced_children),
     Case::new("programs::traced_from_the_start", followed::traced_from_the_start),
     Case::new("programs::busy", executable::busy),

@@ -5,12 +5,13 @@
 //! refuse, or treat in a way of its own, is left to Linux, so that errors are its errors; and what the process may not
 //! run in Dune mode, since it is another user's by now.
 
-use linux_raw_sys::errno::EFAULT;
+use linux_raw_sys::errno::{EFAULT, ENOSYS};
 use linux_raw_sys::general::{
     __NR_close as CLOSE, __NR_execve as EXECVE, __NR_execveat as EXECVEAT, __NR_faccessat as FACCESSAT,
     __NR_fgetxattr as FGETXATTR, __NR_fstat as FSTAT, __NR_mmap as MMAP, __NR_munmap as MUNMAP,
-    __NR_openat as OPENAT, __NR_readlink as READLINK, AT_FDCWD, MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC,
-    O_NONBLOCK, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK, stat,
+    __NR_openat as OPENAT, __NR_openat2 as OPENAT2, __NR_readlink as READLINK, AT_FDCWD, MAP_ANONYMOUS,
+    MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE, RESOLVE_NO_MAGICLINKS,
+    S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK, open_how, stat,
 };
 
 mod environment;
@@ -226,12 +227,24 @@ fn check(path: u64) -> Result<(), NotFollowed> {
 
 /// Checks the file at `path`. If it asks for an interpreter, that is in `name` then.
 fn check_one(path: u64, name: &mut [u8; PATH_BYTES]) -> Result<Asks, NotFollowed> {
-    let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
-    let opened = forward(OPENAT, &[AT_FDCWD as u64, path, flags.into(), 0, 0, 0]);
-    let file = sys::result(opened).map_err(|_| NotFollowed)?;
+    let file = open(path)?;
     let asks = check_file(file, path).and_then(|()| interpreter::of(file, name));
     forward(CLOSE, &[file, 0, 0, 0, 0, 0]);
     asks
+}
+
+/// Opens the file at `path`, unless a link of /proc's leads there that is no path (`/proc/self/fd/3`, `/dev/fd/3`, `/proc/1/exe`):
+/// such a name may mean something else to the launcher, whose descriptors are those that execve(2) leaves open.
+fn open(path: u64) -> Result<u64, NotFollowed> {
+    let flags = u64::from(O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    let how = open_how { flags, mode: 0, resolve: RESOLVE_NO_MAGICLINKS.into() };
+    let (directory, size) = (AT_FDCWD as u64, size_of::<open_how>() as u64);
+    let mut opened = forward(OPENAT2, &[directory, path, (&raw const how) as u64, size, 0, 0]);
+    if opened == super::syscall::error(ENOSYS) {
+        // A filter that the process was started under may not know the call.
+        opened = forward(OPENAT, &[directory, path, flags, 0, 0, 0]);
+    }
+    sys::result(opened).map_err(|_| NotFollowed)
 }
 
 fn check_file(file: u64, path: u64) -> Result<(), NotFollowed> {

@@ -112,6 +112,35 @@ pub fn interpreters() -> CaseResult {
     Ok(fs::remove_dir_all(folder)?)
 }
 
+/// What a descriptor that is closed then, or a process's link, names is executed, in host mode; but the program's own link is followed.
+pub fn links_that_are_no_paths() -> CaseResult {
+    for (way, place, dune_mode) in [
+        ("dynamic-pie", "/proc/self/fd/FD", false),
+        ("static-nopie", "/proc/thread-self/fd/FD", false),
+        ("dynamic-pie", "/proc/PID/fd/FD", false),
+        ("static-pie", "/dev/fd/FD", false),
+        ("dynamic-nopie", "/proc/PID/exe", false),
+        ("dynamic-pie", "/proc/self/exe", true),
+    ] {
+        if place.starts_with("/dev") && !Path::new("/dev/fd").exists() {
+            continue;
+        }
+        let (outer, inner) = (example("dynamic-pie")?, example(way)?);
+        let words = ["execute", place, inner.to_str().ok_or("UTF-8")?, "exit", "5"];
+        for (dune, rings) in [(&[][..], [3, 3]), (ENTER, [0, if dune_mode { 0 } else { 3 }])] {
+            let output = command(&outer, &words, dune).output()?;
+            let wanted = rings.map(|ring| format!("ring {ring}\n")).concat();
+            assert!(
+                output.status.code() == Some(5)
+                    && String::from_utf8_lossy(&output.stdout) == wanted
+                    && output.stderr.is_empty(),
+                "{place}, {dune:?}: {output:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// It gets the rights that it has natively, and so runs in host mode.
 pub fn set_user_id_interpreter() -> CaseResult {
     let folder = folder("set-user-id")?;
