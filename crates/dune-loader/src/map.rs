@@ -15,6 +15,8 @@ const DYNAMIC_BASE: u64 = (TASK_SIZE / 3 * 2) & !(PAGE - 1);
 const DYNAMIC_SPREAD: u64 = 1 << 28;
 /// Room behind a position-independent program for its heap (brk(2)).
 const HEAP_ROOM: u64 = 16 << 30;
+/// What is between the places that are tried where nothing is random: the launcher is at the first.
+const STEP: u64 = 64 << 20;
 /// Places to try before the kernel chooses one.
 const TRIES: u32 = 16;
 
@@ -67,8 +69,10 @@ pub(crate) fn map(image: &Image, file: &File, path: &Path, place: Place) -> Resu
 fn reserve_anywhere(length: u64, alignment: u64, place: Place) -> io::Result<Reservation> {
     if place == Place::Program {
         for room in [HEAP_ROOM, 0] {
-            for _ in 0..TRIES {
-                let base = (DYNAMIC_BASE + pages_by_chance(DYNAMIC_SPREAD)?).next_multiple_of(alignment);
+            for attempt in 0..TRIES {
+                let steps = if state::is_randomized() { 0 } else { u64::from(attempt) * STEP };
+                let base = DYNAMIC_BASE + pages_by_chance(DYNAMIC_SPREAD)? + steps;
+                let base = base.next_multiple_of(alignment);
                 let Some(all) = length.checked_add(room) else { break };
                 if let Ok(mut reservation) = Reservation::at(base, all) {
                     reservation.shrink(base, length);

@@ -1,10 +1,12 @@
 //! `dune enter`: programs that know nothing of Dune do in Dune mode what they do natively.
 //!
+//! Each is run twice in the same surroundings, natively and through `dune enter`, and the outputs are compared. The example
 //! `program` prints what execve(2) sets, and the ring that it runs in.
 
 mod executable;
 mod followed;
 mod seen;
+mod surroundings;
 
 use std::fs;
 use std::io::Write;
@@ -46,6 +48,7 @@ pub const CASES: &[Case] = &[
     Case::new("programs::priorities", || in_all_ways(&["priorities"], "1 -2: Some(13), now 0\n")),
     Case::new("programs::growing_stack", seen::growing_stack),
     Case::new("programs::core_dump", seen::core_dump),
+    Case::new("programs::where_nothing_is_random", surroundings::nothing_is_random),
     Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
 ];
