@@ -53,9 +53,11 @@ pub(crate) fn set(layout: &Layout<'_>, executable: Option<File>) -> io::Result<(
         executable: executable.as_ref().map_or(-1, AsRawFd::as_raw_fd),
     };
     let mut result = try_to_set(&map);
-    // The process may name another executable, but the old one is still mapped (fs: `replace_mm_exe_file`).
-    if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
-        executable::detach()?;
+    // The process may name another executable, but the old one is still mapped (fs: `replace_mm_exe_file`), perhaps for good:
+    // with PR_SET_MDWE its code can not be copied.
+    if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+        && executable::detach().is_ok()
+    {
         result = try_to_set(&map);
     }
     if result.is_err() {

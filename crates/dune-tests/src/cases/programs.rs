@@ -49,6 +49,7 @@ pub const CASES: &[Case] = &[
     Case::new("programs::growing_stack", seen::growing_stack),
     Case::new("programs::core_dump", seen::core_dump),
     Case::new("programs::where_nothing_is_random", surroundings::nothing_is_random),
+    Case::new("programs::where_memory_stays_without_code", surroundings::memory_stays_without_code),
     Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
 ];
