@@ -23,7 +23,7 @@ use crate::arch::token::Dune;
 use crate::contract::actions;
 use crate::contract::birth::{Birth, Child, Preparation};
 use crate::contract::config::Threads;
-use crate::contract::process::process;
+use crate::contract::process::{Process, process};
 use crate::contract::request::Kind;
 use crate::contract::signal_frame::SignalFrame;
 use crate::contract::thread::Thread;
@@ -243,9 +243,7 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
     let result = make_child(&request, Child::Thread(prepared as *const Thread));
     if is_vfork_child || crate::linux::sys::result(result).is_err() {
         // There is no child, or it has let go of this memory, perhaps because it was killed.
-        let block = child.block as u64;
-        range_handlers::free_if(|holder| holder == Holder::of(block));
-        process.free_locks_from(block);
+        free_locks_from(process, child.block as u64);
         child.give_back();
     }
     result
@@ -272,6 +270,12 @@ fn start_in_host_mode(
         request.set_stack(copy, start - PAGE_BYTES, PAGE_BYTES);
     }
     make_child(&request, Child::InHostMode(start as *mut SignalFrame))
+}
+
+/// Frees what the thread of `block`, which has ended, held of all locks there are.
+pub(crate) fn free_locks_from(process: &Process, block: u64) {
+    range_handlers::free_if(|holder| holder == Holder::of(block));
+    process.free_locks_from(block);
 }
 
 /// exit(2): ends this thread, not the process. Returns with `RESTART` if a signal comes first and the caller `may_restart`.

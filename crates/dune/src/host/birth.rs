@@ -16,9 +16,8 @@ use crate::contract::request::RESTART;
 use crate::contract::thread::User;
 use crate::engine::error::EngineError;
 use crate::engine::{EngineVcpu, Machine, Vcpu};
-use crate::guest::range_handlers;
+use crate::guest::clone::free_locks_from;
 use crate::linux::{sys, tasks};
-use crate::lock::holder::Holder;
 use crate::report;
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
@@ -116,8 +115,7 @@ pub(super) fn end(thread: &HostThread, status: u64, may_restart: bool) -> u64 {
     if !thread.block.is_vfork_child.get() {
         // Else the parent does all this. The next thread with this block shall not find locks in its name.
         let block = core::ptr::from_ref(&*thread.block).expose_provenance() as u64;
-        range_handlers::free_if(|holder| holder == Holder::of(block));
-        thread.process.free_locks_from(block);
+        free_locks_from(thread.process, block);
         // Whoever is the last to depart has to know of the others.
         thread.shared().user.store(User::Ending(sys::thread_id()).word(), Ordering::Release);
         if thread.process.depart() && tasks::nobody_else(|id| thread.process.is_ending(id)) {

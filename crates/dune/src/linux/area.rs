@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 use linux_raw_sys::errno::{EINTR, ENOENT};
 use linux_raw_sys::general::{__NR_ioctl, procmap_query, procmap_query_flags};
 
-use super::maps::{self, MappingKind, MapsError, MapsFile};
+use super::maps::{self, Line, MappingKind, MapsError, MapsFile};
 use super::proc;
 use super::sys::{self, Errno};
 use crate::arch::page::PagePermissions;
@@ -28,6 +28,11 @@ pub struct Area {
 }
 
 impl Area {
+    fn of(line: &Line<'_>) -> Area {
+        let Line { start, end, permissions, kind, .. } = *line;
+        Area { start, end, permissions, is_file: matches!(kind, MappingKind::File(_)) }
+    }
+
     /// Whether `address` lies inside.
     pub const fn contains(&self, address: u64) -> bool {
         self.start <= address && address < self.end
@@ -80,12 +85,7 @@ pub fn for_each_from(address: u64, mut visit: impl FnMut(&Area) -> ControlFlow<(
         if line.end <= address || line.kind == MappingKind::Vsyscall {
             return ControlFlow::Continue(());
         }
-        visit(&Area {
-            start: line.start,
-            end: line.end,
-            permissions: line.permissions,
-            is_file: matches!(line.kind, MappingKind::File(_)),
-        })
+        visit(&Area::of(line))
     })
 }
 
@@ -169,9 +169,7 @@ mod tests {
         let mut listed = Vec::new();
         maps::for_each(|line| {
             if (page(1)..page(7)).contains(&line.start) {
-                let is_file = matches!(line.kind, MappingKind::File(_));
-                let (start, end, permissions) = (line.start, line.end, line.permissions);
-                listed.push(Area { start, end, permissions, is_file });
+                listed.push(Area::of(line));
             }
             ControlFlow::Continue(())
         })
