@@ -9,7 +9,7 @@ use super::launcher::Launcher;
 use super::thread::{Thread, User};
 use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
-use crate::linux::{proc, sys};
+use crate::linux::{proc, release, sys};
 use crate::lock::holder::Holder;
 use crate::lock::{Guard, Rank, SpinLock};
 use crate::memory::{EditError, Memory, PageTables, shootdown};
@@ -80,6 +80,8 @@ pub(crate) struct Process {
     launcher: Option<Launcher>,
     unmodified: bool,
     may_leave_for_good: bool,
+    /// For which code rt_sigreturn(2) sets the alternate stack, see there.
+    restores_stack_first: bool,
     /// Every thread there ever was, linked by `Thread::next`. None is taken out: a vCPU can not be destroyed before its
     /// machine.
     threads: AtomicPtr<Thread>,
@@ -101,6 +103,7 @@ impl Process {
             launcher: config.launcher.clone(),
             unmodified: config.unmodified,
             may_leave_for_good: config.leave_for_good,
+            restores_stack_first: release::is_at_least(6, 12),
             threads: AtomicPtr::new(null_mut()),
             descriptors: [const { AtomicI32::new(-1) }; Engine::DESCRIPTORS],
             births: SpinLock::new(Rank::Births, ()),
@@ -245,6 +248,13 @@ impl Process {
     /// What is executed in place of programs, if they are to stay in Dune mode.
     pub(crate) fn launcher(&self) -> Option<&Launcher> {
         self.launcher.as_ref()
+    }
+
+    /// Whether rt_sigreturn(2) sets the alternate stack before the registers, for the handler that calls it, and not after
+    /// them, for the code that goes on: so since Linux 6.12 (sys_rt_sigreturn in arch/x86/kernel/signal_64.c). It makes a
+    /// difference where one of the two runs on the stack.
+    pub(crate) fn restores_stack_first(&self) -> bool {
+        self.restores_stack_first
     }
 
     /// Whether its threads may go on in host mode where they can not stay, with whatever tokens they have.

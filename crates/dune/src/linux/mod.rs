@@ -8,6 +8,7 @@ pub(crate) mod mapped;
 pub mod maps;
 pub(crate) mod place;
 pub(crate) mod proc;
+pub(crate) mod release;
 pub(crate) mod reserved;
 pub(crate) mod symbol;
 pub(crate) mod sys;

@@ -27,6 +27,7 @@ use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::actions;
 use crate::contract::block::ThreadBlock;
+use crate::contract::process::process;
 use crate::contract::request::{Kind, RESTART};
 use crate::contract::signal_frame::{
     self, SignalContext, SignalFrame, SignalInfo, StackDescription, TrapDetails, Ucontext,
@@ -395,9 +396,10 @@ fn sigreturn(dune: Dune, registers: &mut Registers, area: VectorArea) {
     if vector_state::read(area, context.registers.vector_state, block).is_err() {
         bad("no readable vector state at", context.registers.vector_state);
     }
-    // As Linux does: the handler's stack pointer counts, and a stack that can not be set is no error.
+    // As on Linux a stack that can not be set is no error.
     let mut stack = block.alternate_stack.get();
-    let _ = stack.set(&context.stack, registers.rsp);
+    let stack_first = process().restores_stack_first();
+    let _ = stack.set(&context.stack, if stack_first { registers.rsp } else { context.registers.rsp });
     block.alternate_stack.set(stack);
     context.registers.load(registers);
     if !may_wait {
