@@ -339,7 +339,7 @@ fn heap() {
     unsafe { libc::sbrk(-(8 << 20)) };
     let mut boxes: Vec<Vec<u8>> = (0..2000).map(|size| vec![size as u8; size * 16]).collect();
     boxes.retain(|bytes| bytes.len() % 48 == 0);
-    boxes.push(vec![1; 64 << 20]);
+    boxes.push(vec![1; 4 << 20]);
     println!("bytes {}", boxes.iter().flatten().map(|&byte| u64::from(byte)).sum::<u64>());
     // SAFETY: returns memory to the kernel where it can.
     unsafe { libc::malloc_trim(0) };
