@@ -1,4 +1,5 @@
-//! What the fuzz targets of `crates/dune-fuzz` call; there is none of it but with `--cfg fuzzing`. Each function panics where
+//! What the fuzz targets of `crates/dune-fuzz` call; there is none of it but with `--cfg fuzzing`, and in tests, which
+//! try some hundred inputs of each. Each function panics where
 //! something does not hold that holds for any bytes. Nothing is mapped or executed.
 
 use std::io;
@@ -63,5 +64,58 @@ pub fn script(bytes: &[u8]) {
         assert!(!argument.is_empty() && is_part(argument));
         assert!(!argument.contains(&b'\n') && !argument.contains(&0));
         assert!(!argument.first().is_some_and(ends));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `bytes` with some of those in the first `part` changed.
+    fn changed(bytes: Vec<u8>, part: usize) -> impl Strategy<Value = Vec<u8>> {
+        // The limits of numbers come more often than by chance.
+        let byte = prop_oneof![any::<u8>(), Just(0), Just(0x7f), Just(0x80), Just(0xff)];
+        vec((0..part.min(bytes.len()), byte), 0..6).prop_map(move |changes| {
+            let mut bytes = bytes.clone();
+            changes.into_iter().for_each(|(place, byte)| bytes[place] = byte);
+            bytes
+        })
+    }
+
+    /// A program of this computer's.
+    fn program() -> Vec<u8> {
+        std::fs::read("/bin/true").unwrap()
+    }
+
+    #[test]
+    fn a_program_is_accepted() {
+        let file = program();
+        assert!(Image::read(&Bytes(&file), Path::new("true")).is_ok());
+        elf(&file);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn changed_programs_are_refused_or_can_be_mapped(bytes in changed(program(), 1024)) {
+            elf(&bytes);
+        }
+
+        #[test]
+        fn changed_scripts_are_refused_or_name_what_they_hold(
+            bytes in changed(b"#! \t/usr/bin/env  python3 -u \t\n".to_vec(), 64)
+        ) {
+            script(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_no_more(bytes in vec(any::<u8>(), 0..512)) {
+            elf(&bytes);
+            script(&bytes);
+        }
     }
 }

@@ -36,7 +36,7 @@
 mod elf;
 mod error;
 mod find;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod map;

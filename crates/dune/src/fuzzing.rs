@@ -1,4 +1,5 @@
-//! What the fuzz targets of `crates/dune-fuzz` call; there is none of it but with `--cfg fuzzing`. Each function panics where
+//! What the fuzz targets of `crates/dune-fuzz` call; there is none of it but with `--cfg fuzzing`, and in tests, which
+//! try some inputs of each. Each function panics where
 //! something does not hold that holds for any bytes.
 
 use proptest::strategy::{Strategy, ValueTree};
@@ -65,4 +66,40 @@ fn from_bytes<T: std::fmt::Debug>(strategy: &impl Strategy<Value = T>, bytes: &[
         strategy.new_tree(&mut runner).expect("no strategy of ours rejects values").current()
     };
     bytes.chunks(4).take(MOST).map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const LINES: [&str; 3] = [
+        "7ffd1c9f4000-7ffd1ca15000 rw-p 00000000 00:00 0                          [stack]",
+        "561f0000-56210000 r-xs 0000a000 fd:00 1048602                    /usr/lib/a file (deleted)",
+        "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn lines_are_refused_or_understood(
+            line in 0..LINES.len(), changes in vec((0..80_usize, any::<u8>()), 0..4), length in 0..120_usize
+        ) {
+            let mut bytes = LINES[line].as_bytes().to_vec();
+            changes.into_iter().for_each(|(place, byte)| if let Some(at) = bytes.get_mut(place) { *at = byte });
+            bytes.truncate(length);
+            super::maps_line(&bytes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+
+        #[test]
+        fn any_bytes_are_edits(bytes in vec(any::<u8>(), 0..64)) {
+            super::page_tables(&bytes);
+            super::mirror(&bytes);
+        }
+    }
 }

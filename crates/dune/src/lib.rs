@@ -19,7 +19,7 @@ mod contract;
 pub mod counters;
 pub mod doctor;
 mod engine;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guest;
