@@ -44,7 +44,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 
-use crate::arch::atomic::{AtomicU64, spin_loop};
+use crate::arch::atomic::{AtomicBool, AtomicU64, spin_loop};
 use crate::arch::thread_words;
 use crate::arch::token::Dune;
 use crate::report;
@@ -197,6 +197,25 @@ impl<T> SpinLock<T> {
         }
     }
 
+    /// Frees the lock if a holder that is gone has it still, and no other that has got its block or number since.
+    ///
+    /// One thread does so at a time; who comes meanwhile looks again later. So from the moment when the lock is seen with the word of
+    /// a holder that is gone before and after it, nobody else changes it.
+    #[cold]
+    fn free_of_gone(&self, word: u64) {
+        static BUSY: AtomicBool = AtomicBool::new(false);
+        if BUSY.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let owner = holder(word);
+        let task = owner.task();
+        let is_gone = || owner.task() == task && owner.is_gone();
+        if is_gone() && self.word.load(Ordering::Acquire) & !AWAITED == word & !AWAITED && is_gone() {
+            self.free(word);
+        }
+        BUSY.store(false, Ordering::Release);
+    }
+
     /// Frees the lock if it still has this word, but for the mark of waiters.
     fn free(&self, word: u64) -> bool {
         let seen = self.replace(word, |_| FREE);
@@ -226,7 +245,7 @@ impl<T> SpinLock<T> {
     /// Takes the lock if it is free; with [`AWAITED`] as the `mark` if others may sleep.
     #[inline(always)]
     fn take_with(&self, caller: Holder, mark: u64) -> Result<Guard<'_, T>, Busy> {
-        match self.word.compare_exchange(FREE, caller.word() | mark, Ordering::Acquire, Ordering::Relaxed) {
+        match self.word.compare_exchange(FREE, caller.word() | mark, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => {
                 held::add(caller, self.rank);
                 Ok(Guard { lock: self, value: PhantomData })
@@ -274,7 +293,7 @@ impl<T> SpinLock<T> {
                 slept = 0;
                 self.overrun(word);
                 if holder(word).is_gone() {
-                    self.free(word);
+                    self.free_of_gone(word);
                 } else if patience == Patience::Limited {
                     return Err(Busy);
                 }
