@@ -297,19 +297,21 @@ impl Memory {
         permissions: PagePermissions,
     ) -> Result<(), EditError> {
         error::refuse_user(range, permissions)?;
-        let is_done = range.bytes() == PAGE_BYTES && {
-            let edits = self.edits.lock_in_dune_mode(dune)?;
-            self.protect_page(&edits, range.first(), permissions)
-        };
-        if is_done {
-            tlb::flush_page(dune, range.start());
-            // Asked after the edit: a thread that enters now reads the new entry.
-            if self.sharers.load(Ordering::Relaxed) != 0 {
-                self.reach_sharers(dune);
-            }
-            return Ok(());
+        if range.bytes() != PAGE_BYTES {
+            return self.protect_pages(dune, range, permissions);
         }
-        self.protect_pages(dune, range, permissions)
+        let edits = self.edits.lock_in_dune_mode(dune)?;
+        if !self.protect_page(&edits, range.first(), permissions) {
+            drop(edits);
+            return self.protect_pages(dune, range, permissions);
+        }
+        drop(edits);
+        tlb::flush_page(dune, range.start());
+        // Asked after the edit: a thread that enters now reads the new entry.
+        if self.sharers.load(Ordering::Relaxed) != 0 {
+            self.reach_sharers(dune);
+        }
+        Ok(())
     }
 
     /// Protects one page of the process's own tables, if it is a page of 4 KiB; says whether it did.
@@ -319,9 +321,11 @@ impl Memory {
         let user = permissions.contains(PagePermissions::USER);
         let Some(table) = table::leaf_table(&self.frames, self.root, address, user) else { return false };
         let index = Level(1).index(address);
-        let done = table.update_mapped(index, |entry| entry.with_permissions(bits)).is_some();
-        self.version.store(self.version.load(Ordering::Relaxed) + u64::from(done), Ordering::Relaxed);
-        done
+        if table.update_mapped(index, |entry| entry.with_permissions(bits)).is_none() {
+            return false;
+        }
+        self.version.store(self.version.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        true
     }
 
     /// What there is more to do after the edit and the flush of a page while there are sharers.

@@ -189,7 +189,7 @@ impl Turns {
     pub fn begin(&self, spans: [Span; 2], is_open: bool) -> Turn<'_> {
         let mut turn = Turn { turns: self, list: None, place: None };
         if let Ok(mut list) = self.list.lock_without_limit() {
-            let caller = list.holder();
+            let caller = list.owner();
             turn.place = Some(list.enter(caller, spans, is_open));
             turn.list = Some(list);
         }
