@@ -180,13 +180,24 @@ TRAP_BODY_ANY_GS dune_trap_machine_check, {IST_MACHINE_CHECK}
     .type dune_trap_call_full, @function
 dune_trap_call_full:
     mov rbx, rsp
+    mov rbp, rsi
     KEEP_VECTOR_STATE
     push 2
     popfq
-    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, *const Head)
+    test rbp, rbp
+    jz 1f
+    call {dispatch}                     // extern "C" fn dispatch(&mut TrapFrame, *const Head) -> bool
+    test al, al
+    jnz 1f
+2:
     RESTORE_VECTOR_STATE
     mov rsp, rbx
     ret
+1:
+    lea rdi, [rbx + 8]                  // the frame is above the return address
+    mov rsi, rbp
+    call {refused}                      // extern "C" fn refused(&mut TrapFrame, *const Head)
+    jmp 2b
     .size dune_trap_call_full, . - dune_trap_call_full
 
 // A trap taken in ring 3: its registers go to its UserContext, and user::run returns.

@@ -43,6 +43,7 @@ entry_asm!(
     USER_CR2 = const user::CR2,
     EXIT_TRAP = const user::EXIT_TRAP,
     dispatch = sym dispatch,
+    refused = sym refused,
 );
 
 unsafe extern "C" {
@@ -97,22 +98,18 @@ pub(crate) fn gates() -> Idt {
     })
 }
 
-/// Calls `handler`, which the table entry that trap.S found for the frame's vector leads to, null for none.
+/// Calls `handler`, which the table entry that trap.S found for the frame's vector leads to; whether it has refused.
 ///
 /// Runs on an interrupt stack with interrupts off; the interrupted code's vector state is already kept. Where an
 /// unwinder looks for somebody who stops a panic, it ends here: `extern "C"` lets none out.
 ///
 /// # Safety
 ///
-/// Ring 0, in the trap of `frame`; `handler` is null or one that trap.S has found in a table, and not lean.
-unsafe extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
+/// Ring 0, in the trap of `frame`; `handler` is one that trap.S has found in a table, and not lean.
+unsafe extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) -> bool {
     let _interrupted = held::interrupt();
-    if handler.is_null() {
-        unhandled(frame, "no handler is set for this vector");
-    } else {
-        // SAFETY: the caller's, and it is there.
-        unsafe { call(frame, handler) };
-    }
+    // SAFETY: the caller's.
+    unsafe { call(frame, handler) != TrapOutcome::Resume }
 }
 
 /// Calls `handler`, and reports where the trap came from should it panic.
@@ -122,9 +119,9 @@ unsafe extern "C" fn dispatch(frame: &mut TrapFrame, handler: *const Head) {
 ///
 /// # Safety
 ///
-/// As for [`dispatch`], and there is a handler.
+/// As for [`dispatch`].
 #[inline(never)]
-unsafe fn call(frame: &mut TrapFrame, handler: *const Head) {
+unsafe fn call(frame: &mut TrapFrame, handler: *const Head) -> TrapOutcome {
     struct Panicked(*const TrapFrame);
 
     impl Drop for Panicked {
@@ -139,24 +136,34 @@ unsafe fn call(frame: &mut TrapFrame, handler: *const Head) {
     // SAFETY: the caller's; dune_trap_call_full has kept the vector state.
     let outcome = unsafe { handlers::call_full(handler, frame) };
     core::mem::forget(panicked);
-    if outcome != TrapOutcome::Resume {
-        refused(frame, handler);
-    }
+    outcome
 }
 
-/// A trap that its handler has refused. If that was the thread's own, the process's is next.
+/// A trap that `handler` has refused, or for which there is none, null. If that was the thread's own, the process's is next.
+///
+/// Runs as [`dispatch`] does.
+///
+/// # Safety
+///
+/// Ring 0, in the trap of `frame`, whose vector state is kept.
 #[cold]
-#[inline(never)]
-fn refused(frame: &mut TrapFrame, handler: *const Head) {
+unsafe extern "C" fn refused(frame: &mut TrapFrame, handler: *const Head) {
+    let _interrupted = held::interrupt();
+    if handler.is_null() {
+        return unhandled(frame, "no handler is set for this vector");
+    }
     let next = handlers::process_slot(frame.vector()).load();
-    if next.is_none() || next.head() == handler {
-        unhandled(frame, "its handler returned Unhandled");
+    let outcome = if next.is_none() || next.head() == handler {
+        TrapOutcome::Unhandled
     } else if next.is_lean() {
-        // SAFETY: ring 0, in the trap of this frame, whose vector state is kept; the entry is from the process's table.
-        unsafe { handlers::call(next, frame) };
+        // SAFETY: the caller's; the entry is from the process's table.
+        unsafe { handlers::call(next, frame) }
     } else {
-        // SAFETY: ring 0, in the trap of this frame; the handler is from the process's table, and not lean.
-        unsafe { call(frame, next.head()) };
+        // SAFETY: the caller's; the handler is from the process's table, and not lean.
+        unsafe { call(frame, next.head()) }
+    };
+    if outcome != TrapOutcome::Resume {
+        unhandled(frame, "its handler returned Unhandled");
     }
 }
 
