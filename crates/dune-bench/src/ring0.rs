@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
 use dune::memory::{PagePermissions, PageRange};
-use dune::user::{ReturnBy, UserContext, UserExit, UserMemory};
+use dune::user::{ReturnBy, SystemCall, UserContext, UserExit, UserMemory};
 use dune::{Dune, EnterError, Handler, LeanHandler, TrapFrame, TrapHandler, TrapOutcome, Vector};
 use x86_64::VirtAddr;
 
@@ -195,6 +195,7 @@ impl Ring3 {
     ///
     /// Ring 3 is entered by SYSRET, as Linux returns from a system call.
     pub(crate) fn run_payload(&self, calls: u32, answer: impl Fn() -> u64) -> Result<Outcome, Failure> {
+        const GETPID: u64 = libc::SYS_getpid as u64;
         let mut context = UserContext::new(VirtAddr::new(payload::entry()), self.memory.end() - 8);
         self.ring0
             .dune
@@ -205,18 +206,22 @@ impl Ring3 {
         loop {
             // SAFETY: nobody protects or unmaps the stack, which has the context.
             let exit = unsafe { self.ring0.dune.run_user(&mut context) };
-            match exit.map_err(Failure::of("run_user"))? {
-                UserExit::SystemCall(call) if call.number == libc::SYS_getpid as u64 => {
-                    context.registers.rax = answer();
-                }
-                UserExit::SystemCall(call) if call.number == payload::DONE => {
-                    return self.outcome();
-                }
-                other => {
-                    let seen = format!("ring 3 came back with {other:?}, {:x?}", context.registers);
-                    return Err(Failure { what: "run_user", error: seen.into() });
-                }
-            }
+            // The number alone: what is matched whole has its arguments copied on each way. RAX has it too.
+            let seen = match exit {
+                Ok(UserExit::SystemCall(SystemCall { number, .. })) => match number {
+                    GETPID => {
+                        context.registers.rax = answer();
+                        continue;
+                    }
+                    payload::DONE => return self.outcome(),
+                    _ => "this system call",
+                },
+                Ok(UserExit::Trap { .. }) => "a trap",
+                Ok(_) => "an exit that is new here",
+                Err(error) => return Err(Failure::of("run_user")(error)),
+            };
+            let seen = format!("ring 3 came back with {seen}, {:x?}", context.registers);
+            return Err(Failure { what: "run_user", error: seen.into() });
         }
     }
 }

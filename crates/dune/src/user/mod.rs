@@ -133,6 +133,13 @@ unsafe fn enter_ring3(context: *mut UserContext) -> u32 {
     exit
 }
 
+/// The error out of the way: where it is made at the place, the registers of a context are copied in each run, for nothing.
+#[cold]
+#[inline(never)]
+fn not_canonical(rip: u64) -> Result<UserExit, UserError> {
+    Err(UserError::NotCanonical { rip })
+}
+
 /// Raises the interrupt of signals again, at ring 0.
 #[cold]
 fn take_signals() {
@@ -256,7 +263,7 @@ impl Dune {
         is_over: impl Fn() -> bool,
     ) -> Result<UserExit, UserError> {
         if context.registers.rip >= CANONICAL_END {
-            return Err(UserError::NotCanonical { rip: context.registers.rip });
+            return not_canonical(context.registers.rip);
         }
         loop {
             if is_over() {
