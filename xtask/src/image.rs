@@ -142,6 +142,10 @@ const DISK_MODULE: &str = "virtio-blk";
 /// The module for a swap device in memory, and what it needs where depmod has made no list.
 const SWAP_MODULES: [&str; 4] = ["lz4-compress", "lz4hc-compress", "zsmalloc", "zram"];
 
+/// How zram compresses where it is not told otherwise: before Linux 6.12 by the kernel's crypto interface, whose modules come by
+/// name when they are used, and so stand in no list of dependencies.
+const COMPRESSION_MODULE: &str = "lzo-rle";
+
 /// Adds KVM's modules, and the disk's if there is one, which init loads; in a folder beside them those for a swap device, which
 /// tests load that want one. All are named in the order in which they are to be loaded.
 fn add_modules(root: &mut Root, contents: &Contents<'_>, busybox: &Path) -> Result<()> {
@@ -172,6 +176,7 @@ fn add_modules(root: &mut Root, contents: &Contents<'_>, busybox: &Path) -> Resu
     add("/dune/modules", names)?;
     // What is built in is left out, as is what this kernel's zram does without; a kernel without zram runs all other tests.
     let mut names = load_order(&dependencies, "zram", &SWAP_MODULES);
+    names.insert(0, COMPRESSION_MODULE.to_owned());
     names.retain(|name| files.iter().any(|file| module_name(file).as_ref() == Some(name)));
     add("/dune/modules/swap", names)
 }
