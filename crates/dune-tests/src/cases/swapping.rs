@@ -113,11 +113,21 @@ fn wrong(start: u64, bytes: u64, seed: u64) -> u64 {
 }
 
 /// Moves the range to swap; how many bytes of it Linux says are there.
+///
+/// Before Linux 6.10 the call leaves pages that have just been used, also by KVM, and counts them as used no more (mm/madvise.c).
 fn push_out(start: u64, bytes: u64) -> u64 {
-    // SAFETY: what the pages hold stays.
-    let result = unsafe { libc::madvise(start as *mut c_void, bytes as usize, libc::MADV_PAGEOUT) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    swapped(start, bytes)
+    const TRIES: u32 = 4;
+    let mut there = 0;
+    for _ in 0..TRIES {
+        // SAFETY: what the pages hold stays.
+        let result = unsafe { libc::madvise(start as *mut c_void, bytes as usize, libc::MADV_PAGEOUT) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        there = swapped(start, bytes);
+        if is_mostly_swapped(there, bytes) {
+            break;
+        }
+    }
+    there
 }
 
 /// What /proc/self/smaps says is swapped of the mappings that begin in the range.
@@ -137,11 +147,16 @@ fn swapped(start: u64, bytes: u64) -> u64 {
     sum
 }
 
-/// Pushes the range out and notes whether that did it. A page here and there may be in use by the kernel.
+/// A page here and there may be in use by the kernel.
+fn is_mostly_swapped(there: u64, bytes: u64) -> bool {
+    there >= bytes / 10 * 9 && there <= bytes
+}
+
+/// Pushes the range out and notes whether that did it.
 fn note_pushed(notes: &Notes, start: u64, bytes: u64) {
     let there = push_out(start, bytes);
     eprintln!("{there:#x} of {bytes:#x} bytes swapped");
-    notes.note("mostly in swap", there >= bytes / 10 * 9 && there <= bytes);
+    notes.note("mostly in swap", is_mostly_swapped(there, bytes));
 }
 
 /// Read by this thread, by several, and by the kernel; then written to.
@@ -285,13 +300,20 @@ fn protected_pages(notes: &Notes) {
     }
 }
 
+/// How many pages Linux has written to swap since it was booted.
+fn pages_swapped_out() -> u64 {
+    let counts = std::fs::read_to_string("/proc/vmstat").expect("readable");
+    let count = counts.lines().find_map(|line| line.strip_prefix("pswpout "));
+    count.and_then(|count| count.parse().ok()).expect("there is swap")
+}
+
 /// More memory than the group may have, used over and over by two threads and a child: Linux chooses what goes.
 fn under_pressure() -> CaseResult {
     let _swap = Swap::on()?;
     let [host, dune] = both::same(|notes| {
         let group = Cgroup::with_memory("swapping", 12 * MIB).expect("a group");
         group.join().expect("the group is there");
-        let bytes = 8 * MIB;
+        let (bytes, before) = (8 * MIB, pages_swapped_out());
         let [one, two] = [6, 7].map(|seed| (small_pages(bytes), seed));
         for round in 0..2 {
             let threads: Vec<_> = [one, two]
@@ -309,9 +331,10 @@ fn under_pressure() -> CaseResult {
             notes.note("wrong in a child", forked(|| wrong(one.0, bytes, one.1 + round).min(99) as i32));
             notes.note("wrong", (wrong(one.0, bytes, one.1 + round), wrong(two.0, bytes, two.1 + round)));
         }
-        let peak = group.get("memory.swap.peak", "").unwrap_or(0);
-        eprintln!("{} MiB of swap", peak / MIB);
-        notes.note("a third was swapped", peak >= bytes / 3);
+        // Not the group's memory.swap.peak, which is of Linux 6.5.
+        let swapped = (pages_swapped_out() - before) * 4096;
+        eprintln!("{} MiB to swap", swapped / MIB);
+        notes.note("a third was swapped", swapped >= bytes / 3);
         group.leave().expect("root's group takes all");
     })?;
     if host.status == 0 && host.notes.contains("swapped: true") {
