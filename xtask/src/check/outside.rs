@@ -30,7 +30,7 @@ fn miri() -> Result<Tally> {
     }
     phase(NAME, |tally| {
         for (package, tests) in
-            [("dune-loader", ["elf", "script"]), ("dune", ["linux::maps", "memory::entry"])]
+            [("dune-loader", ["elf", "script"]), ("libdune", ["linux::maps", "memory::entry"])]
         {
             let mut command = artifacts::cargo();
             command.args(["miri", "test", "--package", package, "--lib", "--"]).args(tests);
@@ -82,7 +82,7 @@ fn semver() -> Result<Tally> {
             "--baseline-rev",
             &release,
             "--package",
-            "dune",
+            "libdune",
             "--package",
             "dune-loader",
         ]);

@@ -36,7 +36,7 @@ pub fn unit_tests() -> Result<Tally> {
         let mut command = cargo("test");
         // What tests leak on purpose (handlers that live for ever) is no fault.
         command.env("ASAN_OPTIONS", "detect_leaks=0");
-        command.args(["--package", "dune", "--package", "dune-loader", "--lib", "--no-fail-fast", "--"]);
+        command.args(["--package", "libdune", "--package", "dune-loader", "--lib", "--no-fail-fast", "--"]);
         command.args(TOO_LARGE.iter().flat_map(|name| ["--skip", name]));
         let (status, output, _) = process::run_to_end(&mut command, |line| {
             if !line.ends_with(" ... ok") {
