@@ -22,6 +22,25 @@ impl Mapping {
         Mapping::new(pages, libc::MAP_PRIVATE).inspect(Mapping::refuse_huge_pages)
     }
 
+    /// Private memory that no huge page will back, with all its entries in one page table: what a change of many pages costs does
+    /// not depend on where Linux likes to have them.
+    pub(crate) fn under_one_table(pages: usize) -> Result<Mapping, Refused> {
+        const ENTRIES: usize = 512;
+        assert!(pages <= ENTRIES);
+        let whole = Mapping::private(pages + ENTRIES)?;
+        let skipped = whole.address().next_multiple_of(ENTRIES * PAGE) - whole.address();
+        let start = whole.start().wrapping_add(skipped);
+        // SAFETY: what is in front of the part that is kept, and what is behind it; nobody has used it.
+        unsafe {
+            if skipped > 0 {
+                libc::munmap(whole.start().cast(), skipped);
+            }
+            libc::munmap(start.wrapping_add(pages * PAGE).cast(), ENTRIES * PAGE - skipped);
+        }
+        std::mem::forget(whole);
+        Ok(Mapping { start: NonNull::new(start).expect("above the first address"), pages })
+    }
+
     /// Private memory that Linux may back by huge pages.
     pub(crate) fn plain(pages: usize) -> Result<Mapping, Refused> {
         Mapping::new(pages, libc::MAP_PRIVATE)

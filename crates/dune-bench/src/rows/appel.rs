@@ -120,7 +120,7 @@ fn rounds<P: Program>(
 }
 
 fn memory<P: Program>() -> Result<Mapping, BenchError> {
-    Mapping::private(2 * PAGES).map_err(|refused| P::ROW.refused(refused))
+    Mapping::under_one_table(2 * PAGES).map_err(|refused| P::ROW.refused(refused))
 }
 
 /// Linux: mprotect and SIGSEGV.
