@@ -281,3 +281,22 @@ fn robust_futexes_are_followed_as_linux_does() {
     robust_list(&arena, 0x1000, &mut |_| count += 1).unwrap();
     assert_eq!(count, 2049);
 }
+
+#[test]
+fn fields_tell_where_an_address_stands() {
+    let mut arena = Arena::default();
+    // The second of two messages: its header is behind 64 bytes, and within it the parts at 16.
+    arena.put(0x1000, &[0, 0, 0x3000, 1, 0, 0, 0, 0]);
+    arena.put(0x1040, &[0x2000, 4, 0x3010, 1, 0, 0, 0, 0]);
+    arena.put(0x3000, &[0x5000, 10, 0x6000, 20]);
+    let call = dune_syscalls::by_name("sendmmsg").unwrap();
+    let arguments = [3, 0x1000, 2, 0, 0, 0];
+    let mut all = Vec::new();
+    call.form(&arguments)
+        .walk(&arguments, &arena, &mut |found| {
+            all.push((found.depth, found.field));
+            Ok::<(), WalkError>(())
+        })
+        .unwrap();
+    assert_eq!(all, [(0, 0), (0, 8), (1, 16), (2, 0), (0, 8), (1, 0), (1, 16), (2, 0)]);
+}

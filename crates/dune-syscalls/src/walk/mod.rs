@@ -21,6 +21,9 @@ pub struct Found<'a> {
     pub argument: u8,
     /// How many pointers lead there: 0 for an argument itself.
     pub depth: u8,
+    /// Where what leads there stands: its offset in the structure that was found last with a depth less by one, or eight times the
+    /// argument. Whoever hands on copies puts the address of a copy there.
+    pub field: u16,
     /// What it is.
     pub what: What<'a>,
 }
@@ -149,8 +152,8 @@ impl Form {
     {
         let bytes = registers(arguments);
         let frame = Frame { bytes: &bytes, fields: self.arguments };
-        let mut walk = Walk { memory, visit, argument: 0 };
-        walk.frame(frame, 0)
+        let mut walk = Walk { memory, visit, argument: 0, field: 0 };
+        walk.frame(frame, 0, 0)
     }
 }
 
@@ -159,6 +162,7 @@ struct Walk<'a, M: ?Sized, E> {
     memory: &'a M,
     visit: &'a mut dyn FnMut(Found<'_>) -> Result<(), E>,
     argument: u8,
+    field: u16,
 }
 
 /// What the fields with lengths of others hold: read before those are.
@@ -166,7 +170,7 @@ type Lengths = [Option<[u8; 4]>; 16];
 
 impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
     fn found(&mut self, depth: u8, what: What<'_>) -> Result<(), E> {
-        (self.visit)(Found { argument: self.argument, depth, what })
+        (self.visit)(Found { argument: self.argument, depth, field: self.field, what })
     }
 
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), E> {
@@ -177,13 +181,14 @@ impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
         if length == 0 { Ok(()) } else { self.found(depth, What::Range { address, length, direction }) }
     }
 
-    /// All fields of a structure, or all arguments.
-    fn frame(&mut self, frame: Frame<'_>, depth: u8) -> Result<(), E> {
+    /// All fields of a structure, which is `within` bytes behind the start of another one, or all arguments.
+    fn frame(&mut self, frame: Frame<'_>, depth: u8, within: u16) -> Result<(), E> {
         let lengths = self.lengths(frame)?;
         for (index, field) in (0u8..).zip(frame.fields) {
             if depth == 0 {
                 self.argument = index;
             }
+            self.field = within + field.offset;
             if !frame.has(index) {
                 continue;
             }
@@ -201,7 +206,7 @@ impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
                 Kind::Inline(structure) => {
                     let start = usize::from(field.offset);
                     let bytes = &frame.bytes[start..start + structure.size as usize];
-                    self.frame(Frame { bytes, fields: structure.fields }, depth)?;
+                    self.frame(Frame { bytes, fields: structure.fields }, depth, within + field.offset)?;
                 }
                 _ if value == 0 => (),
                 Kind::Kept { size } => {
@@ -226,6 +231,14 @@ impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
                 },
             }
         }
+        Ok(())
+    }
+
+    /// The fields of a structure that was found at `depth`.
+    fn below(&mut self, frame: Frame<'_>, depth: u8) -> Result<(), E> {
+        let field = self.field;
+        self.frame(frame, depth + 1, 0)?;
+        self.field = field;
         Ok(())
     }
 
@@ -338,7 +351,7 @@ impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
             self.found(depth, What::Structure { structure, address, bytes, direction })?;
         }
         self.range(depth, address + known, size - known, direction)?;
-        self.frame(Frame { bytes, fields: structure.fields }, depth + 1)
+        self.below(Frame { bytes, fields: structure.fields }, depth)
     }
 
     /// Pointers to strings up to a null pointer.
@@ -361,7 +374,7 @@ impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
             if bytes == [0; 8] {
                 return Ok(());
             }
-            self.frame(Frame { bytes: &bytes, fields: structure.fields }, depth + 1)?;
+            self.below(Frame { bytes: &bytes, fields: structure.fields }, depth)?;
         }
         let (count, error) = (MOST_STRINGS + 1, E2BIG as u16);
         Err(WalkError::from(AccessError::TooMany { name, count, most: MOST_STRINGS, error }).into())
