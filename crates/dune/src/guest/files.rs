@@ -12,6 +12,7 @@ use linux_raw_sys::general::{
 };
 
 use super::syscall::error;
+use crate::arch::token::Dune;
 use crate::contract::block::SYSCALL_NUMBERS;
 use crate::contract::process::Process;
 use crate::guest::hypercall::{forward, forward_unless_signalled};
@@ -167,6 +168,14 @@ fn close_range(process: &Process, (first, last): (u32, u32), flags: u64) -> u64 
                 next = descriptor + 1;
             }
         }
+    }
+}
+
+impl Dune {
+    /// Whether descriptor `number` is one that Dune keeps for itself. System calls of ring 0 that have it as an argument find it closed;
+    /// whoever hands on descriptors within structures for ring 3 (`struct pollfd`, SCM_RIGHTS…) has to ask.
+    pub fn keeps_descriptor(self, number: i32) -> bool {
+        u32::try_from(number).is_ok_and(is_kept)
     }
 }
 
