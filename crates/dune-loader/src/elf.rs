@@ -29,20 +29,27 @@ const PATH_LIMIT: u64 = 4096;
 
 /// The rights of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Protection {
+pub struct Protection {
+    /// It can be read.
     pub read: bool,
+    /// It can be written to.
     pub write: bool,
+    /// It can be executed.
     pub execute: bool,
 }
 
 /// A PT_LOAD header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub struct Segment {
     /// Where it lies, before the image is moved.
     pub address: u64,
+    /// Where its bytes are in the file.
     pub offset: u64,
+    /// How many bytes of the file it has.
     pub file_size: u64,
+    /// How many bytes of memory: what the file does not have is zero.
     pub memory_size: u64,
+    /// Its rights.
     pub protection: Protection,
 }
 
@@ -56,18 +63,23 @@ impl Segment {
     }
 }
 
-/// What the headers of a program or an interpreter say.
+/// What the headers of a program or an interpreter say. It has been checked: segments do not overlap, end below 2^47, and have
+/// the bytes in the file that they promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Image {
+pub struct Image {
     /// ET_DYN: may lie anywhere.
     pub movable: bool,
+    /// Where it starts.
     pub entry: u64,
     /// In the order of the file.
     pub segments: Vec<Segment>,
+    /// The interpreter that it asks for.
     pub interpreter: Option<PathBuf>,
     /// Where the program headers lie in memory, 0 if no segment holds them.
     pub headers: u64,
+    /// How many program headers it has.
     pub header_count: u16,
+    /// Whether it wants to execute code on its stack (PT_GNU_STACK).
     pub executable_stack: bool,
     /// The largest p_align, at least a page.
     pub alignment: u64,
@@ -117,7 +129,7 @@ impl Image {
     }
 
     /// The lowest and the highest address, rounded to pages.
-    pub(crate) fn span(&self) -> (u64, u64) {
+    pub fn span(&self) -> (u64, u64) {
         let start = self.segments.iter().map(|segment| segment.address).min().unwrap_or(0);
         let end = self.segments.iter().map(Segment::end).max().unwrap_or(0);
         (start & !(PAGE - 1), end.next_multiple_of(PAGE))

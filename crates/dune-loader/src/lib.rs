@@ -40,6 +40,7 @@ mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod map;
+pub mod parts;
 mod raw;
 mod script;
 mod stack;
@@ -48,13 +49,14 @@ mod start;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use error::{FormatError, LoadError, StartError};
 pub use raw::execution::Execution;
 
 use elf::Image;
 use map::{Mapped, Place};
+use parts::Object;
 
 /// A program in the memory of this process, ready to be started. Dropping it takes it out again.
 #[derive(Debug)]
@@ -111,22 +113,17 @@ pub fn load_as(
     environment: Vec<CString>,
     opening: Opening,
 ) -> Result<Program, LoadError> {
-    let found = find::find(program, std::env::var_os("PATH").as_deref(), opening)?;
-    let resolved = script::resolve(found, words, opening)?;
-    let file_name = resolved.path;
-    let image = Image::read(&resolved.file, &file_name)?;
-    let mapped = map::map(&image, &resolved.file, &file_name, Place::Program)?;
-    let interpreter = match &image.interpreter {
-        None => None,
-        Some(path) => Some(load_interpreter(path, &file_name, opening)?),
-    };
+    let opened = parts::open(program, words, std::env::var_os("PATH").as_deref(), opening)?;
+    let Object { path, file, image } = opened.program;
+    let mapped = map::map(&image, &file, &path, Place::Program)?;
+    let interpreter = opened.interpreter.map(|object| load_interpreter(&object)).transpose()?;
     Ok(Program {
-        path: c_string(file_name.into_os_string())?,
-        file: c_string(resolved.first.into_os_string())?,
-        arguments: resolved.words.into_iter().map(c_string).collect::<Result<_, _>>()?,
+        path: c_string(path.into_os_string())?,
+        file: opened.name,
+        arguments: opened.arguments,
         environment,
         image,
-        executable: Some(resolved.file),
+        executable: Some(file),
         program: mapped,
         interpreter,
     })
@@ -139,16 +136,10 @@ impl Program {
     }
 }
 
-/// Maps the interpreter that `program` asks for.
-fn load_interpreter(path: &Path, program: &Path, opening: Opening) -> Result<(Mapped, u64), LoadError> {
-    let file = find::open(path, opening).map_err(|why| LoadError::Interpreter {
-        program: program.to_owned(),
-        interpreter: path.to_owned(),
-        why: Box::new(why),
-    })?;
-    let image = Image::read(&file, path)?;
-    let mapped = map::map(&image, &file, path, Place::Anywhere)?;
-    let entry = mapped.bias.wrapping_add(image.entry);
+/// Maps an interpreter; where it is, and where it starts.
+fn load_interpreter(object: &Object) -> Result<(Mapped, u64), LoadError> {
+    let mapped = map::map(&object.image, &object.file, &object.path, Place::Anywhere)?;
+    let entry = mapped.bias.wrapping_add(object.image.entry);
     Ok((mapped, entry))
 }
 

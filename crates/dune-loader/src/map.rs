@@ -94,30 +94,52 @@ pub(crate) fn pages_by_chance(limit: u64) -> io::Result<u64> {
     if state::is_randomized() { Ok(u64::from_ne_bytes(random()?) % limit * PAGE) } else { Ok(0) }
 }
 
-/// Maps one segment: pages of the file, then pages of zeros.
-fn map_segment(reservation: &mut Reservation, segment: &Segment, bias: u64, file: &File) -> io::Result<()> {
-    let Segment { memory_size, file_size, offset, protection, .. } = *segment;
-    if memory_size == 0 {
-        return Ok(());
-    }
-    let start = segment.address.wrapping_add(bias);
-    let (file_end, end) = (start + file_size, start + memory_size);
-    let within = start % PAGE;
-    let first = start - within;
-    let zeros = if file_size == 0 {
-        first
-    } else {
-        let zeros = file_end.next_multiple_of(PAGE);
-        reservation.map_file(first, zeros - first, protection, file, offset - within)?;
-        // What follows in the page is the file's next bytes; a segment that may not be written keeps them, as on Linux.
-        if memory_size > file_size && protection.write {
-            reservation.zero(file_end, zeros - file_end);
+/// What a segment is in memory, as Linux's binfmt_elf maps it (`elf_load`, fs/binfmt_elf.c): pages of the file, then pages of zeros.
+/// Each piece is a first address and a number of bytes, which may be 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pieces {
+    /// Whole pages of the file.
+    pub file: (u64, u64),
+    /// Where they are in the file.
+    pub offset: u64,
+    /// The rest of the file's last page, which has to be zero. A segment that may not be written to keeps the file's next bytes there, as
+    /// on Linux.
+    pub cleared: (u64, u64),
+    /// Whole pages of zeros.
+    pub zeros: (u64, u64),
+}
+
+impl Segment {
+    /// The pieces of the segment where the image lies `bias` bytes behind its addresses.
+    pub fn pieces(&self, bias: u64) -> Pieces {
+        let Segment { memory_size, file_size, offset, protection, .. } = *self;
+        let start = self.address.wrapping_add(bias);
+        let (file_end, end) = (start + file_size, (start + memory_size).next_multiple_of(PAGE));
+        let within = start % PAGE;
+        let first = start - within;
+        let zeros = if file_size == 0 { first } else { file_end.next_multiple_of(PAGE) };
+        let is_cleared = file_size != 0 && memory_size > file_size && protection.write;
+        Pieces {
+            file: (first, zeros - first),
+            offset: if file_size == 0 { 0 } else { offset - within },
+            cleared: (file_end, if is_cleared { zeros - file_end } else { 0 }),
+            zeros: (zeros, if memory_size == 0 { 0 } else { end.saturating_sub(zeros) }),
         }
-        zeros
-    };
-    let end = end.next_multiple_of(PAGE);
-    if zeros < end {
-        reservation.map_zeros(zeros, end - zeros, protection)?;
+    }
+}
+
+/// Maps one segment.
+fn map_segment(reservation: &mut Reservation, segment: &Segment, bias: u64, file: &File) -> io::Result<()> {
+    let protection = segment.protection;
+    let Pieces { file: (first, length), offset, cleared, zeros } = segment.pieces(bias);
+    if length != 0 {
+        reservation.map_file(first, length, protection, file, offset)?;
+    }
+    if cleared.1 != 0 {
+        reservation.zero(cleared.0, cleared.1);
+    }
+    if zeros.1 != 0 {
+        reservation.map_zeros(zeros.0, zeros.1, protection)?;
     }
     Ok(())
 }
@@ -142,7 +164,7 @@ fn release_gaps(reservation: &mut Reservation, image: &Image, bias: u64) -> io::
 
 impl Protection {
     /// The bits of mmap(2).
-    pub(crate) fn bits(self) -> i32 {
+    pub fn bits(self) -> i32 {
         let bit = |wanted, bit| if wanted { bit } else { 0 };
         bit(self.read, libc::PROT_READ)
             | bit(self.write, libc::PROT_WRITE)

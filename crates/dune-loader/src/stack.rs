@@ -39,31 +39,36 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 /// What goes on the stack.
 #[derive(Debug)]
-pub(crate) struct Contents<'a> {
+pub struct Contents<'a> {
+    /// The program's arguments.
     pub arguments: &'a [CString],
+    /// Its environment.
     pub environment: &'a [CString],
     /// execve's first argument.
     pub file: &'a CString,
     /// The auxiliary vector; pointers to what lies on the stack are put in here.
     pub auxiliary: Vec<(u64, u64)>,
+    /// What AT_RANDOM leads to.
     pub random: [u8; 16],
 }
 
 /// The finished stack: bytes, and where they have to be.
 #[derive(Debug)]
-pub(crate) struct Stack {
+pub struct Stack {
     /// Where the bytes go, and RSP at the start: a multiple of 16.
     pub rsp: u64,
+    /// What has to be there.
     pub bytes: Vec<u8>,
-    /// First and last address of the argument strings, and of the environment's.
+    /// First and last address of the argument strings.
     pub arguments: (u64, u64),
+    /// First and last address of the environment's strings.
     pub environment: (u64, u64),
     /// The auxiliary vector with AT_NULL, as it stands on the stack.
     pub auxiliary: Vec<u64>,
 }
 
 /// Lays out a stack that ends at `top`, a multiple of 16.
-pub(crate) fn compose(top: u64, contents: Contents<'_>) -> Stack {
+pub fn compose(top: u64, contents: Contents<'_>) -> Stack {
     let Contents { arguments, environment, file, mut auxiliary, random } = contents;
     let size = |strings: &[CString]| -> u64 {
         strings.iter().map(|string| string.as_bytes_with_nul().len() as u64).sum()

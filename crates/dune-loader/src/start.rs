@@ -8,11 +8,12 @@ use crate::Program;
 use crate::elf::PAGE;
 use crate::error::StartError;
 use crate::map::{Mapped, pages_by_chance};
+use crate::parts;
 use crate::raw::heap;
 use crate::raw::jump::Jump;
 use crate::raw::layout::{self, Layout};
 use crate::raw::state;
-use crate::stack::{self, AT_BASE, AT_ENTRY, AT_FLAGS, AT_PHDR, AT_PHENT, AT_PHNUM, Contents};
+use crate::stack::{self, Contents};
 
 /// Stack left between the launcher's frames and the program's, which the jump does not touch.
 const DISTANCE: u64 = 4096;
@@ -87,30 +88,8 @@ impl Program {
 
     /// The launcher's, changed where it is about the program.
     fn auxiliary_vector<E: std::error::Error>(&self) -> Result<Vec<(u64, u64)>, StartError<E>> {
-        let bytes = fs::read("/proc/self/auxv").map_err(prepare("read /proc/self/auxv"))?;
-        let mut vector: Vec<(u64, u64)> = bytes
-            .as_chunks::<16>()
-            .0
-            .iter()
-            .map(|entry| {
-                let value = u128::from_le_bytes(*entry);
-                (value as u64, (value >> 64) as u64)
-            })
-            .collect();
-        let headers =
-            if self.image.headers == 0 { 0 } else { self.program.bias.wrapping_add(self.image.headers) };
         let base = self.interpreter.as_ref().map_or(0, |(interpreter, _)| interpreter.bias);
-        for (kind, value) in [
-            (AT_PHDR, headers),
-            (AT_PHENT, 56),
-            (AT_PHNUM, self.image.header_count.into()),
-            (AT_BASE, base),
-            (AT_FLAGS, 0),
-            (AT_ENTRY, self.program_entry()),
-        ] {
-            stack::set(&mut vector, kind, value);
-        }
-        Ok(vector)
+        parts::auxiliary_vector(&self.image, self.program.bias, base).map_err(prepare("read /proc/self/auxv"))
     }
 
     /// What Linux remembers of a process's memory.
