@@ -28,6 +28,7 @@ mod memory;
 mod time_limit;
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 pub use crate::arch::user_context::{ReturnBy, SystemCall, UserContext, UserExit, UserRegisters};
@@ -230,6 +231,62 @@ impl Dune {
     ) -> Result<UserExit, UserError> {
         // SAFETY: the caller's.
         unsafe { self.run(context, || limit.is_over()) }
+    }
+
+    /// As [`run_user`](Self::run_user), unless `stop` is set or until a signal handler sets it: then the exit is
+    /// [`UserExit::Interrupted`].
+    ///
+    /// A handler that runs at ring 0 while ring 3 does, or on the way there, and sets it, is noticed before ring 3 executes another
+    /// instruction. It is for supervisors that deliver signals to ring 3 themselves.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run_user`](Self::run_user).
+    ///
+    /// # Errors
+    ///
+    /// As for [`run_user`](Self::run_user).
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use dune::user::{UserContext, UserExit};
+    ///
+    /// static SIGNALLED: AtomicBool = AtomicBool::new(false);
+    ///
+    /// # fn supervise(dune: dune::Dune, context: &mut UserContext) -> Result<(), Box<dyn std::error::Error>> {
+    /// // SAFETY: nobody protects or unmaps this program's stack and heap.
+    /// if let UserExit::Interrupted = unsafe { dune.run_user_unless(context, &SIGNALLED)? } {
+    ///     SIGNALLED.store(false, Ordering::Relaxed); // and have ring 3 run its handler
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub unsafe fn run_user_unless(
+        self,
+        context: &mut UserContext,
+        stop: &AtomicBool,
+    ) -> Result<UserExit, UserError> {
+        if context.registers.rip >= CANONICAL_END {
+            return not_canonical(context.registers.rip);
+        }
+        loop {
+            // A signal that comes between the look and ring 3 waits for ring 3, where it is a trap.
+            let exit = self.without_interrupts(|| {
+                // SAFETY: as in `run`.
+                (!stop.load(Ordering::Relaxed)).then(|| unsafe { enter_ring3(context) })
+            });
+            match exit {
+                None => return Ok(UserExit::Interrupted),
+                Some(user::EXIT_SYSCALL) => return Ok(UserExit::SystemCall(context.system_call())),
+                Some(_) => match context.trap() {
+                    UserExit::Trap { vector: Vector::SIGNAL, .. } => take_signals(),
+                    trap => return Ok(trap),
+                },
+            }
+        }
     }
 
     /// As [`run_user_until`](Self::run_user_until), with a limit of its own. For many runs one [`TimeLimit`] costs less.
