@@ -20,6 +20,7 @@ Examples:
   dune bench                       the paper's tables, Linux and Dune side by side
   dune bench --rows getpid,trap    only these rows
   dune enter -- python3 script.py  run a program in Dune mode
+  dune run -- ./untrusted          run a program in ring 3, with no files and no network
   dune completions bash > ~/.local/share/bash-completion/completions/dune";
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -57,6 +58,25 @@ It is trusted: Dune mode lets it do nothing that it could not ask of Linux, but 
 Exit statuses: those of PROGRAM, or
   3    this computer cannot run Dune mode
   126  PROGRAM cannot be executed
+  127  PROGRAM is not found";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  dune run -- busybox sha256sum < file
+  dune run --policy allow-all -- python3 -c 'print(6 * 7)'
+  dune run --policy allow-all --trace -- true
+
+The program runs in ring 3 of Dune mode: it sees its own memory only, and each of its system calls is checked before Linux gets
+it, if the policy allows it:
+  compute    the standard streams, memory and clocks; no files, no network, no other processes: for static programs
+  allow-all  whatever the user may do; only the program's memory is confined
+
+docs/sandbox.md says what that protects from, and what it does not yet.
+
+Exit statuses: those of PROGRAM, or
+  2    the command line was not understood
+  3    this computer cannot run Dune mode
+  126  PROGRAM cannot be executed, or not in a sandbox
   127  PROGRAM is not found";
 
 /// Safe user-level access to privileged CPU features, on a stock Linux kernel.
@@ -106,6 +126,9 @@ pub(crate) enum Command {
     /// Run an unmodified program in Dune mode.
     #[command(after_help = ENTER_EXAMPLES)]
     Enter(EnterOptions),
+    /// Run an unmodified program that is not trusted, in ring 3, under a policy.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunOptions),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -160,6 +183,25 @@ pub(crate) struct EnterOptions {
     /// What entries of the environment have lost on the way here: see `dune::Launcher::new`.
     #[arg(long, value_name = "LOST", hide = true)]
     pub(crate) hidden: Option<OsString>,
+    /// The program, found as a shell does, and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM [ARGUMENT]…"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// What the program may do.
+    #[arg(long, value_name = "NAME", default_value = "compute",
+          value_parser = PossibleValuesParser::new(dune_sandbox::policy::NAMES))]
+    pub(crate) policy: String,
+    /// Show each system call on standard error, as strace does.
+    #[arg(long)]
+    pub(crate) trace: bool,
     /// The program, found as a shell does, and its arguments.
     #[arg(
         required = true,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dune::EnterError;
 use dune_bench::BenchError;
 use dune_loader::{LoadError, StartError};
+use dune_sandbox::SandboxError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub(crate) enum Failure {
     /// The program for Dune mode was not started.
     #[error(transparent)]
     Start(#[from] StartError<EnterError>),
+    /// The program was not run in a sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The first system call from Dune mode went wrong.
     #[error("a system call from Dune mode answered {seen} instead of {expected}; report this defect of Dune")]
     Answer { seen: u32, expected: u32 },
@@ -57,6 +61,7 @@ impl Failure {
             | Failure::Start(StartError::Enter(_))
             | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
             Failure::Load(error) => error.exit_status(),
+            Failure::Sandbox(error) => error.exit_status(),
             Failure::Start(_) => 126,
             _ => 1,
         }

@@ -1,5 +1,5 @@
 //! The `dune` command: can this computer run Dune mode (`dune doctor`), what does it cost (`dune bench`), and programs in it
-//! (`dune enter`).
+//! (`dune enter`), also such as are not trusted (`dune run`).
 //!
 //! Errors are one sentence on standard error, with the remedy. Exit statuses: see [`Failure::status`].
 
@@ -11,6 +11,7 @@ mod doctor;
 mod enter;
 mod failure;
 mod output;
+mod run;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Enter(options) => enter::run(&options).map(|never| match never {}),
+        Command::Run(options) => run::run(&options).map(|never| match never {}),
         Command::Completions { shell } => completions(shell),
         Command::TryDuneMode => doctor::trial::enter_and_call(),
     };

@@ -29,6 +29,7 @@ mod programs;
 mod races;
 mod random;
 mod refusals;
+mod sandbox;
 mod segments;
 mod shortage;
 mod signals;
@@ -94,6 +95,7 @@ pub fn all() -> Vec<Case> {
         counters::CASES,
         examples::CASES,
         programs::CASES,
+        sandbox::CASES,
     ]
     .concat()
 }

@@ -1,0 +1,15 @@
+//! `dune run`: a program that is not trusted, in ring 3.
+
+use std::convert::Infallible;
+
+use dune_sandbox::{Sandbox, policy};
+
+use crate::arguments::RunOptions;
+use crate::failure::Failure;
+
+/// Becomes the program. Returns only if that fails.
+pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
+    let program = options.command.first().expect("the command line requires a program");
+    let policy = policy::by_name(&options.policy).expect("the command line takes names of policies only");
+    Ok(Sandbox::new(policy).trace(options.trace).run(program, &options.command)?)
+}

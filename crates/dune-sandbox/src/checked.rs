@@ -1,0 +1,345 @@
+//! A call of the program's, checked and copied in by the types of its arguments.
+//!
+//! What the table of `dune-syscalls` finds in a call is, at every level:
+//!
+//! | what | what becomes of it |
+//! |---|---|
+//! | numbers | cut to the bits that Linux looks at |
+//! | buffers | have to be in the program's part; Linux finds out itself what is mapped there |
+//! | structures with addresses, descriptors or lengths in them | copied in, each byte read once; what leads to them is set to the copy |
+//! | paths | copied in |
+//! | descriptors within structures | must not be Dune's own |
+//! | pages to be locked, looked at… | have to be in the program's part |
+//! | what the table does not know | refused |
+//!
+//! What Linux writes into a copy is copied out after the call: only what has changed, so addresses of copies do not get out.
+
+use std::ffi::{CStr, CString};
+
+use dune::Dune;
+use dune_syscalls::kind::{Kind, Length, Pointer};
+use dune_syscalls::{Call, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
+
+use crate::part;
+
+/// The most that is copied in for one call. Linux takes 1024 messages of 1024 parts, 16 bytes each.
+const MOST_COPIED: usize = 32 << 20;
+
+/// The program's memory, by checked copies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProgramMemory(pub(crate) Dune);
+
+impl ProgramMemory {
+    /// Copies to the program.
+    pub(crate) fn write(self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let fault = Fault { address };
+        if !part::contains(address, bytes.len() as u64) {
+            return Err(fault);
+        }
+        self.0.copy_to_user(address, bytes).map_err(|_| fault)
+    }
+
+    /// A number of the program's.
+    pub(crate) fn word(self, address: u64) -> Result<u64, Fault> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl Memory for ProgramMemory {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Fault> {
+        let fault = Fault { address };
+        if !part::contains(address, into.len() as u64) {
+            return Err(fault);
+        }
+        self.0.copy_from_user(address, into).map_err(|_| fault)
+    }
+}
+
+/// Why a call is not made: what the program gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) errno: i32,
+    /// That the table does not know what an argument is, rather than an error that Linux would have, too.
+    pub(crate) is_unknown: bool,
+}
+
+impl Refusal {
+    fn linux(errno: i32) -> Refusal {
+        Refusal { errno, is_unknown: false }
+    }
+}
+
+impl From<WalkError> for Refusal {
+    fn from(error: WalkError) -> Refusal {
+        Refusal::linux(error.errno().into())
+    }
+}
+
+/// A path that a call names.
+#[derive(Debug)]
+pub struct PathArgument {
+    /// Which argument it is, from 0.
+    pub argument: u8,
+    /// The descriptor of the directory that it starts from, if it is relative, where the call names one.
+    pub directory: Option<i32>,
+    /// The path.
+    pub path: CString,
+}
+
+/// Something that leads to a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Register(usize),
+    /// A place in a block.
+    Within {
+        block: usize,
+        offset: usize,
+    },
+}
+
+/// A copy of structures that follow one another.
+#[derive(Debug)]
+struct Block {
+    holder: Holder,
+    /// Where the program has it.
+    address: u64,
+    bytes: Vec<u8>,
+    is_written: bool,
+    /// What Linux got, where it may write.
+    sent: Vec<u8>,
+}
+
+/// A call of the program's.
+#[derive(Debug)]
+pub struct Request {
+    call: &'static Call,
+    form: &'static Form,
+    arguments: [u64; 6],
+    paths: Vec<PathArgument>,
+    blocks: Vec<Block>,
+}
+
+impl Request {
+    /// A call as the registers have it, with nothing followed: for what the supervisor does itself.
+    pub(crate) fn of_registers(call: &'static Call, registers: &[u64; 6]) -> Request {
+        let form = call.form(registers);
+        let arguments = std::array::from_fn(|index| form.value(registers, index));
+        Request { call, form, arguments, paths: Vec::new(), blocks: Vec::new() }
+    }
+
+    /// Follows what the call names.
+    pub(crate) fn check(mut self, dune: Dune) -> Result<Request, Refusal> {
+        let (form, arguments) = (self.form, self.arguments);
+        let mut follower = Follower { dune, request: &mut self, last: Vec::new(), copied: 0, seen: 0 };
+        form.walk(&arguments, &ProgramMemory(dune), &mut |found| follower.visit(&found))?;
+        let seen = follower.seen;
+        // Addresses that the call does not look at with these arguments, or of nothing: Linux does not get them.
+        for (index, field) in form.arguments.iter().enumerate() {
+            let is_number = matches!(field.kind, Kind::Value(_) | Kind::Descriptor(_));
+            if !is_number && seen & 1 << index == 0 {
+                self.arguments[index] = 0;
+            }
+            // What is more than Linux was thought to look at has not been copied in.
+            if let Kind::Pointer(Pointer { length: Length::Filled { argument, most }, .. }) = field.kind {
+                let count = &mut self.arguments[usize::from(argument)];
+                *count = most.min(*count);
+            }
+        }
+        Ok(self)
+    }
+
+    /// The line of the table.
+    pub fn call(&self) -> &'static Call {
+        self.call
+    }
+
+    /// What the call is with these arguments.
+    pub fn form(&self) -> &'static Form {
+        self.form
+    }
+
+    /// The arguments, cut to what Linux looks at. Addresses are the program's.
+    pub fn arguments(&self) -> &[u64; 6] {
+        &self.arguments
+    }
+
+    /// The paths among them.
+    pub fn paths(&self) -> &[PathArgument] {
+        &self.paths
+    }
+
+    /// The path that is argument `argument`.
+    pub fn path(&self, argument: u8) -> Option<&CStr> {
+        self.paths.iter().find(|path| path.argument == argument).map(|path| path.path.as_c_str())
+    }
+
+    /// The arguments for Linux: addresses of what has been copied in are those of the copies. They count as long as the request is
+    /// there and not moved from.
+    pub(crate) fn final_arguments(&mut self) -> [u64; 6] {
+        let mut arguments = self.arguments;
+        for path in &self.paths {
+            arguments[usize::from(path.argument)] = path.path.as_ptr().expose_provenance() as u64;
+        }
+        for index in 0..self.blocks.len() {
+            let at = self.blocks[index].bytes.as_mut_ptr().expose_provenance() as u64;
+            match self.blocks[index].holder {
+                Holder::Register(register) => arguments[register] = at,
+                Holder::Within { block, offset } => {
+                    self.blocks[block].bytes[offset..offset + 8].copy_from_slice(&at.to_le_bytes());
+                }
+            }
+        }
+        for block in self.blocks.iter_mut().filter(|block| block.is_written) {
+            block.sent.clone_from(&block.bytes);
+        }
+        arguments
+    }
+
+    /// Copies out what Linux has written into copies.
+    pub(crate) fn copy_out(&self, dune: Dune) -> Result<(), Fault> {
+        for block in self.blocks.iter().filter(|block| block.is_written) {
+            let mut at = 0;
+            while at < block.bytes.len() {
+                let differs = |index: &usize| block.bytes[*index] != block.sent[*index];
+                let Some(start) = (at..block.bytes.len()).find(differs) else { break };
+                let end = (start..block.bytes.len()).find(|index| !differs(index));
+                let end = end.unwrap_or(block.bytes.len());
+                ProgramMemory(dune).write(block.address + start as u64, &block.bytes[start..end])?;
+                at = end;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Follows a call.
+struct Follower<'r> {
+    dune: Dune,
+    request: &'r mut Request,
+    /// For each depth the structure that was found last: its block, and where it is in it.
+    last: Vec<(usize, usize)>,
+    copied: usize,
+    /// The arguments that something was found of, a bit each.
+    seen: u8,
+}
+
+impl Follower<'_> {
+    fn visit(&mut self, found: &Found<'_>) -> Result<(), Refusal> {
+        self.seen |= 1 << found.argument;
+        let fault = Err(Refusal::linux(libc::EFAULT));
+        match found.what {
+            What::Structure { address, bytes, direction, .. } => {
+                self.copy_in(found, address, bytes, direction.writes())
+            }
+            What::Range { address, length, direction } => {
+                if !part::contains(address, length) {
+                    return fault;
+                }
+                let follows = self.block_before(found, address).is_some();
+                if !follows {
+                    return Ok(());
+                }
+                let length = usize::try_from(length).ok().filter(|length| *length <= MOST_COPIED);
+                let mut bytes = vec![0; length.ok_or(Refusal::linux(libc::ENOMEM))?];
+                let memory = ProgramMemory(self.dune);
+                memory.read(address, &mut bytes).map_err(|_| Refusal::linux(libc::EFAULT))?;
+                self.copy_in(found, address, &bytes, direction.writes())
+            }
+            What::Text { address, .. } => {
+                if part::contains(address, 1) {
+                    Ok(())
+                } else {
+                    fault
+                }
+            }
+            What::Path { address, directory } if found.depth == 0 => {
+                let mut bytes = vec![0; PATH_MAX as usize];
+                let length = ProgramMemory(self.dune).read_text(address, &mut bytes);
+                let length = length.map_err(|_| Refusal::linux(libc::EFAULT))?;
+                bytes.truncate(length.ok_or(Refusal::linux(libc::ENAMETOOLONG))?);
+                let path = CString::new(bytes).map_err(|_| Refusal::linux(libc::EINVAL))?;
+                self.request.paths.push(PathArgument { argument: found.argument, directory, path });
+                Ok(())
+            }
+            What::Path { address, .. } => {
+                if part::contains(address, 1) {
+                    Ok(())
+                } else {
+                    fault
+                }
+            }
+            What::Descriptor { number, .. } => {
+                let is_ours = found.depth > 0 && self.dune.keeps_descriptor(number);
+                if is_ours { Err(Refusal::linux(libc::EBADF)) } else { Ok(()) }
+            }
+            What::Place { address, length } => {
+                let is_within = part::contains(address, length.max(1));
+                if is_within { Ok(()) } else { Err(Refusal::linux(libc::ENOMEM)) }
+            }
+            What::Kept { address, length } => {
+                if part::contains(address, length.max(1)) {
+                    Ok(())
+                } else {
+                    fault
+                }
+            }
+            // What it is nobody knows; nor what a newer table would find.
+            _ => Err(Refusal { errno: libc::EINVAL, is_unknown: true }),
+        }
+    }
+
+    /// What leads to what was found.
+    fn holder(&self, found: &Found<'_>) -> Holder {
+        let field = usize::from(found.field);
+        match usize::from(found.depth).checked_sub(1).and_then(|depth| self.last.get(depth)) {
+            Some((block, start)) => Holder::Within { block: *block, offset: start + field },
+            None => Holder::Register(field / 8),
+        }
+    }
+
+    /// The block that ends at `address` and that the same pointer leads to.
+    fn block_before(&self, found: &Found<'_>, address: u64) -> Option<usize> {
+        let (index, _) = *self.last.get(usize::from(found.depth))?;
+        let block = &self.request.blocks[index];
+        let is_next = block.address.checked_add(block.bytes.len() as u64) == Some(address);
+        (is_next && block.holder == self.holder(found)).then_some(index)
+    }
+
+    fn copy_in(
+        &mut self,
+        found: &Found<'_>,
+        address: u64,
+        bytes: &[u8],
+        is_written: bool,
+    ) -> Result<(), Refusal> {
+        self.copied += bytes.len();
+        if self.copied > MOST_COPIED {
+            return Err(Refusal::linux(libc::ENOMEM));
+        }
+        let index = match self.block_before(found, address) {
+            Some(index) => index,
+            None => {
+                let holder = self.holder(found);
+                if let Holder::Within { block, offset } = holder
+                    && offset + 8 > self.request.blocks[block].bytes.len()
+                {
+                    // A structure that is cut off within an address.
+                    return Err(Refusal::linux(libc::EINVAL));
+                }
+                let (bytes, sent) = (Vec::new(), Vec::new());
+                self.request.blocks.push(Block { holder, address, bytes, is_written, sent });
+                self.request.blocks.len() - 1
+            }
+        };
+        let block = &mut self.request.blocks[index];
+        let start = block.bytes.len();
+        block.bytes.extend_from_slice(bytes);
+        block.is_written |= is_written;
+        self.last.truncate(found.depth.into());
+        debug_assert_eq!(self.last.len(), usize::from(found.depth));
+        self.last.push((index, start));
+        Ok(())
+    }
+}

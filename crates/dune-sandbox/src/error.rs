@@ -1,0 +1,74 @@
+//! Why a program was not run.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use dune::memory::EditError;
+use dune::{EnterError, UserError};
+use dune_loader::LoadError;
+use thiserror::Error;
+
+/// Why a program was not run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// The program can not be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Dune mode could not be entered.
+    #[error(transparent)]
+    Enter(#[from] EnterError),
+    /// Something of this process is where the program shall be.
+    #[error(
+        "this process has memory at {start:#x}, below {end:#x}, where the program's place is; \
+         start it with a limit for the stack (`ulimit -s 8192`), and not under a tool that moves programs"
+    )]
+    Occupied {
+        /// Where.
+        start: u64,
+        /// The end of the program's place.
+        end: u64,
+    },
+    /// A step before the program's start failed.
+    #[error("cannot {what}: {why}")]
+    Prepare {
+        /// The step.
+        what: &'static str,
+        /// Linux's reason.
+        #[source]
+        why: io::Error,
+    },
+    /// Arguments and environment are longer than Linux would take.
+    #[error(
+        "arguments and environment have {bytes} bytes, and {limit} are allowed; pass less, or raise `ulimit -s`"
+    )]
+    TooLong {
+        /// How many bytes they have.
+        bytes: u64,
+        /// How many they may have.
+        limit: u64,
+    },
+    /// The program's pages could not be given to it.
+    #[error(transparent)]
+    Tables(#[from] EditError),
+    /// Ring 3 could not be entered.
+    #[error(transparent)]
+    Ring3(#[from] UserError),
+}
+
+impl SandboxError {
+    /// The exit status by which shells tell the reason: 127 for a program that was not found, 126 for one that can not be executed; and 3
+    /// for a computer without Dune mode.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            SandboxError::Load(error) => error.exit_status(),
+            SandboxError::Enter(_) => 3,
+            _ => 126,
+        }
+    }
+}
+
+/// Writes a line to standard error, as far as that takes it: it is the program's, too.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

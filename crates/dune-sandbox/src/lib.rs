@@ -1,0 +1,110 @@
+//! Runs programs that are not trusted in ring 3 of Dune mode, under a policy.
+//!
+//! The program becomes the calling process, as by execve(2), but in ring 3 of Dune mode: it computes at the CPU's own speed, and each of
+//! its system calls and faults comes to the supervisor, which is this library, at ring 0 of the same process. No call of the
+//! program's reaches Linux by itself.
+//!
+//! ```no_run
+//! use dune_sandbox::{Sandbox, policy};
+//!
+//! let never = Sandbox::new(Box::new(policy::Compute)).run("/bin/busybox".as_ref(), &["busybox".into(), "true".into()])?;
+//! # Ok::<(), dune_sandbox::SandboxError>(())
+//! ```
+//!
+//! | part | where |
+//! |---|---|
+//! | the two parts of the address space | `part.rs` |
+//! | what the program has mapped; mmap(2) and its like | `areas.rs`, `space.rs` |
+//! | calls checked and copied in by the types of their arguments | `checked.rs` |
+//! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
+//! | what a program may do | [`policy`] |
+//! | putting a program in its place | `load.rs` |
+//! | all unsafe code | `raw/` |
+//!
+//! What is there, and what is not there yet, says docs/sandbox.md.
+
+#![deny(unsafe_code)]
+
+mod areas;
+mod checked;
+mod error;
+mod load;
+mod part;
+pub mod policy;
+mod raw;
+mod space;
+mod supervisor;
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+
+use dune::{Config, FaultAround};
+use dune_loader::Opening;
+
+pub use checked::{PathArgument, Request};
+pub use error::SandboxError;
+use policy::Policy;
+use raw::process;
+use supervisor::{Process, Thread};
+
+/// How to run a program.
+#[derive(Debug)]
+pub struct Sandbox {
+    policy: Box<dyn Policy>,
+    trace: bool,
+}
+
+impl Sandbox {
+    /// A sandbox with this policy.
+    pub fn new(policy: Box<dyn Policy>) -> Sandbox {
+        Sandbox { policy, trace: false }
+    }
+
+    /// Whether each call of the program's is shown on standard error, as strace(1) does.
+    #[must_use]
+    pub fn trace(mut self, trace: bool) -> Sandbox {
+        self.trace = trace;
+        self
+    }
+
+    /// Makes the process the program's: finds `program` as execvp(3) does, and runs it with `words` as its arguments, its name among
+    /// them, to its end, which is the end of the process. Returns only if that fails.
+    ///
+    /// Descriptors other than the standard streams are closed, whoever owns them; signal handlers are reset; there will be no core dump. So
+    /// the caller is a launcher, with one thread, that does nothing afterwards but tell why it failed.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`].
+    pub fn run(self, program: &OsStr, words: &[OsString]) -> Result<Infallible, SandboxError> {
+        process::close_inherited();
+        let environment = dune_loader::environment();
+        let path = std::env::var_os("PATH");
+        let opened =
+            dune_loader::parts::open(program, words.to_vec(), path.as_deref(), Opening::ForExecution)?;
+        check_place()?;
+        process::forbid_core_dumps();
+        process::set_name(&opened.name);
+        dune_loader::parts::reset_signals();
+        // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
+        let dune = Config::new().fault_around(FaultAround::Off).enter()?;
+        // Its threads use it to their end, and the process does not outlast them.
+        let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.trace, &opened)));
+        let context = load::load(dune, process.space(), &opened, &environment)?;
+        drop(opened);
+        Thread::new(dune, process, context).run()?;
+        unreachable!("the first thread ends with the process, or by itself")
+    }
+}
+
+/// Whether nothing is where the program's part is.
+fn check_place() -> Result<(), SandboxError> {
+    let prepare = |why| SandboxError::Prepare { what: "read /proc/self/maps", why };
+    let maps = fs::read_to_string("/proc/self/maps").map_err(prepare)?;
+    let start = maps.split('-').next().and_then(|start| u64::from_str_radix(start, 16).ok());
+    let start = start.ok_or_else(|| prepare(io::ErrorKind::InvalidData.into()))?;
+    let end = part::RUNTIME;
+    if start < end { Err(SandboxError::Occupied { start, end }) } else { Ok(()) }
+}

@@ -1,0 +1,53 @@
+//! What a program may do: the trait, and the policies that are shipped.
+
+mod allow_all;
+mod compute;
+
+use std::fmt::Debug;
+
+pub use allow_all::AllowAll;
+pub use compute::Compute;
+
+use crate::checked::Request;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decision {
+    /// It is made.
+    Allow,
+    /// The program gets this error (errno(3)).
+    Deny(i32),
+    /// The program is ended by SIGSYS.
+    Kill,
+}
+
+/// What a program may do.
+///
+/// The supervisor asks about each call that it would make, or do itself, for the program. What it refuses by itself, whatever the
+/// policy says, it does not ask about: a policy can not let a program out. Calls that only concern the program's own memory, registers and
+/// signals, and its end, are not asked about either.
+pub trait Policy: Debug + Send + Sync {
+    /// The name, for messages.
+    fn name(&self) -> &str;
+
+    /// What becomes of the call: asked before each, by the thread that makes it. Paths have been copied in, and Linux gets the copies.
+    fn decide(&self, request: &Request) -> Decision;
+
+    /// Whether memory may be writable and executable at once: for compilers that run what they have just compiled.
+    fn allows_writable_code(&self) -> bool {
+        false
+    }
+}
+
+/// The policies that are shipped.
+pub const NAMES: [&str; 2] = ["compute", "allow-all"];
+
+/// The shipped policy with this name.
+pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
+    match name {
+        "compute" => Some(Box::new(Compute)),
+        "allow-all" => Some(Box::new(AllowAll)),
+        _ => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! System calls that are made in the program's place.
+
+use super::system_call;
+use crate::checked::Request;
+
+/// Makes the call; the kernel's raw return value, or [`NOT_MADE`](super::signals::NOT_MADE) if a signal waits for the thread.
+pub(crate) fn forward(request: &mut Request) -> i64 {
+    // SAFETY: `Request` is made by `checked.rs` only, from the table's types: each address that the call accesses is in the program's
+    // part, where nothing of Rust's lies, or that of a copy that the request owns, which is as long as what was copied; what else
+    // the call may change of this process's memory, calls that are forwarded do not: the table has those as supervised or refused.
+    unsafe { super::signals::system_call(request.call().number.into(), &request.final_arguments()) }
+}
+
+/// A call with numbers and descriptors only.
+///
+/// # Panics
+///
+/// If the table says that the call takes memory, or is not to be forwarded.
+pub(crate) fn plain(number: i64, arguments: [u64; 6]) -> i64 {
+    let call = u64::try_from(number).ok().and_then(dune_syscalls::by_number).expect("a call of the table");
+    assert!(!call.form(&arguments).takes_memory(), "{} takes memory", call.name());
+    // SAFETY: no address is among the arguments.
+    unsafe { system_call(number, arguments) }
+}
+
+/// Wakes who waits for the word at `address` to change (futex(2)).
+pub(crate) fn wake(address: u64) {
+    if crate::part::contains(address, 4) {
+        // SAFETY: the call reads nothing, and wakes threads of the program's.
+        unsafe { system_call(libc::SYS_futex, [address, libc::FUTEX_WAKE as u64, 1, 0, 0, 0]) };
+    }
+}
+
+/// openat2(2) of a path and flags of the supervisor's.
+pub(crate) fn open(directory: i32, path: &std::ffi::CStr, how: &mut OpenHow) -> i64 {
+    let arguments = [
+        directory as u64,
+        path.as_ptr().expose_provenance() as u64,
+        std::ptr::from_mut(how).expose_provenance() as u64,
+        size_of::<OpenHow>() as u64,
+        0,
+        0,
+    ];
+    // SAFETY: the call reads the path, which ends with NUL, and the structure, of which it is told the size.
+    unsafe { system_call(libc::SYS_openat2, arguments) }
+}
+
+/// `struct open_how` (openat2(2)).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct OpenHow {
+    pub(crate) flags: u64,
+    pub(crate) mode: u64,
+    pub(crate) resolve: u64,
+}
+
+/// Whether `descriptor` is a file of procfs.
+pub(crate) fn is_on_procfs(descriptor: i32) -> bool {
+    // SAFETY: all zero bytes are a `struct statfs`.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes the structure.
+    let result = unsafe { libc::fstatfs(descriptor, &raw mut about) };
+    // What can not be asked is taken for the worse.
+    result != 0 || about.f_type == libc::PROC_SUPER_MAGIC
+}
+
+/// Type and permissions (`st_mode`) and device (`st_rdev`) of an open file.
+pub(crate) fn mode_and_device(descriptor: i32) -> Option<(u32, u64)> {
+    // SAFETY: all zero bytes are a `struct stat`.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes the structure.
+    let result = unsafe { libc::fstat(descriptor, &raw mut about) };
+    (result == 0).then_some((about.st_mode, about.st_rdev))
+}

@@ -1,0 +1,81 @@
+//! The program's pages: mapping them, and letting ring 3 in.
+//!
+//! # Safety
+//!
+//! What makes these functions safe to call is [`Span`]: a range in the program's part, where nothing of Rust's ever lies. Whatever is
+//! mapped, unmapped or written there, by Linux or by ring 3, no reference of Rust's leads to it; the supervisor looks at it by checked
+//! copies only.
+
+use dune::Dune;
+use dune::memory::{EditError, PagePermissions, PageRange, VirtAddr};
+
+use super::system_call;
+use crate::areas::Rights;
+use crate::part::Span;
+
+/// What is mapped: anonymous memory, or a file from an offset on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backing {
+    /// Flags of mmap(2), but for those that say where.
+    pub(crate) flags: u64,
+    pub(crate) descriptor: u64,
+    pub(crate) offset: u64,
+}
+
+/// Maps `span` (mmap(2)), in the place of what is there if `replaces`.
+pub(crate) fn map(span: Span, rights: Rights, backing: Backing, replaces: bool) -> Result<(), i64> {
+    let place = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) as u64;
+    let how = if replaces { libc::MAP_FIXED } else { libc::MAP_FIXED_NOREPLACE } as u64;
+    let flags = backing.flags & !place | how;
+    let arguments = [span.start(), span.length(), rights.into(), flags, backing.descriptor, backing.offset];
+    // SAFETY: see above.
+    done(unsafe { system_call(libc::SYS_mmap, arguments) })
+}
+
+/// munmap(2).
+pub(crate) fn unmap(span: Span) -> Result<(), i64> {
+    // SAFETY: see above.
+    done(unsafe { system_call(libc::SYS_munmap, [span.start(), span.length(), 0, 0, 0, 0]) })
+}
+
+/// mprotect(2).
+pub(crate) fn protect(span: Span, rights: Rights) -> Result<(), i64> {
+    let arguments = [span.start(), span.length(), rights.into(), 0, 0, 0];
+    // SAFETY: see above.
+    done(unsafe { system_call(libc::SYS_mprotect, arguments) })
+}
+
+/// mremap(2) from `old` to exactly `new`, which may start where `old` does. `flags` are those that do not say where.
+pub(crate) fn remap(old: Span, old_length: u64, new: Span, flags: u64) -> Result<(), i64> {
+    let place = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+    let how = if old.start() == new.start() { 0 } else { place };
+    let arguments = [old.start(), old_length, new.length(), flags & !place | how, new.start(), 0];
+    // SAFETY: see above; without MREMAP_MAYMOVE the mapping stays where it is.
+    done(unsafe { system_call(libc::SYS_mremap, arguments) })
+}
+
+/// madvise(2), with an advice that is about the program's own pages only.
+pub(crate) fn advise(span: Span, advice: u64) -> Result<(), i64> {
+    let arguments = [span.start(), span.length(), advice, 0, 0, 0];
+    // SAFETY: see above.
+    done(unsafe { system_call(libc::SYS_madvise, arguments) })
+}
+
+/// Gives ring 3 exactly `rights` for the pages of `span`, which are mapped with these rights.
+pub(crate) fn grant(dune: Dune, span: Span, rights: Rights) -> Result<(), EditError> {
+    if rights == 0 {
+        // They are not present for anybody.
+        return Ok(());
+    }
+    let mut permissions = PagePermissions::READ | PagePermissions::USER;
+    permissions.set(PagePermissions::WRITE, rights & libc::PROT_WRITE as Rights != 0);
+    permissions.set(PagePermissions::EXECUTE, rights & libc::PROT_EXEC as Rights != 0);
+    let range = PageRange::covering(VirtAddr::new(span.start()), span.length()).expect("below 2^47");
+    // SAFETY: 1. and 2. see above; 3. when they are unmapped, which a call through this module does, Dune keeps ring 3 out first.
+    unsafe { dune.page_tables()?.protect_for_user(range, permissions) }?.now(dune);
+    Ok(())
+}
+
+fn done(result: i64) -> Result<(), i64> {
+    if result < 0 && result > -4096 { Err(result) } else { Ok(()) }
+}

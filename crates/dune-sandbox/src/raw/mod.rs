@@ -1,0 +1,37 @@
+//! All of the crate's unsafe code: system calls, the program's pages, ring 3.
+
+#![expect(unsafe_code, reason = "a supervisor makes system calls for a program, and maps its memory")]
+
+pub(crate) mod call;
+pub(crate) mod memory;
+pub(crate) mod process;
+pub(crate) mod ring3;
+pub(crate) mod signals;
+
+use std::arch::asm;
+
+/// The system call `number`; the kernel's raw return value.
+///
+/// # Safety
+///
+/// What the call does with memory breaks nothing that Rust relies on.
+unsafe fn system_call(number: i64, arguments: [u64; 6]) -> i64 {
+    let value: i64;
+    // SAFETY: 1. the caller's; 2. SYSCALL overwrites RCX and R11 only; 3. no `nomem`: the kernel reads and writes memory.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => value,
+            in("rdi") arguments[0],
+            in("rsi") arguments[1],
+            in("rdx") arguments[2],
+            in("r10") arguments[3],
+            in("r8") arguments[4],
+            in("r9") arguments[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    value
+}

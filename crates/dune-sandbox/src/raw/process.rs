@@ -1,0 +1,114 @@
+//! The process that the program is to be.
+
+use std::ffi::CStr;
+
+/// Closes all descriptors but the standard streams.
+///
+/// For the start of a process that becomes the program, which owns no other descriptors yet.
+pub(crate) fn close_inherited() {
+    // SAFETY: touches no memory. Whoever opened descriptors before is not used any more, says the caller of `Sandbox::run`.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
+}
+
+/// No core dumps: they would hold the runtime's memory.
+pub(crate) fn forbid_core_dumps() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call reads the structure.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// The soft limit of the stack's size, if there is one.
+pub(crate) fn stack_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the structure.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Sets the thread's name to the last part of `file`, as execve(2) does.
+pub(crate) fn set_name(file: &CStr) {
+    let bytes = file.to_bytes_with_nul();
+    let start = bytes.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    // SAFETY: reads at most 16 bytes of a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes[start..].as_ptr()) };
+}
+
+/// exit_group(2).
+pub(crate) fn exit(status: i32) -> ! {
+    // SAFETY: ends the process, without the destructors of a library.
+    unsafe { libc::_exit(status) }
+}
+
+/// Ends the process by `signal`, as if the program had not handled it.
+pub(crate) fn die(signal: i32) -> ! {
+    // SAFETY: 1. no handler is installed; 2. the set is initialised before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::kill(libc::getpid(), signal);
+    }
+    // A signal that ends nobody, or that is on its way.
+    exit(128 + signal)
+}
+
+/// Has Linux take `action` for `signal`: SIG_DFL or SIG_IGN. The raw result.
+pub(crate) fn set_disposition(signal: i32, ignored: bool) -> i64 {
+    let action = [if ignored { libc::SIG_IGN } else { libc::SIG_DFL } as u64, 0, 0, 0];
+    let arguments = [signal as u64, (&raw const action).expose_provenance() as u64, 0, 8, 0, 0];
+    // SAFETY: the call reads a `struct kernel_sigaction`, which has no handler.
+    unsafe { super::system_call(libc::SYS_rt_sigaction, arguments) }
+}
+
+/// rt_sigprocmask(2): the raw result, and the mask before.
+pub(crate) fn change_mask(how: u64, new: Option<u64>) -> (i64, u64) {
+    let mut old = 0u64;
+    let new = new.as_ref().map_or(0, |new| std::ptr::from_ref(new).expose_provenance() as u64);
+    let arguments = [how, new, (&raw mut old).expose_provenance() as u64, 8, 0, 0];
+    // SAFETY: the call reads and writes 8 bytes each.
+    let result = unsafe { super::system_call(libc::SYS_rt_sigprocmask, arguments) };
+    (result, old)
+}
+
+/// Whether Linux ignores `signal` for this process.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let mut action = [0u64; 4];
+    let arguments = [signal as u64, 0, (&raw mut action).expose_provenance() as u64, 8, 0, 0];
+    // SAFETY: the call writes a `struct kernel_sigaction`.
+    let result = unsafe { super::system_call(libc::SYS_rt_sigaction, arguments) };
+    result == 0 && action[0] == libc::SIG_IGN as u64
+}
+
+/// fork(2): the raw result.
+pub(crate) fn fork() -> i64 {
+    // SAFETY: the caller holds the locks of the supervisor, and the C library its own, so the child finds none that somebody holds who is
+    // not there.
+    let result = unsafe { libc::fork() };
+    if result >= 0 {
+        result.into()
+    } else {
+        -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN))
+    }
+}
+
+/// Sends the process `signal` (again).
+pub(crate) fn raise(signal: i32) {
+    // SAFETY: no handler of Rust's is called.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+/// Waits for a signal, unless one waits already.
+pub(crate) fn pause() {
+    // SAFETY: touches no memory.
+    unsafe { super::signals::system_call(libc::SYS_pause, &[0; 6]) };
+}
+
+/// exit(2): ends the calling thread alone, without any destructor.
+pub(crate) fn exit_thread(status: i32) -> ! {
+    loop {
+        // SAFETY: the thread's stack and storage stay, and nobody else uses them.
+        unsafe { super::system_call(libc::SYS_exit, [status as u64, 0, 0, 0, 0, 0]) };
+    }
+}

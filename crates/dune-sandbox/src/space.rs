@@ -1,0 +1,358 @@
+//! The program's part of the address space: what brk(2), mmap(2) and their like do there.
+//!
+//! Where something new lies the supervisor decides, never Linux: between the program and the end of its part. All that a call names
+//! has to be in the program's part; what is not gets the answer that Linux has for addresses above its TASK_SIZE.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dune::Dune;
+
+use crate::areas::{Areas, Rights};
+use crate::error::say;
+use crate::part::{END, PAGE, Span};
+use crate::raw::memory::{self, Backing};
+use crate::raw::process;
+
+const READ: Rights = libc::PROT_READ as Rights;
+const WRITE: Rights = libc::PROT_WRITE as Rights;
+const EXECUTE: Rights = libc::PROT_EXEC as Rights;
+/// What mmap(2) takes as rights.
+const ALL_RIGHTS: u64 = (READ | WRITE | EXECUTE) as u64;
+
+const EACCES: i64 = -libc::EACCES as i64;
+const EEXIST: i64 = -libc::EEXIST as i64;
+const EFAULT: i64 = -libc::EFAULT as i64;
+const EINVAL: i64 = -libc::EINVAL as i64;
+const ENOMEM: i64 = -libc::ENOMEM as i64;
+
+/// Flags of mmap(2) that are passed on. MAP_GROWSDOWN and MAP_HUGETLB are refused: with them Linux decides how long a mapping is.
+const FLAGS: i32 = libc::MAP_SHARED_VALIDATE
+    | libc::MAP_ANONYMOUS
+    | libc::MAP_NORESERVE
+    | libc::MAP_POPULATE
+    | libc::MAP_NONBLOCK
+    | libc::MAP_LOCKED
+    | libc::MAP_SYNC
+    | libc::MAP_STACK;
+/// Flags that say where, or nothing at all.
+const OTHER_FLAGS: i32 = libc::MAP_FIXED
+    | libc::MAP_FIXED_NOREPLACE
+    | libc::MAP_32BIT
+    | libc::MAP_DENYWRITE
+    | libc::MAP_EXECUTABLE;
+
+/// Advice of madvise(2) that is about the program's pages only (madvise(2)): NORMAL to DONTNEED, FREE to DOFORK, MERGEABLE is not, nor what
+/// poisons pages; HUGEPAGE to KEEPONFORK, COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, COLLAPSE.
+const ADVICE: [u64; 21] = [0, 1, 2, 3, 4, 8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
+
+/// The program's memory.
+#[derive(Debug)]
+pub(crate) struct Space {
+    inner: Mutex<Inner>,
+    may_write_code: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    areas: Areas,
+    /// Where new mappings are placed below.
+    top: u64,
+    /// Where the heap begins, and the program break.
+    heap: (u64, u64),
+}
+
+impl Space {
+    pub(crate) fn new(may_write_code: bool) -> Space {
+        let inner = Inner { areas: Areas::default(), top: END, heap: (0, 0) };
+        Space { inner: Mutex::new(inner), may_write_code }
+    }
+
+    /// Nothing changes while the guard is there.
+    pub(crate) fn hold(&self) -> impl Sized {
+        self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The account is complete between two of its methods, also where a thread has panicked.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// New mappings are placed below `top` from now on.
+    pub(crate) fn set_top(&self, top: u64) {
+        self.lock().top = top;
+    }
+
+    /// The heap begins at `start`, and is empty.
+    pub(crate) fn set_heap(&self, start: u64) {
+        self.lock().heap = (start, start);
+    }
+
+    /// Unmaps everything: for another program.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.lock();
+        for range in inner.areas.clear() {
+            let span = Span::new(range.start, range.end - range.start);
+            if span.is_none_or(|span| memory::unmap(span).is_err()) {
+                say(format_args!("dune: Linux does not unmap the program's memory at {:#x}", range.start));
+                process::die(libc::SIGKILL);
+            }
+        }
+        (inner.top, inner.heap) = (END, (0, 0));
+    }
+
+    /// Whether nothing is in `span`.
+    pub(crate) fn is_free(&self, span: Span) -> bool {
+        self.lock().areas.is_free(span.start()..span.end())
+    }
+
+    /// A place for `length` bytes below the top.
+    pub(crate) fn find(&self, length: u64, alignment: u64) -> Option<Span> {
+        let inner = self.lock();
+        inner
+            .areas
+            .find(length.checked_next_multiple_of(PAGE)?, inner.top, alignment)
+            .and_then(|start| Span::new(start, length))
+    }
+
+    /// Maps what the supervisor has placed.
+    pub(crate) fn place(&self, dune: Dune, span: Span, rights: Rights, backing: Backing) -> Result<(), i64> {
+        self.lock().map(dune, span, rights, backing, false)
+    }
+
+    /// mmap(2).
+    pub(crate) fn mmap(&self, dune: Dune, arguments: &[u64; 6]) -> i64 {
+        let [address, length, rights, flags, descriptor, offset] = *arguments;
+        let told = flags as i32;
+        if length == 0 || rights & !ALL_RIGHTS != 0 || told & !(FLAGS | OTHER_FLAGS) != 0 || flags >> 32 != 0
+        {
+            return EINVAL;
+        }
+        let rights = rights as Rights;
+        if self.is_writable_code(rights) {
+            return EACCES;
+        }
+        let backing = Backing { flags: (told & FLAGS) as u64, descriptor, offset };
+        let mut inner = self.lock();
+        let is_fixed = told & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
+        let (span, replaces) = if is_fixed {
+            let Some(span) = Span::new(address, length) else {
+                return if address.is_multiple_of(PAGE) { ENOMEM } else { EINVAL };
+            };
+            let replaces = told & libc::MAP_FIXED_NOREPLACE == 0;
+            if !replaces && !inner.areas.is_free(span.start()..span.end()) {
+                return EEXIST;
+            }
+            (span, replaces)
+        } else {
+            let limit = if told & libc::MAP_32BIT != 0 { 1 << 31 } else { inner.top };
+            let wished = Span::new(address & !(PAGE - 1), length)
+                .filter(|span| address != 0 && inner.areas.is_free(span.start()..span.end()))
+                .filter(|span| span.end() <= limit);
+            let found = || {
+                let length = length.checked_next_multiple_of(PAGE)?;
+                Span::new(inner.areas.find(length, limit, PAGE)?, length)
+            };
+            let Some(span) = wished.or_else(found) else { return ENOMEM };
+            (span, false)
+        };
+        match inner.map(dune, span, rights, backing, replaces) {
+            Ok(()) => span.start() as i64,
+            Err(error) => error,
+        }
+    }
+
+    /// munmap(2).
+    pub(crate) fn munmap(&self, start: u64, length: u64) -> i64 {
+        let Some(span) = Span::new(start, length) else { return EINVAL };
+        let mut inner = self.lock();
+        match memory::unmap(span) {
+            Ok(()) => {
+                inner.areas.remove(span.start()..span.end());
+                0
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// mprotect(2).
+    pub(crate) fn mprotect(&self, dune: Dune, start: u64, length: u64, rights: u64) -> i64 {
+        if rights & !ALL_RIGHTS != 0 || !start.is_multiple_of(PAGE) {
+            return EINVAL;
+        }
+        if length == 0 {
+            return 0;
+        }
+        let rights = rights as Rights;
+        if self.is_writable_code(rights) {
+            return EACCES;
+        }
+        let Some(span) = Span::new(start, length) else { return ENOMEM };
+        let mut inner = self.lock();
+        if !inner.areas.covers(span.start()..span.end()) {
+            // Linux would change what is before the gap, and then say so.
+            return ENOMEM;
+        }
+        if let Err(error) = memory::protect(span, rights) {
+            // Linux may have changed a part: what that is, faults find out.
+            return error;
+        }
+        inner.areas.protect(span.start()..span.end(), rights);
+        inner.grant(dune, span, rights);
+        0
+    }
+
+    /// brk(2).
+    pub(crate) fn brk(&self, dune: Dune, wanted: u64) -> i64 {
+        let mut inner = self.lock();
+        let (start, now) = inner.heap;
+        let page = |address: u64| address.next_multiple_of(PAGE);
+        if wanted < start || wanted >= END {
+            return now as i64;
+        }
+        let (old, new) = (page(now), page(wanted));
+        let done = if new > old {
+            let backing = Backing { flags: ANONYMOUS, descriptor: u64::MAX, offset: 0 };
+            let span = Span::new(old, new - old).filter(|span| inner.areas.is_free(span.start()..span.end()));
+            span.is_some_and(|span| inner.map(dune, span, READ | WRITE, backing, false).is_ok())
+        } else if new < old {
+            let span = Span::new(new, old - new);
+            let is_done = span.is_some_and(|span| memory::unmap(span).is_ok());
+            if is_done {
+                inner.areas.remove(new..old);
+            }
+            is_done
+        } else {
+            true
+        };
+        if done {
+            inner.heap.1 = wanted;
+        }
+        inner.heap.1 as i64
+    }
+
+    /// mremap(2).
+    pub(crate) fn mremap(&self, dune: Dune, arguments: &[u64; 6]) -> i64 {
+        let [address, old_length, new_length, flags, target, _] = *arguments;
+        let (may_move, is_fixed) =
+            (flags & libc::MREMAP_MAYMOVE as u64 != 0, flags & libc::MREMAP_FIXED as u64 != 0);
+        let stays_mapped = flags & libc::MREMAP_DONTUNMAP as u64 != 0;
+        let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP) as u64;
+        // An old length of 0 is a second mapping of shared memory.
+        if flags & !known != 0
+            || new_length == 0
+            || old_length == 0
+            || (is_fixed || stays_mapped) && !may_move
+        {
+            return EINVAL;
+        }
+        if !address.is_multiple_of(PAGE) {
+            return EINVAL;
+        }
+        let Some(old) = Span::new(address, old_length) else { return EFAULT };
+        let Some(new_length) = new_length.checked_next_multiple_of(PAGE) else { return ENOMEM };
+        let mut inner = self.lock();
+        let Some((_, area)) = inner.areas.at(old.start()).filter(|(_, area)| area.end >= old.end()) else {
+            return EFAULT;
+        };
+        let rights = area.rights;
+        if is_fixed {
+            let Some(new) = Span::new(target, new_length) else { return EINVAL };
+            if new.start() < old.end() && old.start() < new.end() {
+                return EINVAL;
+            }
+            return inner.remap(dune, old, new, rights, stays_mapped);
+        }
+        let in_place = Span::new(old.start(), new_length);
+        let grows_freely =
+            |span: &Span| span.end() <= old.end() || inner.areas.is_free(old.end()..span.end());
+        if !stays_mapped && let Some(new) = in_place.filter(grows_freely) {
+            let result = inner.remap(dune, old, new, rights, false);
+            if result >= 0 || !may_move {
+                return result;
+            }
+        }
+        if !may_move {
+            return ENOMEM;
+        }
+        let top = inner.top;
+        let found = inner.areas.find(new_length, top, PAGE).and_then(|start| Span::new(start, new_length));
+        found.map_or(ENOMEM, |new| inner.remap(dune, old, new, rights, stays_mapped))
+    }
+
+    /// madvise(2).
+    pub(crate) fn madvise(&self, start: u64, length: u64, advice: u64) -> i64 {
+        if !ADVICE.contains(&advice) || !start.is_multiple_of(PAGE) {
+            return EINVAL;
+        }
+        if length == 0 {
+            return 0;
+        }
+        let Some(span) = Span::new(start, length) else { return ENOMEM };
+        // Nothing is to be mapped there meanwhile.
+        let _inner = self.lock();
+        memory::advise(span, advice).map_or_else(|error| error, |()| 0)
+    }
+
+    /// Whether ring 3 may do at `address` what it has tried; then it may from now on. What has come between a mapping and its rights for
+    /// ring 3, another thread's fault or tables that were busy, is made up for so.
+    pub(crate) fn settle(&self, dune: Dune, address: u64, wanted: Rights) -> bool {
+        let inner = self.lock();
+        let Some((_, area)) = inner.areas.at(address) else { return false };
+        let page = Span::new(address & !(PAGE - 1), PAGE);
+        let is_allowed = area.rights & wanted == wanted;
+        is_allowed && page.is_some_and(|page| memory::grant(dune, page, area.rights).is_ok())
+    }
+
+    /// Whether the program has mapped something at `address`.
+    pub(crate) fn is_mapped(&self, address: u64) -> bool {
+        self.lock().areas.at(address).is_some()
+    }
+
+    fn is_writable_code(&self, rights: Rights) -> bool {
+        !self.may_write_code && rights & WRITE != 0 && rights & EXECUTE != 0
+    }
+}
+
+/// Private anonymous memory.
+pub(crate) const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+
+impl Inner {
+    fn map(
+        &mut self,
+        dune: Dune,
+        span: Span,
+        rights: Rights,
+        backing: Backing,
+        replaces: bool,
+    ) -> Result<(), i64> {
+        if let Err(error) = memory::map(span, rights, backing, replaces) {
+            if replaces && !self.areas.is_free(span.start()..span.end()) {
+                // Linux may have unmapped what was there; so that both know the same, all of it goes.
+                let _ = memory::unmap(span);
+                self.areas.remove(span.start()..span.end());
+            }
+            return Err(error);
+        }
+        self.areas.insert(span.start()..span.end(), rights);
+        self.grant(dune, span, rights);
+        Ok(())
+    }
+
+    /// What can not be granted now is at the first fault ([`Space::settle`]).
+    fn grant(&self, dune: Dune, span: Span, rights: Rights) {
+        let _ = memory::grant(dune, span, rights);
+    }
+
+    fn remap(&mut self, dune: Dune, old: Span, new: Span, rights: Rights, stays_mapped: bool) -> i64 {
+        let flags = if stays_mapped { libc::MREMAP_DONTUNMAP as u64 } else { 0 };
+        if let Err(error) = memory::remap(old, old.length(), new, flags) {
+            return error;
+        }
+        if !stays_mapped {
+            self.areas.remove(old.start()..old.end());
+        }
+        self.areas.insert(new.start()..new.end(), rights);
+        self.grant(dune, new, rights);
+        new.start() as i64
+    }
+}

@@ -1,0 +1,125 @@
+//! execve(2): another program in the place of this one, in the same sandbox.
+//!
+//! Linux does not see it: the process stays what it is, and the supervisor puts the program into its part. So nothing gets out by an exec,
+//! and what Linux does at one (set-user-ID, file capabilities) is not done.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use dune_loader::{LoadError, Opening, parts};
+use dune_syscalls::Memory;
+
+use super::{Answer, Thread};
+use crate::checked::{ProgramMemory, Request};
+use crate::error::say;
+use crate::load;
+use crate::raw::{call, process};
+
+/// The longest single string (MAX_ARG_STRLEN, execve(2)).
+const LONGEST: usize = 128 << 10;
+
+pub(super) fn execve(thread: &mut Thread, request: Request) -> Answer {
+    let [_, words, environment, ..] = *request.arguments();
+    match request.path(0) {
+        Some(path) => {
+            exec(thread, path.to_bytes(), words, environment).map_or_else(|errno| -i64::from(errno), |()| 0)
+        }
+        None => -i64::from(libc::EFAULT),
+    }
+}
+
+fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Result<(), i32> {
+    if !thread.process.threads.is_one() {
+        thread
+            .process
+            .log("execve of one of several threads", "is not implemented yet, and answered with EAGAIN");
+        return Err(libc::EAGAIN);
+    }
+    let memory = thread.memory();
+    let mut left = parts::arguments_limit() as usize;
+    let mut words: Vec<OsString> = strings(memory, words, &mut left)?
+        .into_iter()
+        .map(|word| OsString::from_vec(word.into_bytes()))
+        .collect();
+    let environment = strings(memory, environment, &mut left)?;
+    if words.is_empty() {
+        // As Linux since 5.18.
+        words.push(OsString::new());
+    }
+    let own = thread.process.executable();
+    let path = match path {
+        b"" => return Err(libc::ENOENT),
+        // The file that Linux knows is the launcher.
+        b"/proc/self/exe" => own.to_bytes().to_vec(),
+        path if path.contains(&b'/') => path.to_vec(),
+        name => [b"./", name].concat(),
+    };
+    let opened =
+        parts::open(OsStr::from_bytes(&path), words, None, Opening::Plain).map_err(|error| errno(&error))?;
+    // From here on there is no program to return to.
+    thread.process.space.clear();
+    let context = match load::load(thread.dune, &thread.process.space, &opened, &environment) {
+        Ok(context) => context,
+        Err(error) => {
+            say(format_args!("dune: {error}"));
+            process::die(libc::SIGKILL);
+        }
+    };
+    process::set_name(&opened.name);
+    thread.process.set_executable(&opened);
+    drop(opened);
+    close_on_exec();
+    thread.start_anew(context);
+    Ok(())
+}
+
+/// Strings up to a null pointer; `left` is how many bytes all may have.
+fn strings(memory: ProgramMemory, mut address: u64, left: &mut usize) -> Result<Vec<CString>, i32> {
+    let mut all = Vec::new();
+    if address == 0 {
+        return Ok(all);
+    }
+    loop {
+        let text = memory.word(address).map_err(|_| libc::EFAULT)?;
+        if text == 0 {
+            return Ok(all);
+        }
+        let mut bytes = vec![0; LONGEST];
+        let length = memory.read_text(text, &mut bytes).map_err(|_| libc::EFAULT)?.ok_or(libc::E2BIG)?;
+        bytes.truncate(length);
+        *left = left.checked_sub(length + 9).ok_or(libc::E2BIG)?;
+        all.push(CString::new(bytes).map_err(|_| libc::EINVAL)?);
+        address = address.checked_add(8).ok_or(libc::EFAULT)?;
+    }
+}
+
+/// What Linux answers.
+fn errno(error: &LoadError) -> i32 {
+    match error {
+        LoadError::NotFound { .. } => libc::ENOENT,
+        LoadError::Denied { why, .. } | LoadError::Read { why, .. } | LoadError::Map { why, .. } => {
+            why.raw_os_error().unwrap_or(libc::EACCES)
+        }
+        LoadError::NotAFile { .. } => libc::EACCES,
+        LoadError::TooManyInterpreters { .. } => libc::ELOOP,
+        LoadError::Interpreter { why, .. } => errno(why),
+        LoadError::NulByte { .. } => libc::EINVAL,
+        _ => libc::ENOEXEC,
+    }
+}
+
+/// Closes the descriptors that are to be closed on exec. Dune's own are not listed.
+fn close_on_exec() {
+    let Ok(list) = fs::read_dir("/proc/self/fd") else {
+        say(format_args!("dune: cannot list /proc/self/fd, to close what an exec closes"));
+        process::die(libc::SIGKILL);
+    };
+    let names: Vec<_> = list.flatten().map(|entry| entry.file_name()).collect();
+    for number in names.iter().filter_map(|name| name.to_str()?.parse::<u64>().ok()) {
+        let flags = call::plain(libc::SYS_fcntl, [number, libc::F_GETFD as u64, 0, 0, 0, 0]);
+        if flags >= 0 && flags & i64::from(libc::FD_CLOEXEC) != 0 {
+            call::plain(libc::SYS_close, [number, 0, 0, 0, 0, 0]);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The loop around ring 3.
+//!
+//! ```text
+//!  ring 3 ──SYSCALL──▶ Thread::call ─┬─ what the table has as refused, absent, or not at all ──▶ an error
+//!                                    ├─ the policy says no ───────────────────────────────────▶ an error, or the end
+//!                                    ├─ supervised: supervised.rs, by number ─────────────────▶ the supervisor's answer
+//!                                    └─ forwarded: checked.rs ──▶ Linux ──────────────────────▶ Linux's answer
+//!         ──trap─────▶ Thread::trap ─── the page is the program's after all: again; else the end by the signal
+//! ```
+
+mod children;
+mod exec;
+mod open;
+mod signals;
+mod supervised;
+mod threads;
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::mem::take;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use dune::user::{ReturnBy, SystemCall, UserContext, UserExit};
+use dune::{Dune, UserError, Vector};
+use dune_loader::parts::Opened;
+use dune_syscalls::{Call, Treatment};
+
+use crate::areas::Rights;
+use crate::checked::{ProgramMemory, Refusal, Request};
+use crate::error::{SandboxError, say};
+use crate::policy::{Decision, Policy};
+use crate::raw::{call, process, ring3, signals as raw_signals};
+use crate::space::Space;
+use signals::{Actions, Details, Signals};
+use threads::Threads;
+
+/// TASK_SIZE_MAX: Linux takes no segment base beyond it (`do_arch_prctl_64`).
+const FS_LIMIT: u64 = (1 << 47) - 4096;
+
+const ENOSYS: i64 = -libc::ENOSYS as i64;
+
+/// The process that the program is, as far as its threads share it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    policy: Box<dyn Policy>,
+    trace: bool,
+    space: Space,
+    actions: Mutex<Actions>,
+    threads: Threads,
+    /// Held to write by who opens a file, while what has been found must stay what it is; to read by who changes which files
+    /// descriptors are.
+    descriptors: RwLock<()>,
+    /// The ELF file that is executed: what Linux calls `/proc/self/exe` is the launcher.
+    executable: Mutex<CString>,
+    /// The calls that have been logged as refused.
+    logged: Mutex<BTreeSet<String>>,
+}
+
+impl Process {
+    pub(crate) fn new(policy: Box<dyn Policy>, trace: bool, opened: &Opened) -> Process {
+        let space = Space::new(policy.allows_writable_code());
+        let actions = Mutex::new(Actions::of_process());
+        let (executable, logged) = (Mutex::default(), Mutex::default());
+        let (threads, descriptors) = (Threads::new(), RwLock::new(()));
+        let process = Process { policy, trace, space, actions, threads, descriptors, executable, logged };
+        process.set_executable(opened);
+        process
+    }
+
+    fn actions(&self) -> MutexGuard<'_, Actions> {
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn executable(&self) -> CString {
+        self.executable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_executable(&self, opened: &Opened) {
+        let path = opened.program.path.canonicalize().unwrap_or_else(|_| opened.program.path.clone());
+        let path = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
+        *self.executable.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// fork(2), with all locks held: else the child could find one that belongs to a thread that it does not have. The raw result.
+    fn fork(&self) -> i64 {
+        let _descriptors = self.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let _space = self.space.hold();
+        let _actions = self.actions();
+        let _executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
+        let _logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let _errors = std::io::stderr().lock();
+        let result = process::fork();
+        if result == 0 {
+            self.threads.forget_others();
+        }
+        result
+    }
+
+    /// Says once for each name that a call is refused.
+    fn log(&self, name: &str, why: &str) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.insert(name.to_owned()) {
+            say(format_args!("dune: the program's call {name} {why}"));
+        }
+    }
+}
+
+/// How a call ends: the program goes on with this in RAX.
+type Answer = i64;
+
+/// A thread of the program's.
+pub(crate) struct Thread {
+    dune: Dune,
+    process: &'static Process,
+    context: UserContext,
+    /// Where a page fault was that has been settled last, until something else happens.
+    settled: Option<(u64, u64)>,
+    signals: Signals,
+    /// What is to be cleared when the thread ends, for whoever waits for that (set_tid_address(2)); 0 for nothing.
+    cleared: u64,
+    /// Whether the thread has ended.
+    is_over: bool,
+    /// Whether the program goes on with all registers as they are in the context: not from a system call.
+    returns_all: bool,
+}
+
+impl Thread {
+    pub(crate) fn new(dune: Dune, process: &'static Process, context: UserContext) -> Thread {
+        let signals = Signals::of_thread();
+        Thread {
+            dune,
+            process,
+            context,
+            settled: None,
+            signals,
+            cleared: 0,
+            is_over: false,
+            returns_all: true,
+        }
+    }
+
+    /// The thread goes on with another program.
+    fn start_anew(&mut self, context: UserContext) {
+        self.process.actions().reset();
+        self.signals.reset();
+        (self.context, self.settled, self.returns_all) = (context, None, true);
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(mut self) -> Result<(), SandboxError> {
+        while !self.is_over {
+            if raw_signals::is_waiting() {
+                self.deliver_waiting();
+            }
+            // After a system call RCX and R11 are lost, as on Linux.
+            let way = if take(&mut self.returns_all) { ReturnBy::Iret } else { ReturnBy::Sysret };
+            self.dune.set_return_by(&mut self.context, way)?;
+            match ring3::run(self.dune, &mut self.context) {
+                Ok(UserExit::SystemCall(system_call)) => {
+                    self.settled = None;
+                    let answer = self.call(&system_call);
+                    if !self.returns_all {
+                        self.context.set_return_value(answer);
+                    }
+                }
+                Ok(UserExit::Trap { vector, error_code, address }) => {
+                    self.returns_all = true;
+                    self.trap(vector, error_code, address);
+                }
+                // A signal.
+                Ok(_) => self.returns_all = true,
+                Err(UserError::NotCanonical { .. }) => {
+                    self.fault(libc::SIGSEGV, SI_KERNEL, 0, Details::default())
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, system_call: &SystemCall) -> Answer {
+        let SystemCall { number, arguments } = *system_call;
+        let Some(call) = dune_syscalls::by_number(number) else {
+            self.process.log(&format!("number {number}"), "is not known, and answered with ENOSYS");
+            self.trace(format_args!("syscall_{number:#x}({:#x}, …) = -1 ENOSYS", arguments[0]));
+            return ENOSYS;
+        };
+        if self.process.trace && matches!(call.name(), "exit" | "exit_group") {
+            self.show(call, &arguments, None, "");
+        }
+        let (answer, note) = self.answer(Request::of_registers(call, &arguments));
+        if self.process.trace {
+            self.show(call, &arguments, Some(answer), note);
+        }
+        answer
+    }
+
+    /// What becomes of the call, and a note for the trace.
+    fn answer(&mut self, request: Request) -> (Answer, &'static str) {
+        let (call, form) = (request.call(), request.form());
+        let treatment = form.treatment;
+        if treatment == Treatment::Absent {
+            return (ENOSYS, "");
+        }
+        if treatment == Treatment::Refused {
+            let name = qualified(call, form.name);
+            self.process.log(&name, "is refused");
+            return (-i64::from(refusal(call.name())), " (refused)");
+        }
+        let handler = supervised::handler(call.number);
+        if treatment == Treatment::Supervised && handler.is_none() {
+            self.process.log(&qualified(call, form.name), "is not implemented yet, and answered with ENOSYS");
+            return (ENOSYS, " (not implemented)");
+        }
+        // What the supervisor does itself it looks at itself, but for paths, which a policy wants to see.
+        let is_followed = handler.is_none() || request.form().paths(request.arguments()).next().is_some();
+        let request = if is_followed { request.check(self.dune) } else { Ok(request) };
+        let request = match request {
+            Ok(request) => request,
+            Err(refusal) => return (self.refuse(call, form.name, refusal), ""),
+        };
+        match self.process.policy.decide(&request) {
+            Decision::Allow => (),
+            Decision::Deny(errno) => {
+                let why = format!("is denied by the policy {}", self.process.policy.name());
+                self.process.log(call.name(), &why);
+                return (-i64::from(errno), " (denied)");
+            }
+            Decision::Kill => {
+                say(format_args!(
+                    "dune: the policy {} ends the program for {}",
+                    self.process.policy.name(),
+                    call.name()
+                ));
+                process::die(libc::SIGSYS);
+            }
+        }
+        match handler {
+            Some(handler) => (handler(self, request), ""),
+            None => {
+                let restarts = RESTART.contains(&call.name());
+                let answer = self.forward(request);
+                (self.interrupted(answer, call.number.into(), restarts), "")
+            }
+        }
+    }
+
+    fn refuse(&self, call: &Call, form: &str, refusal: Refusal) -> i64 {
+        if refusal.is_unknown {
+            self.process
+                .log(&qualified(call, form), "has an argument that the table does not know, and is refused");
+        }
+        -i64::from(refusal.errno)
+    }
+
+    /// Has Linux make a call that has been checked.
+    fn forward(&self, mut request: Request) -> i64 {
+        let changes = matches!(request.call().name(), "close" | "dup2" | "dup3" | "close_range");
+        let _changes =
+            changes.then(|| self.process.descriptors.read().unwrap_or_else(PoisonError::into_inner));
+        let result = call::forward(&mut request);
+        match request.copy_out(self.dune) {
+            Ok(()) => result,
+            Err(_) => -i64::from(libc::EFAULT),
+        }
+    }
+
+    /// Checks a call, and has Linux make it.
+    fn check_and_forward(&self, request: Request) -> i64 {
+        let (call, form) = (request.call(), request.form());
+        match request.check(self.dune) {
+            Ok(request) => self.forward(request),
+            Err(refusal) => self.refuse(call, form.name, refusal),
+        }
+    }
+
+    fn memory(&self) -> ProgramMemory {
+        ProgramMemory(self.dune)
+    }
+
+    /// A trap of the program's: a page that is its own after all, or its end.
+    fn trap(&mut self, vector: Vector, error_code: u64, address: u64) {
+        // Bits of a page fault's error code (Intel SDM vol. 3 §4.7).
+        const WRITE: u64 = 1 << 1;
+        const FETCH: u64 = 1 << 4;
+        if vector == Vector::PAGE_FAULT {
+            let wanted = match error_code {
+                code if code & FETCH != 0 => libc::PROT_EXEC,
+                code if code & WRITE != 0 => libc::PROT_WRITE,
+                _ => libc::PROT_READ,
+            };
+            // The same fault again at once is not settled by rights.
+            let is_new = self.settled != Some((self.context.registers.rip, address));
+            if is_new && self.process.space.settle(self.dune, address, wanted as Rights) {
+                self.settled = Some((self.context.registers.rip, address));
+                return;
+            }
+        }
+        let rip = self.context.registers.rip;
+        let (signal, code, about) = match vector {
+            Vector::PAGE_FAULT => {
+                const MAPERR: i32 = 1;
+                const ACCERR: i32 = 2;
+                let code = if self.process.space.is_mapped(address) { ACCERR } else { MAPERR };
+                (libc::SIGSEGV, code, address)
+            }
+            vector => signal_of(vector, rip),
+        };
+        let is_about_memory = vector == Vector::PAGE_FAULT;
+        let details = Details {
+            error_code,
+            vector: vector.number().into(),
+            address: if is_about_memory { address } else { 0 },
+        };
+        self.fault(signal, code, about, details);
+    }
+
+    /// A signal for what the program has done itself.
+    fn fault(&mut self, signal: i32, code: i32, address: u64, details: Details) {
+        let rip = self.context.registers.rip;
+        self.trace(format_args!("--- signal {signal}, code {code}, address {address:#x}, rip {rip:#x} ---"));
+        self.returns_all = true;
+        self.deliver_fault(signal, code, address, details);
+    }
+
+    fn trace(&self, what: std::fmt::Arguments<'_>) {
+        if self.process.trace {
+            say(format_args!("[{}] {what}", call::plain(libc::SYS_gettid, [0; 6])));
+        }
+    }
+
+    fn show(&self, call: &Call, arguments: &[u64; 6], result: Option<i64>, note: &str) {
+        let memory = self.memory();
+        self.trace(format_args!("{}{note}", call.show(arguments, &memory, result)));
+    }
+}
+
+/// The name of a call, with its form if it has one: `ioctl TIOCSTI`.
+fn qualified(call: &Call, form: &str) -> String {
+    if call.name() == form { form.to_owned() } else { format!("{} {form}", call.name()) }
+}
+
+/// What a program gets for a call that is refused: where it can not be told from one that Linux does not have, that.
+fn refusal(name: &str) -> i32 {
+    match name {
+        "ioctl" => libc::ENOTTY,
+        "prctl" | "arch_prctl" | "fcntl" => libc::EINVAL,
+        "futex" | "io_uring_setup" | "io_uring_enter" | "io_uring_register" | "userfaultfd" => libc::ENOSYS,
+        _ => libc::EPERM,
+    }
+}
+
+/// SI_KERNEL of `<asm-generic/siginfo.h>`.
+const SI_KERNEL: i32 = 0x80;
+
+/// The signal that Linux sends for an exception, with its code and address (arch/x86/kernel/traps.c).
+fn signal_of(vector: Vector, rip: u64) -> (i32, i32, u64) {
+    match vector {
+        // FPE_INTDIV, ILL_ILLOPN, TRAP_TRACE, BUS_ADRALN.
+        Vector::DIVIDE_ERROR => (libc::SIGFPE, 1, rip),
+        Vector::X87_FLOATING_POINT | Vector::SIMD_FLOATING_POINT => (libc::SIGFPE, 0, rip),
+        Vector::INVALID_OPCODE => (libc::SIGILL, 2, rip),
+        Vector::DEBUG => (libc::SIGTRAP, 2, rip),
+        Vector::BREAKPOINT => (libc::SIGTRAP, SI_KERNEL, 0),
+        Vector::ALIGNMENT_CHECK => (libc::SIGBUS, 1, 0),
+        _ => (libc::SIGSEGV, SI_KERNEL, 0),
+    }
+}
+
+/// The calls that are made again after a handler with SA_RESTART (signal(7)).
+const RESTART: [&str; 26] = [
+    "read",
+    "readv",
+    "pread64",
+    "preadv",
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "ioctl",
+    "wait4",
+    "waitid",
+    "accept",
+    "accept4",
+    "connect",
+    "recvfrom",
+    "recvmsg",
+    "recvmmsg",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "flock",
+    "fcntl",
+    "futex",
+    "getrandom",
+    "mq_timedreceive",
+    "mq_timedsend",
+];

@@ -1,0 +1,210 @@
+//! Opening files: what gives a process's memory by the name of a file is refused.
+//!
+//! The file is found first, as a descriptor that can not be read (O_PATH), and asked what it is: names, links and mounts may say
+//! what they like. Then that file is opened.
+
+use std::ffi::{CStr, CString};
+use std::sync::PoisonError;
+
+use dune_syscalls::Memory;
+
+use super::{Answer, Thread};
+use crate::checked::Request;
+use crate::raw::call::{self, OpenHow};
+
+/// Files of procfs that are a process's memory, or tell where the runtime is.
+const OF_PROCESSES: [&str; 12] = [
+    "mem",
+    "maps",
+    "smaps",
+    "smaps_rollup",
+    "numa_maps",
+    "pagemap",
+    "auxv",
+    "environ",
+    "stat",
+    "syscall",
+    "stack",
+    "map_files",
+];
+/// Files of procfs with the kernel's memory.
+const OF_THE_KERNEL: [&str; 3] = ["kcore", "kpageflags", "kpagecount"];
+/// Between the look and the creation of a file another process may come; so often.
+const TRIES: u32 = 8;
+
+const AT_FDCWD: i32 = libc::AT_FDCWD;
+
+pub(super) fn open(thread: &mut Thread, request: Request) -> Answer {
+    let [_, flags, mode, ..] = *request.arguments();
+    at(thread, &request, AT_FDCWD, 0, OpenHow { flags, mode, resolve: 0 })
+}
+
+pub(super) fn creat(thread: &mut Thread, request: Request) -> Answer {
+    let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64;
+    let mode = request.arguments()[1];
+    at(thread, &request, AT_FDCWD, 0, OpenHow { flags, mode, resolve: 0 })
+}
+
+pub(super) fn openat(thread: &mut Thread, request: Request) -> Answer {
+    let [directory, _, flags, mode, ..] = *request.arguments();
+    at(thread, &request, directory as i32, 1, OpenHow { flags, mode, resolve: 0 })
+}
+
+pub(super) fn openat2(thread: &mut Thread, request: Request) -> Answer {
+    let [directory, _, address, size, ..] = *request.arguments();
+    let errno = |errno: i32| -i64::from(errno);
+    // Linux takes a page at most, and what it does not know has to be zero (copy_struct_from_user).
+    const KNOWN: usize = size_of::<OpenHow>();
+    let size = match usize::try_from(size) {
+        Ok(size) if size < KNOWN => return errno(libc::EINVAL),
+        Ok(size) if size <= 4096 => size,
+        _ => return errno(libc::E2BIG),
+    };
+    let mut bytes = vec![0; size];
+    if thread.memory().read(address, &mut bytes).is_err() {
+        return errno(libc::EFAULT);
+    }
+    if bytes[KNOWN..].iter().any(|byte| *byte != 0) {
+        return errno(libc::E2BIG);
+    }
+    let word = |index: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[8 * index..][..8]);
+        u64::from_le_bytes(word)
+    };
+    let how = OpenHow { flags: word(0), mode: word(1), resolve: word(2) };
+    let Some(path) = request.path(1) else { return errno(libc::EFAULT) };
+    find_and_open(thread, directory as i32, path, how).unwrap_or_else(|error| error)
+}
+
+/// Linux refuses with openat2(2) what the others ignore (man page, *NOTES*): flags that it does not know, a mode without a file to create.
+fn as_by_openat(mut how: OpenHow) -> OpenHow {
+    const KNOWN: i32 = libc::O_ACCMODE
+        | libc::O_CREAT
+        | libc::O_EXCL
+        | libc::O_NOCTTY
+        | libc::O_TRUNC
+        | libc::O_APPEND
+        | libc::O_NONBLOCK
+        | libc::O_SYNC
+        | libc::O_ASYNC
+        | libc::O_DIRECT
+        | libc::O_DIRECTORY
+        | libc::O_NOFOLLOW
+        | libc::O_NOATIME
+        | libc::O_CLOEXEC
+        | libc::O_PATH
+        | libc::O_TMPFILE
+        // O_LARGEFILE
+        | 0o100000;
+    how.flags &= KNOWN as u64;
+    let creates = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
+    how.mode = if how.flags & creates != 0 { how.mode & 0o7777 } else { 0 };
+    if how.flags & libc::O_PATH as u64 != 0 {
+        how.flags &= (libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
+        how.mode = 0;
+    }
+    how
+}
+
+fn at(thread: &mut Thread, request: &Request, directory: i32, argument: u8, how: OpenHow) -> Answer {
+    let Some(path) = request.path(argument) else { return -i64::from(libc::EFAULT) };
+    let how = as_by_openat(how);
+    find_and_open(thread, directory, path, how).unwrap_or_else(|error| error)
+}
+
+fn find_and_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Result<i64, i64> {
+    let has = |flag: i32| how.flags & flag as u64 == flag as u64;
+    if has(libc::O_PATH) {
+        // What is found so can not be read; what is opened by its help comes by here.
+        return result(call::open(directory, path, &mut how.clone()));
+    }
+    for _ in 0..TRIES {
+        let _held = thread.process.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
+        let flags = (libc::O_PATH | libc::O_CLOEXEC) as u64 | how.flags & kept;
+        let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
+        let found = match result(call::open(directory, path, &mut probe)) {
+            Ok(found) => Probe(found as i32),
+            Err(error) if error == -i64::from(libc::ENOENT) && has(libc::O_CREAT) => {
+                // With O_EXCL it is a new file, whatever comes between.
+                let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, ..how };
+                match result(call::open(directory, path, &mut create)) {
+                    Err(error) if error == -i64::from(libc::EEXIST) && !has(libc::O_EXCL) => continue,
+                    done => return done,
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        return open_found(thread, found, has(libc::O_CREAT) && has(libc::O_EXCL), how);
+    }
+    // Something is there that leads nowhere.
+    Err(-i64::from(libc::ENOENT))
+}
+
+fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -> Result<i64, i64> {
+    let errno = |errno: i32| Err(-i64::from(errno));
+    if is_to_be_new {
+        return errno(libc::EEXIST);
+    }
+    let Some((mode, device)) = call::mode_and_device(found.0) else { return errno(libc::EACCES) };
+    if mode & libc::S_IFMT == libc::S_IFLNK {
+        return errno(libc::ELOOP);
+    }
+    // Devices 1:1, 1:2 and 1:4: memory, the kernel's memory, ports (Documentation/admin-guide/devices.txt).
+    let is_memory_device = mode & libc::S_IFMT == libc::S_IFCHR
+        && libc::major(device) == 1
+        && [1, 2, 4].contains(&libc::minor(device));
+    if is_memory_device || call::is_on_procfs(found.0) && gives_memory(found.0) {
+        thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
+        return errno(libc::EACCES);
+    }
+    if mode & libc::S_IFMT == libc::S_IFIFO
+        && !thread.process.threads.is_one()
+        && how.flags & libc::O_NONBLOCK as u64 == 0
+    {
+        // Opening it may wait for another thread, which may need what is held here.
+        thread.process.log(
+            "open of a FIFO by one of several threads",
+            "is not implemented yet, and answered with EAGAIN",
+        );
+        return errno(libc::EAGAIN);
+    }
+    let path = CString::new(format!("/proc/self/fd/{}", found.0)).expect("no NUL");
+    let done = (libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW) as u64;
+    let creates = how.flags & (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64 != 0;
+    let mode = if creates { how.mode } else { 0 };
+    let mut again = OpenHow { flags: how.flags & !done, mode, resolve: 0 };
+    let opened = result(call::open(AT_FDCWD, &path, &mut again))?;
+    // The program gets the lowest number that was free.
+    let on_exec = how.flags & libc::O_CLOEXEC as u64;
+    let moved = call::plain(libc::SYS_dup3, [opened as u64, found.0 as u64, on_exec, 0, 0, 0]);
+    call::plain(libc::SYS_close, [opened as u64, 0, 0, 0, 0, 0]);
+    let moved = result(moved)?;
+    std::mem::forget(found);
+    Ok(moved)
+}
+
+/// Whether the file, of procfs, is one of those above. procfs may be mounted anywhere, so the last parts of its name count.
+fn gives_memory(descriptor: i32) -> bool {
+    let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{descriptor}")) else { return true };
+    let Some(path) = path.to_str() else { return true };
+    let mut parts = path.rsplit('/');
+    let (name, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let is_of_process = !parent.is_empty() && parent.bytes().all(|byte| byte.is_ascii_digit());
+    // A file system's root has no parent to tell by: procfs can be mounted at a single process.
+    OF_THE_KERNEL.contains(&name) || OF_PROCESSES.contains(&name) && (is_of_process || name != "stat")
+}
+
+/// A descriptor that is closed unless the program gets it.
+struct Probe(i32);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        call::plain(libc::SYS_close, [self.0 as u64, 0, 0, 0, 0, 0]);
+    }
+}
+
+fn result(value: i64) -> Result<i64, i64> {
+    if value < 0 && value > -4096 { Err(value) } else { Ok(value) }
+}

@@ -1,0 +1,200 @@
+//! The calls that the supervisor does itself, by number: those that the table has as supervised, and the few that it forwards in
+//! another form. A supervised call without a line here is answered with ENOSYS.
+
+use dune::memory::VirtAddr;
+
+use super::{Answer, FS_LIMIT, Thread, children, exec, open, signals, threads};
+use crate::checked::Request;
+use crate::raw::{call, process};
+
+/// Makes a call in the supervisor's own way.
+pub(super) type Handler = fn(&mut Thread, Request) -> Answer;
+
+static HANDLERS: &[(i64, Handler)] = &[
+    (libc::SYS_open, open::open),
+    (libc::SYS_creat, open::creat),
+    (libc::SYS_readlink, readlink),
+    (libc::SYS_readlinkat, readlinkat),
+    (libc::SYS_openat, open::openat),
+    (libc::SYS_openat2, open::openat2),
+    (libc::SYS_mmap, mmap),
+    (libc::SYS_munmap, munmap),
+    (libc::SYS_mprotect, mprotect),
+    (libc::SYS_mremap, mremap),
+    (libc::SYS_madvise, madvise),
+    (libc::SYS_brk, brk),
+    (libc::SYS_fork, children::fork),
+    (libc::SYS_vfork, children::fork),
+    (libc::SYS_clone, children::clone),
+    (libc::SYS_execve, exec::execve),
+    (libc::SYS_exit, threads::exit),
+    (libc::SYS_exit_group, exit),
+    (libc::SYS_arch_prctl, arch_prctl),
+    (libc::SYS_prctl, prctl),
+    (libc::SYS_set_tid_address, set_tid_address),
+    (libc::SYS_set_robust_list, set_robust_list),
+    (libc::SYS_rseq, |_, _| error(libc::ENOSYS)),
+    (libc::SYS_prlimit64, prlimit64),
+    (libc::SYS_rt_sigaction, signals::rt_sigaction),
+    (libc::SYS_rt_sigprocmask, signals::rt_sigprocmask),
+    (libc::SYS_rt_sigreturn, signals::rt_sigreturn),
+    (libc::SYS_rt_sigsuspend, signals::rt_sigsuspend),
+    (libc::SYS_rt_sigtimedwait, forwarded),
+    (libc::SYS_signalfd, forwarded),
+    (libc::SYS_signalfd4, forwarded),
+    (libc::SYS_sigaltstack, signals::sigaltstack),
+    (libc::SYS_futex, forwarded),
+    (libc::SYS_pause, forwarded),
+    (libc::SYS_rt_sigpending, forwarded),
+    (libc::SYS_close_range, forwarded),
+];
+
+const NUMBERS: usize = dune_syscalls::NUMBERS;
+
+static BY_NUMBER: [Option<Handler>; NUMBERS] = {
+    let mut table: [Option<Handler>; NUMBERS] = [None; NUMBERS];
+    let mut index = 0;
+    while index < HANDLERS.len() {
+        let (number, handler) = HANDLERS[index];
+        assert!(table[number as usize].is_none(), "two handlers have the same number");
+        table[number as usize] = Some(handler);
+        index += 1;
+    }
+    table
+};
+
+/// The handler of a call, if it has one.
+pub(super) fn handler(number: u32) -> Option<Handler> {
+    BY_NUMBER.get(number as usize).copied().flatten()
+}
+
+fn error(errno: i32) -> Answer {
+    -i64::from(errno)
+}
+
+/// Calls that change nothing of the supervisor's, as far as their arguments have been checked.
+fn forwarded(thread: &mut Thread, request: Request) -> Answer {
+    let (number, restarts) = (request.call().number.into(), super::RESTART.contains(&request.call().name()));
+    let answer = thread.check_and_forward(request);
+    thread.interrupted(answer, number, restarts)
+}
+
+fn readlink(thread: &mut Thread, request: Request) -> Answer {
+    let [_, buffer, size, ..] = *request.arguments();
+    link(thread, request, 0, buffer, size)
+}
+
+fn readlinkat(thread: &mut Thread, request: Request) -> Answer {
+    let [_, _, buffer, size, ..] = *request.arguments();
+    link(thread, request, 1, buffer, size)
+}
+
+/// To Linux `/proc/self/exe` is the launcher.
+fn link(thread: &mut Thread, request: Request, argument: u8, buffer: u64, size: u64) -> Answer {
+    if request.path(argument) != Some(c"/proc/self/exe") {
+        return thread.forward(request);
+    }
+    let executable = thread.process.executable();
+    let length = usize::try_from(size as i32).unwrap_or(0).min(executable.as_bytes().len());
+    match &executable.as_bytes()[..length] {
+        [] => error(libc::EINVAL),
+        bytes if thread.memory().write(buffer, bytes).is_ok() => bytes.len() as i64,
+        _ => error(libc::EFAULT),
+    }
+}
+
+fn mmap(thread: &mut Thread, request: Request) -> Answer {
+    thread.process.space.mmap(thread.dune, request.arguments())
+}
+
+fn munmap(thread: &mut Thread, request: Request) -> Answer {
+    let [start, length, ..] = *request.arguments();
+    thread.process.space.munmap(start, length)
+}
+
+fn mprotect(thread: &mut Thread, request: Request) -> Answer {
+    let [start, length, rights, ..] = *request.arguments();
+    thread.process.space.mprotect(thread.dune, start, length, rights)
+}
+
+fn mremap(thread: &mut Thread, request: Request) -> Answer {
+    thread.process.space.mremap(thread.dune, request.arguments())
+}
+
+fn madvise(thread: &mut Thread, request: Request) -> Answer {
+    let [start, length, advice, ..] = *request.arguments();
+    thread.process.space.madvise(start, length, advice)
+}
+
+fn brk(thread: &mut Thread, request: Request) -> Answer {
+    thread.process.space.brk(thread.dune, request.arguments()[0])
+}
+
+/// exit_group(2).
+fn exit(_: &mut Thread, request: Request) -> Answer {
+    process::exit(request.arguments()[0] as i32)
+}
+
+fn arch_prctl(thread: &mut Thread, request: Request) -> Answer {
+    let [_, address, ..] = *request.arguments();
+    let is_base = address < FS_LIMIT;
+    let context = &mut thread.context;
+    match request.form().name {
+        "ARCH_SET_FS" | "ARCH_SET_GS" if !is_base => return error(libc::EPERM),
+        "ARCH_SET_FS" => context.set_fs_base(VirtAddr::new_truncate(address)),
+        "ARCH_SET_GS" => context.set_gs_base(VirtAddr::new_truncate(address)),
+        "ARCH_GET_FS" | "ARCH_GET_GS" => {
+            let is_fs = request.form().name == "ARCH_GET_FS";
+            let base = if is_fs { context.fs_base() } else { context.gs_base() };
+            if thread.memory().write(address, &base.as_u64().to_le_bytes()).is_err() {
+                return error(libc::EFAULT);
+            }
+        }
+        // As a kernel without them: shadow stacks, CPUID faults, large vector states.
+        _ => return error(libc::EINVAL),
+    }
+    0
+}
+
+/// Those that are about the thread's name and harmless questions; the others are answered as by a kernel that does not have them.
+fn prctl(thread: &mut Thread, request: Request) -> Answer {
+    match request.form().name {
+        "PR_SET_NAME"
+        | "PR_GET_NAME"
+        | "PR_GET_DUMPABLE"
+        | "PR_GET_NO_NEW_PRIVS"
+        | "PR_SET_NO_NEW_PRIVS"
+        | "PR_CAPBSET_READ"
+        | "PR_GET_TIMERSLACK"
+        | "PR_SET_TIMERSLACK"
+        | "PR_GET_PDEATHSIG"
+        | "PR_GET_SECUREBITS"
+        | "PR_GET_KEEPCAPS"
+        | "PR_GET_SECCOMP" => forwarded(thread, request),
+        name => {
+            thread.process.log(&format!("prctl {name}"), "is not implemented yet, and answered with EINVAL");
+            error(libc::EINVAL)
+        }
+    }
+}
+
+fn set_tid_address(thread: &mut Thread, request: Request) -> Answer {
+    thread.cleared = request.arguments()[0];
+    call::plain(libc::SYS_gettid, [0; 6])
+}
+
+/// Kept by nobody: a robust futex that a thread leaves locked stays so.
+fn set_robust_list(_: &mut Thread, request: Request) -> Answer {
+    // `struct robust_list_head` has three words.
+    if request.arguments()[1] == 24 { 0 } else { error(libc::EINVAL) }
+}
+
+/// Limits can be asked for, and not be set: they would be the supervisor's, too.
+fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
+    let is_set = request.arguments()[2] != 0;
+    if is_set {
+        thread.process.log("prlimit64 with a new limit", "is not implemented yet, and answered with EPERM");
+        return error(libc::EPERM);
+    }
+    forwarded(thread, request)
+}

@@ -1,0 +1,147 @@
+//! Threads: each is a thread of Linux's in Dune mode, with a supervisor's loop of its own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use dune::memory::VirtAddr;
+
+use super::{Answer, Thread};
+use crate::checked::Request;
+use crate::error::say;
+use crate::raw::{call, process, signals};
+
+/// The threads of a process.
+#[derive(Debug)]
+pub(super) struct Threads {
+    /// How many there are.
+    count: AtomicUsize,
+}
+
+impl Threads {
+    /// The first one.
+    pub(super) fn new() -> Threads {
+        Threads { count: AtomicUsize::new(1) }
+    }
+
+    /// In the child of a fork there is one.
+    pub(super) fn forget_others(&self) {
+        self.count.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 1
+    }
+}
+
+/// What clone(2) has to say of a thread, neither more nor less, and what it may say besides.
+const NEEDED: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
+const POSSIBLE: u64 = (libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_SETTID
+    | libc::CLONE_CHILD_CLEARTID
+    | libc::CLONE_DETACHED) as u64;
+
+/// Whether clone(2) with these flags makes a thread as C libraries make them.
+pub(super) fn is_thread(flags: u64) -> bool {
+    flags & !POSSIBLE == NEEDED
+}
+
+/// clone(2) of a thread.
+pub(super) fn start(thread: &mut Thread, request: &Request) -> Answer {
+    let [flags, stack, parent_word, child_word, base, _] = *request.arguments();
+    let has = |flag: i32| flags & flag as u64 != 0;
+    let mut context = thread.context.clone();
+    context.set_return_value(0);
+    if stack != 0 {
+        context.registers.rsp = stack;
+    }
+    if has(libc::CLONE_SETTLS) {
+        if base >= super::FS_LIMIT {
+            return -i64::from(libc::EPERM);
+        }
+        context.set_fs_base(VirtAddr::new_truncate(base));
+    }
+    let (process, mask) = (thread.process, thread.signals.mask());
+    let cleared = if has(libc::CLONE_CHILD_CLEARTID) { child_word } else { 0 };
+    let told = if has(libc::CLONE_CHILD_SETTID) { child_word } else { 0 };
+    let told_parent = if has(libc::CLONE_PARENT_SETTID) { parent_word } else { 0 };
+    let (tell, hear) = mpsc::sync_channel(1);
+    process.threads.count.fetch_add(1, Ordering::Relaxed);
+    // The new thread starts with all signals blocked: see `Signals::begin`.
+    let (_, before) = process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
+    let body = move || {
+        let _guard = Guard;
+        let Some(dune) = dune::current() else {
+            say(format_args!("dune: a thread is not in Dune mode; the program ends"));
+            process::die(libc::SIGKILL);
+        };
+        let mut thread = Thread::new(dune, process, context);
+        let number = call::plain(libc::SYS_gettid, [0; 6]);
+        // Before the program goes on anywhere, as Linux does: it may have cleared them soon after.
+        for address in [told, told_parent] {
+            if address != 0 {
+                let _ = thread.memory().write(address, &(number as u32).to_le_bytes());
+            }
+        }
+        let _ = tell.send(number);
+        drop(tell);
+        thread.cleared = cleared;
+        thread.signals.begin(mask);
+        if let Err(error) = thread.run() {
+            say(format_args!("dune: {error}"));
+            process::die(libc::SIGKILL);
+        }
+    };
+    let started = std::thread::Builder::new().stack_size(STACK).spawn(body);
+    process::change_mask(libc::SIG_SETMASK as u64, Some(before));
+    match started {
+        Ok(_) => hear.recv().unwrap_or(-i64::from(libc::EAGAIN)),
+        Err(_) => {
+            process.threads.count.fetch_sub(1, Ordering::Relaxed);
+            -i64::from(libc::EAGAIN)
+        }
+    }
+}
+
+/// A supervisor's loop that panics ends the process: its thread of the program's can not go on, and others would wait for it.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            process::die(libc::SIGKILL);
+        }
+    }
+}
+
+/// What a supervisor's loop takes.
+const STACK: usize = 256 << 10;
+
+/// exit(2): the thread ends, and with the last one the process.
+pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
+    let status = request.arguments()[0] as i32;
+    if thread.process.threads.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+        process::exit(status);
+    }
+    // Signals are for others from now on; also those that have come in between.
+    process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
+    while let Some(info) = signals::take() {
+        process::raise(info[0] as i32);
+    }
+    if thread.cleared != 0 {
+        // What waits for the end: pthread_join(3).
+        let _ = thread.memory().write(thread.cleared, &[0; 4]);
+        call::wake(thread.cleared);
+    }
+    if call::plain(libc::SYS_gettid, [0; 6]) == i64::from(std::process::id()) {
+        // The first thread's end is not the process's.
+        process::exit_thread(status);
+    }
+    thread.is_over = true;
+    0
+}

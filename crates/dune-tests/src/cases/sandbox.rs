@@ -1,0 +1,54 @@
+//! `dune run`: programs in ring 3 do what they do natively, and untrusted code does not get at the runtime.
+
+mod attacks;
+mod programs;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::case::Case;
+
+pub const CASES: &[Case] = &[
+    Case::new("sandbox::static_programs", programs::static_programs),
+    Case::new("sandbox::dynamic_programs", programs::dynamic_programs),
+    Case::new("sandbox::busybox", programs::busybox),
+    Case::new("sandbox::children", programs::children),
+    Case::new("sandbox::threads", programs::threads),
+    Case::new("sandbox::signals", programs::signals),
+    Case::new("sandbox::deaths", programs::deaths),
+    Case::new("sandbox::refusals", programs::refusals),
+    Case::new("sandbox::compute_has_no_files", programs::compute_has_no_files),
+    Case::new("sandbox::calls_are_shown", programs::calls_are_shown),
+    Case::new("sandbox::memory_of_the_runtime", attacks::memory_of_the_runtime),
+    Case::new("sandbox::pointers_of_all_calls", attacks::pointers_of_all_calls),
+    Case::new("sandbox::pointers_in_structures", attacks::pointers_in_structures),
+    Case::new("sandbox::structures_that_change", attacks::structures_that_change),
+    Case::new("sandbox::mappings_of_the_runtime", attacks::mappings_of_the_runtime),
+    Case::new("sandbox::calls_that_let_out", attacks::calls_that_let_out),
+    Case::new("sandbox::memory_as_a_file", attacks::memory_as_a_file),
+];
+
+/// `program` by its path, natively or by `dune run`, in an environment that is known.
+fn command(program: &Path, arguments: &[&str], policy: Option<&str>) -> Command {
+    let mut command = match policy {
+        None => Command::new(program),
+        Some(policy) => {
+            let mut command = Command::new("dune");
+            command.args(["run", "--policy", policy, "--"]).arg(program);
+            command
+        }
+    };
+    command.args(arguments).env_clear().envs([("B", "2"), ("A", "1 = one"), ("EMPTY", "")]);
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The path of a program of the machine's.
+fn path_of(name: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let path = std::env::var_os("PATH").ok_or("no PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.exists())
+        .ok_or_else(|| format!("{name} is not in PATH").into())
+}
