@@ -8,7 +8,11 @@ use crate::both::{Notes, alike, forked};
 use crate::case::Case;
 use crate::probe;
 
-pub const CASES: &[Case] = &[Case::new("fault_codes::behind_the_end_of_a_file", || alike(behind_a_file))];
+pub const CASES: &[Case] = &[
+    Case::new("fault_codes::behind_the_end_of_a_file", || alike(behind_a_file)),
+    Case::new("fault_codes::without_the_right", || alike(without_the_right)),
+    Case::new("fault_codes::later_signals", || alike(later_signals)),
+];
 
 /// Accesses `place`.
 type Access = fn(place: u64);
@@ -83,22 +87,99 @@ fn behind_a_file(notes: &Notes) {
         assert!(start > 0, "mmap: {start}");
         start as u64
     };
-    // A stack for the handler.
+    take_notes();
+    for flags in [libc::MAP_SHARED, libc::MAP_PRIVATE] {
+        let place = map(flags) + 4096;
+        for (name, access) in ACCESSES {
+            attempt(notes, name, access, place);
+        }
+    }
+}
+
+/// Notes what `access` to `place` does to a child.
+fn attempt(notes: &Notes, name: &str, access: Access, place: u64) {
+    PLACE.store(place, Ordering::Relaxed);
+    notes.note("access", name);
+    let status = forked(|| {
+        access(place);
+        1
+    });
+    notes.note("status", status);
+}
+
+/// Has [`note`] handle what accesses lead to, on a stack of its own.
+fn take_notes() {
     let stack = libc::stack_t { ss_sp: probe::pages(32).as_mut_ptr(), ss_flags: 0, ss_size: 32 * 4096 };
     // SAFETY: our own pages.
     assert_eq!(unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) }, 0);
     probe::set_action(libc::SIGBUS, note, libc::SA_ONSTACK, &[]);
     probe::set_action(libc::SIGSEGV, note, libc::SA_ONSTACK, &[]);
-    for flags in [libc::MAP_SHARED, libc::MAP_PRIVATE] {
-        let place = map(flags) + 4096;
-        PLACE.store(place, Ordering::Relaxed);
-        for (name, access) in ACCESSES {
-            notes.note("access", name);
-            let status = forked(|| {
-                access(place);
-                1
-            });
-            notes.note("status", status);
-        }
+}
+
+/// Where the kernel is, where nothing is, and on pages that have been used or not.
+fn without_the_right(notes: &Notes) {
+    const KERNEL: u64 = 0xffff_8000_0000_0000;
+    NOTES.store(std::ptr::from_ref(notes) as u64, Ordering::Relaxed);
+    take_notes();
+    let [load, store, run] = ["load", "store", "instruction"].map(|wanted| {
+        let found = ACCESSES.iter().find(|(name, _)| *name == wanted);
+        found.expect("one of them").1
+    });
+    for (name, access) in [("load", load), ("store", store), ("run", run)] {
+        attempt(notes, &format!("{name}, the kernel's"), access, KERNEL);
+        attempt(notes, &format!("{name}, nothing"), access, 1 << 16);
     }
+    let page = |rights, used| {
+        let page = probe::map(0, 4096, libc::PROT_READ | libc::PROT_WRITE, 0);
+        let advice = [page, 4096, libc::MADV_NOHUGEPAGE as u64, 0, 0, 0];
+        // Else it may be part of a huge page that its neighbours have used.
+        let _ = probe::syscall(libc::SYS_madvise as u64, advice);
+        if used {
+            // SAFETY: a page that nobody else has.
+            unsafe { (page as *mut u64).write_volatile(1) };
+        }
+        assert_eq!(probe::syscall(libc::SYS_mprotect as u64, [page, 4096, rights as u64, 0, 0, 0]), 0);
+        page
+    };
+    for used in [false, true] {
+        let (none, read, write) = (libc::PROT_NONE, libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+        attempt(notes, &format!("store, read-only, used {used}"), store, page(read, used));
+        attempt(notes, &format!("run, not executable, used {used}"), run, page(write, used));
+        attempt(notes, &format!("load, no rights, used {used}"), load, page(none, used));
+    }
+}
+
+/// Error code, trap number and address stay as the last exception has left them.
+fn later_signals(notes: &Notes) {
+    extern "C" fn show(signal: i32, _: &mut libc::siginfo_t, context: &mut libc::ucontext_t) {
+        let registers = &mut context.uc_mcontext.gregs;
+        let [error, trap, address] = [libc::REG_ERR, libc::REG_TRAPNO, libc::REG_CR2];
+        let line = [error, trap, address].map(|register| registers[register as usize]);
+        // The instructions here have two bytes.
+        registers[libc::REG_RIP as usize] += if signal == libc::SIGUSR1 { 0 } else { 2 };
+        let notes = NOTES.load(Ordering::Relaxed) as *const Notes;
+        // SAFETY: the scenario's, which lasts.
+        unsafe { (*notes).note("signal", (signal, line)) };
+    }
+    NOTES.store(std::ptr::from_ref(notes) as u64, Ordering::Relaxed);
+    let status = forked(|| {
+        for signal in [libc::SIGUSR1, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE] {
+            probe::set_action(signal, show, 0, &[]);
+        }
+        for round in 0..5 {
+            // SAFETY: the handler skips the instruction.
+            unsafe {
+                match round {
+                    1 => asm!("ud2"),
+                    2 => asm!("mov eax, [rsi]", in("rsi") 0x12345u64, out("eax") _),
+                    3 => asm!("div ecx", in("ecx") 0, inout("eax") 1 => _, inout("edx") 0 => _),
+                    4 => asm!("mov eax, [rsi]", in("rsi") 1u64 << 63, out("eax") _),
+                    _ => (),
+                }
+                libc::raise(libc::SIGUSR1);
+            }
+        }
+        0
+    });
+    notes.note("status", status);
 }

@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU32;
 use super::alternate_stack::AlternateStack;
 use super::repeated::Repeated;
 use super::request::{Kind, Request};
-use super::signal_frame::SignalInfo;
+use super::signal_frame::{SignalInfo, TrapDetails};
 use super::signal_queue::Queue;
 use super::thread_counters::ThreadCounters;
 use super::time_limit::TimeLimits;
@@ -94,6 +94,8 @@ pub(crate) struct ThreadBlock {
     pub time_limits: TimeLimits,
     /// The page fault that the host loop has just raised.
     pub second_level_fault: Cell<Option<SecondLevelFault>>,
+    /// The last exception that was a signal, which frames of later signals show.
+    pub last_exception: Cell<TrapDetails>,
     /// The page fault that was last tried again.
     pub retried: Repeated,
     /// The fault that was last put off for a signal.
@@ -143,6 +145,7 @@ impl ThreadBlock {
             signals: Queue::new(),
             time_limits: TimeLimits::new(),
             second_level_fault: Cell::new(None),
+            last_exception: Cell::default(),
             retried: Repeated::default(),
             put_off: Repeated::default(),
             alternate_stack: Cell::new(AlternateStack::NONE),

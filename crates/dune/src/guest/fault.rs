@@ -110,14 +110,20 @@ pub(super) fn is_allowed(dune: Dune, frame: &TrapFrame) -> bool {
 
 /// Whether Linux has a mapping at `address`.
 pub(super) fn is_mapped(address: u64) -> bool {
+    residency(address).is_some()
+}
+
+/// Whether the page at `address` is in memory (mincore(2)), if Linux has a mapping there.
+pub(super) fn residency(address: u64) -> Option<bool> {
     let mut residency = 0u8;
     let arguments = [address & !(PAGE_BYTES - 1), PAGE_BYTES, (&raw mut residency) as u64, 0, 0, 0];
     // Needs no descriptor, of which the program may have used up all.
     // SAFETY: the call writes a byte for the page to `residency`.
     match unsafe { sys::call(__NR_mincore, arguments) } {
-        Ok(_) => true,
-        Err(errno) if errno.raw() == ENOMEM as i32 => false,
-        Err(_) => matches!(maps::find(address, |_| ()), Ok(Some(()))),
+        Ok(_) => Some(residency & 1 != 0),
+        Err(errno) if errno.raw() == ENOMEM as i32 => None,
+        // It may be.
+        Err(_) => matches!(maps::find(address, |_| ()), Ok(Some(()))).then_some(true),
     }
 }
 

@@ -10,7 +10,9 @@ use x86_64::structures::idt::PageFaultErrorCode;
 use super::{info_with_address, vector_state};
 use crate::arch::cpu;
 use crate::arch::frame::TrapFrame;
+use crate::arch::page::TASK_SIZE;
 use crate::arch::registers::VectorArea;
+use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
 use crate::contract::signal_frame::{SignalInfo, TrapDetails};
 use crate::guest::fault;
@@ -18,6 +20,7 @@ use crate::guest::fault;
 /// The signal for the trap, and what its context says about it.
 pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, TrapDetails) {
     let vector = frame.vector();
+    let mut error_code = frame.words().error_code;
     let (signal, code, address) = match vector {
         Vector::DIVIDE_ERROR => (SIGFPE, FPE_INTDIV, frame.words().rip),
         // SAFETY: ring 0: this module describes traps that were taken there.
@@ -25,7 +28,11 @@ pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, Trap
         Vector::BREAKPOINT => (SIGTRAP, SI_KERNEL, 0),
         Vector::INVALID_OPCODE => (SIGILL, ILL_ILLOPN, frame.words().rip),
         Vector::SEGMENT_NOT_PRESENT | Vector::STACK_SEGMENT => (SIGBUS, SI_KERNEL, 0),
-        Vector::PAGE_FAULT => (SIGSEGV, page_fault_code(frame), frame.words().cr2),
+        Vector::PAGE_FAULT => {
+            let (code, error) = page_fault(frame.page_fault_error(), frame.words().cr2);
+            error_code = error.bits();
+            (SIGSEGV, code, frame.words().cr2)
+        }
         Vector::X87_FLOATING_POINT => {
             (SIGFPE, floating_point_code(vector_state::x87_exceptions(area)), frame.words().rip)
         }
@@ -36,14 +43,19 @@ pub(super) fn describe(frame: &TrapFrame, area: VectorArea) -> (SignalInfo, Trap
         Vector::CONTROL_PROTECTION => (SIGSEGV, SEGV_CPERR, 0),
         _ => (SIGSEGV, SI_KERNEL, 0),
     };
-    // A page fault of a program comes from ring 3, says Linux; some handlers look.
-    let user = if vector == Vector::PAGE_FAULT { PageFaultErrorCode::USER_MODE.bits() } else { 0 };
-    let details = TrapDetails {
-        error_code: frame.words().error_code | user,
-        number: vector.number().into(),
-        cr2: frame.words().cr2,
-    };
+    let details = TrapDetails { error_code, number: vector.number().into(), cr2: frame.words().cr2 };
     (info_with_address(signal, code as i32, address), details)
+}
+
+/// Keeps what is said of an exception, as Linux does for the thread (`struct thread_struct`): the frames of later signals show it,
+/// and of no exception but a page fault the address changes.
+pub(super) fn keep(dune: Dune, details: TrapDetails) -> TrapDetails {
+    let last = &dune.block().last_exception;
+    let is_page_fault = details.number == u64::from(Vector::PAGE_FAULT.number());
+    let cr2 = if is_page_fault { details.cr2 } else { last.get().cr2 };
+    let details = TrapDetails { cr2, ..details };
+    last.set(details);
+    details
 }
 
 /// Why a #DB came (`get_si_code`), from DR6 (Intel SDM vol. 3 §18.2.3).
@@ -57,13 +69,21 @@ fn debug_code(dr6: u64) -> u32 {
     }
 }
 
-fn page_fault_code(frame: &TrapFrame) -> u32 {
-    if frame.page_fault_error().contains(PageFaultErrorCode::PROTECTION_KEY) {
-        SEGV_PKUERR
-    } else if fault::is_mapped(frame.words().cr2) {
-        SEGV_ACCERR
-    } else {
-        SEGV_MAPERR
+/// What Linux says of a fault at `address`: why it came, and the error code of its own page tables, which some handlers look at. A
+/// page fault of a program comes from ring 3 there, a page is in the tables when it has been used, and nothing is told of which
+/// of the kernel's are (`sanitize_error_code`).
+fn page_fault(error: PageFaultErrorCode, address: u64) -> (u32, PageFaultErrorCode) {
+    let error = error | PageFaultErrorCode::USER_MODE;
+    let present = PageFaultErrorCode::PROTECTION_VIOLATION;
+    if error.contains(PageFaultErrorCode::PROTECTION_KEY) {
+        return (SEGV_PKUERR, error);
+    }
+    match fault::residency(address) {
+        None if address >= TASK_SIZE => (SEGV_MAPERR, error | present),
+        None => (SEGV_MAPERR, error),
+        // Of other accesses Linux finds out only when it has made the page (`access_error`).
+        Some(false) if error.contains(PageFaultErrorCode::CAUSED_BY_WRITE) => (SEGV_ACCERR, error - present),
+        Some(_) => (SEGV_ACCERR, error),
     }
 }
 

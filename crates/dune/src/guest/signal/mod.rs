@@ -104,7 +104,7 @@ fn deliver(dune: Dune, registers: &mut Registers, area: VectorArea) {
     let queue = &dune.block().signals;
     let mut mask = None;
     while let Some(taken) = queue.pop() {
-        mask = Some(push_frame(dune, registers, area, &taken, TrapDetails::default()));
+        mask = Some(push_frame(dune, registers, area, &taken, dune.block().last_exception.get()));
     }
     if let Some(mask) = mask
         && queue.end_throttling()
@@ -132,6 +132,7 @@ pub(super) fn from_trap(
         tracer::show(dune, frame, area);
     }
     let (info, details) = exception::describe(frame, area);
+    let details = exception::keep(dune, details);
     let info = second_level.unwrap_or(info);
     let signal = info.signal as u32;
     let action = action::of_fault(dune, signal);
