@@ -189,6 +189,14 @@ fn gs_base(notes: &Notes) {
         let mut base = 1u64;
         notes.note("get", (call(0x1004, (&raw mut base) as u64), base));
         notes.note("set to none", call(0x1001, 0));
+        // HWCAP2_FSGSBASE of <asm/hwcap2.h>
+        // SAFETY: reads the auxiliary vector.
+        if unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0 {
+            let base: u64;
+            // SAFETY: the CPU has it, as Linux has just said.
+            unsafe { asm!("rdgsbase {}", out(reg) base) };
+            notes.note("base", base);
+        }
         let words = [11u64, 22];
         notes.note("set", call(0x1001, (&raw const words) as u64));
         let word: u64;

@@ -5,6 +5,7 @@ mod around;
 mod attacks;
 mod borrowers;
 mod children;
+mod compatibility;
 mod counters;
 mod cpu_calls;
 mod deaths;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Case> {
         handlers::CASES,
         exceptions::CASES,
         instructions::CASES,
+        compatibility::CASES,
         cpu_calls::CASES,
         fault_codes::CASES,
         tracers::CASES,

@@ -124,7 +124,8 @@ impl Config {
     /// Interrupts are then on whenever its own code runs, and IOPL is 0: POPF and IRET, by which ring 0 changes both, do so
     /// until the next signal, system call or exception only. Port accesses and HLT are SIGSEGV. A thread leaves Dune mode for good
     /// where it asks Linux for something that only host mode can give it: ioperm(2), PR_SET_TSC, arch_prctl(2) for GS, and
-    /// the like; and when it is traced (ptrace(2)).
+    /// the like; where it executes what only host mode can: INT 0x80, code of 32 bits, vsyscalls; and when it is traced
+    /// (ptrace(2)).
     ///
     /// # Safety
     ///

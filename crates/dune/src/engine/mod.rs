@@ -52,6 +52,8 @@ pub(crate) enum Exit {
         /// The I/O port.
         port: u16,
     },
+    /// An instruction that the engine would have to execute, and can not.
+    NotEmulated,
     /// A triple fault: the vCPU can not run on.
     Shutdown,
     /// The CPU refused to enter Dune mode; `reason` is the hardware's code.
@@ -164,6 +166,9 @@ pub(crate) trait Vcpu {
 
     /// Has Dune mode take a #GP at the HLT of the last exit, as ring 3 does. Whether that worked.
     fn refuse_halt(&self) -> bool;
+
+    /// Has Dune mode take a #UD at the instruction of the last exit, which is [`Exit::NotEmulated`]. Whether that worked.
+    fn refuse_instruction(&self) -> bool;
 
     /// Makes the current or the next run end as [`Exit::Interrupted`], until withdrawn. For signal handlers of the
     /// vCPU's thread, between any two instructions.

@@ -137,7 +137,6 @@ impl Call<'_> {
             ARCH_GET_FS => answer(address, unsafe { cpu::fs_base() }),
             // GS holds the thread block. Nobody has changed the base that the program believes it has.
             ARCH_GET_GS if is_unmodified => answer(address, 0),
-            ARCH_SET_GS if is_unmodified && address == 0 => 0,
             ARCH_SET_GS if is_unmodified => self.leave_or(EOPNOTSUPP),
             ARCH_SET_GS | ARCH_GET_GS => error(EOPNOTSUPP),
             ARCH_SET_CPUID if address == 0 => match self.forward() {

@@ -9,6 +9,7 @@
 
 mod around;
 pub(crate) mod clone;
+mod compatibility;
 pub(crate) mod copy;
 pub(crate) mod cpu_calls;
 mod entry;

@@ -55,6 +55,8 @@ pub(super) unsafe extern "C" fn host_loop(thread: &HostThread) {
                 // A stop that was asked for meanwhile has been withdrawn.
                 announce_signals(thread);
             }
+            // KVM emulates some instructions where the computer's CPU raises #UD, as those of the other manufacturer.
+            Exit::NotEmulated if thread.process.is_unmodified() && thread.vcpu().refuse_instruction() => {}
             other if !thread.entered.get() => {
                 thread.refused.set(Some(other));
                 return;
@@ -214,6 +216,9 @@ fn report_exit(thread: &HostThread, exit: Exit) -> ! {
         ),
         Exit::PortAccess { port } => {
             report_registers(thread, format_args!("access to I/O port {port:#x}"), SIGSEGV)
+        }
+        Exit::NotEmulated => {
+            report_registers(thread, format_args!("an instruction that KVM can not emulate"), SIGABRT)
         }
         Exit::EntryFailed { reason } => report_registers(
             thread,

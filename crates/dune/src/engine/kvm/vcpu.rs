@@ -5,7 +5,8 @@ use std::os::fd::RawFd;
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, kvm_interrupt, kvm_regs, kvm_run,
+    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION, kvm_interrupt,
+    kvm_regs, kvm_run,
 };
 use linux_raw_sys::errno::{EFAULT, EINTR};
 use linux_raw_sys::general::{__NR_ioctl, __NR_munmap, MAP_SHARED};
@@ -21,6 +22,7 @@ use crate::linux::descriptor::{Descriptor, made_high};
 use crate::linux::place;
 use crate::linux::sys;
 
+const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
@@ -84,10 +86,11 @@ impl KvmVcpu {
     }
 
     /// Has Dune mode take exception `vector` before its next instruction.
-    fn inject(&self, vector: u8, error_code: u32) -> Result<(), EngineError> {
+    fn inject(&self, vector: u8, error_code: Option<u32>) -> Result<(), EngineError> {
         let mut events = ioctl::GET_VCPU_EVENTS.from(&self.fd)?;
         (events.exception.injected, events.exception.nr) = (1, vector);
-        (events.exception.has_error_code, events.exception.error_code) = (1, error_code);
+        events.exception.has_error_code = error_code.is_some().into();
+        events.exception.error_code = error_code.unwrap_or(0);
         ioctl::SET_VCPU_EVENTS.with(&self.fd, &events).map(drop)
     }
 
@@ -167,7 +170,7 @@ impl Vcpu for KvmVcpu {
             let mut sregs = ioctl::GET_SREGS.from(&self.fd)?;
             sregs.cr2 = address;
             ioctl::SET_SREGS.with(&self.fd, &sregs)?;
-            self.inject(PAGE_FAULT, error_code)
+            self.inject(PAGE_FAULT, Some(error_code))
         };
         inject().is_ok()
     }
@@ -179,7 +182,7 @@ impl Vcpu for KvmVcpu {
             // Linux Documentation/virt/kvm/api.rst). IN and OUT are not behind it before.
             self.run_nothing()?;
             ioctl::SET_REGS.with(&self.fd, &before)?;
-            self.inject(GENERAL_PROTECTION, 0)
+            self.inject(GENERAL_PROTECTION, Some(0))
         };
         refuse().is_ok()
     }
@@ -189,9 +192,13 @@ impl Vcpu for KvmVcpu {
         let refuse = || -> Result<(), EngineError> {
             let regs = ioctl::GET_REGS.from(&self.fd)?;
             ioctl::SET_REGS.with(&self.fd, &kvm_regs { rip: regs.rip.wrapping_sub(HALT_BYTES), ..regs })?;
-            self.inject(GENERAL_PROTECTION, 0)
+            self.inject(GENERAL_PROTECTION, Some(0))
         };
         refuse().is_ok()
+    }
+
+    fn refuse_instruction(&self) -> bool {
+        self.inject(INVALID_OPCODE, None).is_ok()
     }
 
     fn request_stop(&self) {
@@ -274,6 +281,11 @@ unsafe fn other_exit(run: *mut kvm_run, reason: u32) -> Exit {
             KVM_EXIT_IO => Exit::PortAccess { port: (*run).__bindgen_anon_1.io.port },
             KVM_EXIT_FAIL_ENTRY => {
                 Exit::EntryFailed { reason: (*run).__bindgen_anon_1.fail_entry.hardware_entry_failure_reason }
+            }
+            KVM_EXIT_INTERNAL_ERROR
+                if (*run).__bindgen_anon_1.internal.suberror == KVM_INTERNAL_ERROR_EMULATION =>
+            {
+                Exit::NotEmulated
             }
             KVM_EXIT_INTERNAL_ERROR => Exit::Failed {
                 what: "KVM internal error (KVM_EXIT_INTERNAL_ERROR), suberror",
