@@ -86,10 +86,12 @@ fn code_of_32_bits(notes: &Notes) {
     // SAFETY: a page of the case's own.
     unsafe { (page as *mut [u8; 64]).write(code) };
     let result: u64;
+    // The upper half of RSP may be lost where code of 32 bits is interrupted: a CPU need not keep it (AMD's manual, vol. 1, says
+    // so of changes of mode), and QEMU's does not.
     // SAFETY: the code on the page comes back to the label, and changes EAX only.
     unsafe {
-        asm!("lea rax, [rip + 2f]", "mov [{page} + 22], rax", "jmp fword ptr [{page} + 32]", "2:",
-            page = in(reg) page, out("rax") result);
+        asm!("mov r12, rsp", "lea rax, [rip + 2f]", "mov [{page} + 22], rax", "jmp fword ptr [{page} + 32]",
+            "2:", "mov rsp, r12", page = in(reg) page, out("rax") result, out("r12") _);
     }
     notes.note("result", result);
 }
