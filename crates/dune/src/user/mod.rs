@@ -190,8 +190,8 @@ impl Dune {
     /// ```
     #[inline]
     pub unsafe fn run_user(self, context: &mut UserContext) -> Result<UserExit, UserError> {
-        // SAFETY: the caller's.
-        unsafe { self.run(context, || false) }
+        // SAFETY: the caller's; `run` calls the closure, and keeps the conditions.
+        unsafe { self.run(context, |context| Some(enter_ring3(context))) }
     }
 
     /// As [`run_user`](Self::run_user), until `limit` is over: then the exit is [`UserExit::Interrupted`], whatever the code does.
@@ -229,8 +229,8 @@ impl Dune {
         context: &mut UserContext,
         limit: &TimeLimit,
     ) -> Result<UserExit, UserError> {
-        // SAFETY: the caller's.
-        unsafe { self.run(context, || limit.is_over()) }
+        // SAFETY: the caller's; `run` calls the closure, and keeps the conditions.
+        unsafe { self.run(context, |context| (!limit.is_over()).then(|| enter_ring3(context))) }
     }
 
     /// As [`run_user`](Self::run_user), unless `stop` is set or until a signal handler sets it: then the exit is
@@ -269,24 +269,14 @@ impl Dune {
         context: &mut UserContext,
         stop: &AtomicBool,
     ) -> Result<UserExit, UserError> {
-        if context.registers.rip >= CANONICAL_END {
-            return not_canonical(context.registers.rip);
-        }
-        loop {
-            // A signal that comes between the look and ring 3 waits for ring 3, where it is a trap.
-            let exit = self.without_interrupts(|| {
-                // SAFETY: as in `run`.
-                (!stop.load(Ordering::Relaxed)).then(|| unsafe { enter_ring3(context) })
-            });
-            match exit {
-                None => return Ok(UserExit::Interrupted),
-                Some(user::EXIT_SYSCALL) => return Ok(UserExit::SystemCall(context.system_call())),
-                Some(_) => match context.trap() {
-                    UserExit::Trap { vector: Vector::SIGNAL, .. } => take_signals(),
-                    trap => return Ok(trap),
-                },
-            }
-        }
+        // A signal that comes between the look and ring 3 waits for ring 3, where it is a trap.
+        let enter = |context: &mut UserContext| {
+            // SAFETY: `run` calls this, and keeps the conditions.
+            let enter = || unsafe { enter_ring3(context) };
+            self.without_interrupts(|| (!stop.load(Ordering::Relaxed)).then(enter))
+        };
+        // SAFETY: the caller's.
+        unsafe { self.run(context, enter) }
     }
 
     /// As [`run_user_until`](Self::run_user_until), with a limit of its own. For many runs one [`TimeLimit`] costs less.
@@ -308,7 +298,7 @@ impl Dune {
         unsafe { self.run_user_until(context, &limit) }
     }
 
-    /// See [`run_user`](Self::run_user).
+    /// See [`run_user`](Self::run_user). `enter` enters ring 3, or gives `None` to interrupt it.
     ///
     /// # Safety
     ///
@@ -317,22 +307,18 @@ impl Dune {
     unsafe fn run(
         self,
         context: &mut UserContext,
-        is_over: impl Fn() -> bool,
+        enter: impl Fn(&mut UserContext) -> Option<u32>,
     ) -> Result<UserExit, UserError> {
         if context.registers.rip >= CANONICAL_END {
             return not_canonical(context.registers.rip);
         }
         loop {
-            if is_over() {
-                return Ok(UserExit::Interrupted);
-            }
-            // SAFETY: 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, by the look above or since ring 3 was
-            // interrupted there and can not have executed what ends at the last canonical address, where Linux maps nothing; the
-            // bases are by their type or because the CPU stored them; user.S forces the flags; and its memory stays, says the
-            // caller: so none of its instructions faults; 3. what the
-            // code does to memory, the page tables let it do, and whoever edited them so has promised that it does no
-            // harm (`protect_for_user`).
-            let exit = unsafe { enter_ring3(context) };
+            // What `enter` needs (`enter_ring3`): 1. `self` proves ring 0 in Dune mode; 2. RIP is canonical, by the look above or
+            // since ring 3 was interrupted there and can not have executed what ends at the last canonical address, where Linux
+            // maps nothing; the bases are by their type or because the CPU stored them; user.S forces the flags; and its memory
+            // stays, says the caller: so none of its instructions faults; 3. what the code does to memory, the page tables let it
+            // do, and whoever edited them so has promised that it does no harm (`protect_for_user`).
+            let Some(exit) = enter(context) else { return Ok(UserExit::Interrupted) };
             if exit == user::EXIT_SYSCALL {
                 return Ok(UserExit::SystemCall(context.system_call()));
             }
