@@ -67,11 +67,6 @@ mod arch {
         atomic!(AtomicBool, bool);
 
         impl AtomicU64 {
-            pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-                spin_loop();
-                self.0.fetch_add(value, order)
-            }
-
             pub fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
                 spin_loop();
                 self.0.fetch_sub(value, order)

@@ -218,12 +218,11 @@ impl<T> SpinLock<T> {
     }
 
     /// Frees the lock if it still has this word, but for the mark of waiters.
-    fn free(&self, word: u64) -> bool {
-        let seen = self.replace(word, |_| FREE);
+    fn free(&self, word: u64) {
+        let seen = self.replace(word, |seen| seen & AWAITED);
         if seen.is_some_and(|seen| seen & AWAITED != 0) {
-            holder::wake(&self.word);
+            self.wake_one();
         }
-        seen.is_some()
     }
 
     /// Puts another word in the place of this one, which may have got the mark of waiters; the word that was there.
