@@ -341,12 +341,8 @@ fn change(
     }
 }
 
-fn compare(tables: &PageTables<'_>, model: &Model) {
-    compare_each(tables, model, 1);
-}
-
 /// Compares each page in so many.
-fn compare_each(tables: &PageTables<'_>, model: &Model, step: usize) {
+fn compare(tables: &PageTables<'_>, model: &Model, step: usize) {
     for page in (0..PAGES).step_by(step) {
         let address = VirtAddr::new(at(page));
         let leaf = tables.lookup(address);
@@ -372,9 +368,9 @@ pub(crate) fn agree(edits: Vec<Edit>) {
     let before = machine.in_use();
     for edit in edits {
         apply(&mut machine.tables(), &mut model, edit);
-        compare_each(&machine.tables(), &model, STEP);
+        compare(&machine.tables(), &model, STEP);
     }
-    compare(&machine.tables(), &model);
+    compare(&machine.tables(), &model, 1);
     if !model.is_empty() {
         machine.tables().unmap(range(0, PAGES)).unwrap().unused();
     }
@@ -408,8 +404,8 @@ proptest! {
             // Marks in tables that are shared are shared as well: those edits concern both.
             if !(shared && matches!(edit, Edit::Dirty { .. } | Edit::Harvest { .. })) {
                 apply(&mut machine.tables_of(root, false), &mut model, edit);
-                compare(&machine.tables_of(root, false), &model);
-                compare(&machine.tables(), &original);
+                compare(&machine.tables_of(root, false), &model, 1);
+                compare(&machine.tables(), &original, 1);
             }
         }
         machine.tables_of(root, false).free_root();
@@ -417,7 +413,7 @@ proptest! {
             machine.tables().edits.shared -= 1;
         }
         prop_assert_eq!(machine.in_use(), used);
-        compare(&machine.tables(), &original);
+        compare(&machine.tables(), &original, 1);
     }
 }
 
