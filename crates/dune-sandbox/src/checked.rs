@@ -39,11 +39,22 @@ impl ProgramMemory {
         self.0.copy_to_user(address, bytes).map_err(|_| fault)
     }
 
+    /// Copies numbers to the program.
+    pub(crate) fn write_words(self, address: u64, words: &[u64]) -> Result<(), Fault> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.write(address, &bytes)
+    }
+
+    /// Numbers of the program's, in one copy.
+    pub(crate) fn words<const N: usize>(self, address: u64) -> Result<[u64; N], Fault> {
+        let mut words = [[0; 8]; N];
+        self.read(address, words.as_flattened_mut())?;
+        Ok(words.map(u64::from_le_bytes))
+    }
+
     /// A number of the program's.
     pub(crate) fn word(self, address: u64) -> Result<u64, Fault> {
-        let mut bytes = [0; 8];
-        self.read(address, &mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        self.words(address).map(|[word]| word)
     }
 }
 

@@ -9,7 +9,7 @@
 use dune::Dune;
 use dune::memory::{EditError, PagePermissions, PageRange, VirtAddr};
 
-use super::system_call;
+use super::{result, system_call};
 use crate::areas::Rights;
 use crate::part::Span;
 
@@ -29,20 +29,20 @@ pub(crate) fn map(span: Span, rights: Rights, backing: Backing, replaces: bool) 
     let flags = backing.flags & !place | how;
     let arguments = [span.start(), span.length(), rights.into(), flags, backing.descriptor, backing.offset];
     // SAFETY: see above.
-    done(unsafe { system_call(libc::SYS_mmap, arguments) })
+    result(unsafe { system_call(libc::SYS_mmap, arguments) }).map(drop)
 }
 
 /// munmap(2).
 pub(crate) fn unmap(span: Span) -> Result<(), i64> {
     // SAFETY: see above.
-    done(unsafe { system_call(libc::SYS_munmap, [span.start(), span.length(), 0, 0, 0, 0]) })
+    result(unsafe { system_call(libc::SYS_munmap, [span.start(), span.length(), 0, 0, 0, 0]) }).map(drop)
 }
 
 /// mprotect(2).
 pub(crate) fn protect(span: Span, rights: Rights) -> Result<(), i64> {
     let arguments = [span.start(), span.length(), rights.into(), 0, 0, 0];
     // SAFETY: see above.
-    done(unsafe { system_call(libc::SYS_mprotect, arguments) })
+    result(unsafe { system_call(libc::SYS_mprotect, arguments) }).map(drop)
 }
 
 /// mremap(2) from `old` to exactly `new`, which may start where `old` does. `flags` are those that do not say where.
@@ -51,14 +51,14 @@ pub(crate) fn remap(old: Span, old_length: u64, new: Span, flags: u64) -> Result
     let how = if old.start() == new.start() { 0 } else { place };
     let arguments = [old.start(), old_length, new.length(), flags & !place | how, new.start(), 0];
     // SAFETY: see above; without MREMAP_MAYMOVE the mapping stays where it is.
-    done(unsafe { system_call(libc::SYS_mremap, arguments) })
+    result(unsafe { system_call(libc::SYS_mremap, arguments) }).map(drop)
 }
 
 /// madvise(2), with an advice that is about the program's own pages only.
 pub(crate) fn advise(span: Span, advice: u64) -> Result<(), i64> {
     let arguments = [span.start(), span.length(), advice, 0, 0, 0];
     // SAFETY: see above.
-    done(unsafe { system_call(libc::SYS_madvise, arguments) })
+    result(unsafe { system_call(libc::SYS_madvise, arguments) }).map(drop)
 }
 
 /// Gives ring 3 exactly `rights` for the pages of `span`, which are mapped with these rights.
@@ -74,8 +74,4 @@ pub(crate) fn grant(dune: Dune, span: Span, rights: Rights) -> Result<(), EditEr
     // SAFETY: 1. and 2. see above; 3. when they are unmapped, which a call through this module does, Dune keeps ring 3 out first.
     unsafe { dune.page_tables()?.protect_for_user(range, permissions) }?.now(dune);
     Ok(())
-}
-
-fn done(result: i64) -> Result<(), i64> {
-    if result < 0 && result > -4096 { Err(result) } else { Ok(()) }
 }

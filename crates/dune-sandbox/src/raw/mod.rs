@@ -10,6 +10,11 @@ pub(crate) mod signals;
 
 use std::arch::asm;
 
+/// Splits the kernel's raw return value into a value and an error, which stays negative.
+pub(crate) fn result(value: i64) -> Result<i64, i64> {
+    if value < 0 && value > -4096 { Err(value) } else { Ok(value) }
+}
+
 /// The system call `number`; the kernel's raw return value.
 ///
 /// # Safety

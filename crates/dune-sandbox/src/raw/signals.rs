@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What a call returns that was not made since a signal waits: ERESTARTSYS, which Linux itself never shows.
 pub(crate) const NOT_MADE: i64 = -512;
 
+/// SA_RESTORER.
+pub(crate) const RESTORER: u64 = 0x0400_0000;
+
 /// `siginfo_t`.
 pub(crate) type Info = [u64; 16];
 
@@ -80,8 +83,6 @@ pub(crate) fn forget() {
 /// Has Linux call our handler for `signal`, with those of the program's `flags` that Linux looks at. The raw result.
 pub(crate) fn handle(signal: i32, flags: u64) -> i64 {
     const LINUXS: u64 = (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT) as u64;
-    /// SA_RESTORER.
-    const RESTORER: u64 = 0x0400_0000;
     let flags = flags & LINUXS | libc::SA_SIGINFO as u64 | RESTORER;
     let handler = note as extern "C" fn(_, _, _) as *const ();
     let restorer = restore as unsafe extern "C" fn() -> _ as *const ();

@@ -4,9 +4,7 @@
 //! as all else. Children that are to share the parent's memory until they exec (vfork, posix_spawn) get a copy, too, and the parent does
 //! not wait: it sees nothing of what they do to their memory.
 
-use dune::memory::VirtAddr;
-
-use super::{Answer, FS_LIMIT, Thread, threads};
+use super::{Answer, FS_LIMIT, Thread, error, threads};
 use crate::checked::Request;
 use crate::raw::signals;
 
@@ -47,10 +45,10 @@ pub(super) fn clone(thread: &mut Thread, request: Request) -> Answer {
             "clone with other flags than those of threads and children",
             "is not implemented yet, and answered with ENOSYS",
         );
-        return -i64::from(libc::ENOSYS);
+        return error(libc::ENOSYS);
     }
     if flags & SIGNAL != libc::SIGCHLD as u64 || has(libc::CLONE_SETTLS) && base >= FS_LIMIT {
-        return -i64::from(libc::EINVAL);
+        return error(libc::EINVAL);
     }
     let result = new_process(thread);
     if result != 0 {
@@ -60,12 +58,7 @@ pub(super) fn clone(thread: &mut Thread, request: Request) -> Answer {
         }
         return result;
     }
-    if stack != 0 {
-        thread.context.registers.rsp = stack;
-    }
-    if has(libc::CLONE_SETTLS) {
-        thread.context.set_fs_base(VirtAddr::new_truncate(base));
-    }
+    threads::set_registers(&mut thread.context, flags, stack, base);
     if has(libc::CLONE_CHILD_SETTID) {
         let _ = thread.memory().write(child_word, &std::process::id().to_le_bytes());
     }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use dune_loader::{LoadError, Opening, parts};
 use dune_syscalls::Memory;
 
-use super::{Answer, Thread};
+use super::{Answer, Thread, error};
 use crate::checked::{ProgramMemory, Request};
 use crate::error::say;
 use crate::load;
@@ -22,10 +22,8 @@ const LONGEST: usize = 128 << 10;
 pub(super) fn execve(thread: &mut Thread, request: Request) -> Answer {
     let [_, words, environment, ..] = *request.arguments();
     match request.path(0) {
-        Some(path) => {
-            exec(thread, path.to_bytes(), words, environment).map_or_else(|errno| -i64::from(errno), |()| 0)
-        }
-        None => -i64::from(libc::EFAULT),
+        Some(path) => exec(thread, path.to_bytes(), words, environment).map_or_else(error, |()| 0),
+        None => error(libc::EFAULT),
     }
 }
 
@@ -80,16 +78,15 @@ fn strings(memory: ProgramMemory, mut address: u64, left: &mut usize) -> Result<
     if address == 0 {
         return Ok(all);
     }
+    let mut bytes = vec![0; LONGEST];
     loop {
         let text = memory.word(address).map_err(|_| libc::EFAULT)?;
         if text == 0 {
             return Ok(all);
         }
-        let mut bytes = vec![0; LONGEST];
         let length = memory.read_text(text, &mut bytes).map_err(|_| libc::EFAULT)?.ok_or(libc::E2BIG)?;
-        bytes.truncate(length);
         *left = left.checked_sub(length + 9).ok_or(libc::E2BIG)?;
-        all.push(CString::new(bytes).map_err(|_| libc::EINVAL)?);
+        all.push(CString::new(&bytes[..length]).map_err(|_| libc::EINVAL)?);
         address = address.checked_add(8).ok_or(libc::EFAULT)?;
     }
 }

@@ -69,17 +69,27 @@ impl Process {
     }
 
     fn actions(&self) -> MutexGuard<'_, Actions> {
-        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.actions)
     }
 
     fn executable(&self) -> CString {
-        self.executable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.executable).clone()
     }
 
     fn set_executable(&self, opened: &Opened) {
         let path = opened.program.path.canonicalize().unwrap_or_else(|_| opened.program.path.clone());
         let path = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
-        *self.executable.lock().unwrap_or_else(PoisonError::into_inner) = path;
+        *lock(&self.executable) = path;
+    }
+
+    /// No thread changes which files descriptors are while the guard is there.
+    fn keep_descriptors(&self) -> impl Sized {
+        self.descriptors.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody [keeps](Self::keep_descriptors) descriptors, for who changes one.
+    fn change_descriptors(&self) -> impl Sized {
+        self.descriptors.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn space(&self) -> &Space {
@@ -88,11 +98,11 @@ impl Process {
 
     /// fork(2), with all locks held: else the child could find one that belongs to a thread that it does not have. The raw result.
     fn fork(&self) -> i64 {
-        let _descriptors = self.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let _descriptors = self.keep_descriptors();
         let _space = self.space.hold();
         let _actions = self.actions();
-        let _executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
-        let _logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let _executable = lock(&self.executable);
+        let _logged = lock(&self.logged);
         let _errors = std::io::stderr().lock();
         let result = process::fork();
         if result == 0 {
@@ -103,7 +113,7 @@ impl Process {
 
     /// Says once for each name that a call is refused.
     fn log(&self, name: &str, why: &str) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.logged);
         if logged.insert(name.to_owned()) {
             say(format_args!("dune: the program's call {name} {why}"));
         }
@@ -112,6 +122,15 @@ impl Process {
 
 /// How a call ends: the program goes on with this in RAX.
 type Answer = i64;
+
+fn error(errno: i32) -> Answer {
+    -i64::from(errno)
+}
+
+/// What a thread that has panicked held is whole all the same: it is changed in one step, or the panic ends the process.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A thread of the program's.
 pub(crate) struct Thread {
@@ -210,7 +229,7 @@ impl Thread {
         if treatment == Treatment::Refused {
             let name = qualified(call, form.name);
             self.process.log(&name, "is refused");
-            return (-i64::from(refusal(call.name())), " (refused)");
+            return (error(refusal(call.name())), " (refused)");
         }
         let handler = supervised::handler(call.number);
         if treatment == Treatment::Supervised && handler.is_none() {
@@ -229,7 +248,7 @@ impl Thread {
             Decision::Deny(errno) => {
                 let why = format!("is denied by the policy {}", self.process.policy.name());
                 self.process.log(call.name(), &why);
-                return (-i64::from(errno), " (denied)");
+                return (error(errno), " (denied)");
             }
             Decision::Kill => {
                 say(format_args!(
@@ -243,9 +262,8 @@ impl Thread {
         match handler {
             Some(handler) => (handler(self, request), ""),
             None => {
-                let restarts = RESTART.contains(&call.name());
                 let answer = self.forward(request);
-                (self.interrupted(answer, call.number.into(), restarts), "")
+                (self.interrupted(answer, call), "")
             }
         }
     }
@@ -255,18 +273,17 @@ impl Thread {
             self.process
                 .log(&qualified(call, form), "has an argument that the table does not know, and is refused");
         }
-        -i64::from(refusal.errno)
+        error(refusal.errno)
     }
 
     /// Has Linux make a call that has been checked.
     fn forward(&self, mut request: Request) -> i64 {
         let changes = matches!(request.call().name(), "close" | "dup2" | "dup3" | "close_range");
-        let _changes =
-            changes.then(|| self.process.descriptors.read().unwrap_or_else(PoisonError::into_inner));
+        let _changes = changes.then(|| self.process.change_descriptors());
         let result = call::forward(&mut request);
         match request.copy_out(self.dune) {
             Ok(()) => result,
-            Err(_) => -i64::from(libc::EFAULT),
+            Err(_) => error(libc::EFAULT),
         }
     }
 

@@ -4,13 +4,13 @@
 //! what they like. Then that file is opened.
 
 use std::ffi::{CStr, CString};
-use std::sync::PoisonError;
 
 use dune_syscalls::Memory;
 
-use super::{Answer, Thread};
+use super::{Answer, Thread, error};
 use crate::checked::Request;
 use crate::raw::call::{self, OpenHow};
+use crate::raw::result;
 
 /// Files of procfs that are a process's memory, or tell where the runtime is.
 const OF_PROCESSES: [&str; 12] = [
@@ -52,28 +52,24 @@ pub(super) fn openat(thread: &mut Thread, request: Request) -> Answer {
 
 pub(super) fn openat2(thread: &mut Thread, request: Request) -> Answer {
     let [directory, _, address, size, ..] = *request.arguments();
-    let errno = |errno: i32| -i64::from(errno);
     // Linux takes a page at most, and what it does not know has to be zero (copy_struct_from_user).
     const KNOWN: usize = size_of::<OpenHow>();
     let size = match usize::try_from(size) {
-        Ok(size) if size < KNOWN => return errno(libc::EINVAL),
+        Ok(size) if size < KNOWN => return error(libc::EINVAL),
         Ok(size) if size <= 4096 => size,
-        _ => return errno(libc::E2BIG),
+        _ => return error(libc::E2BIG),
     };
     let mut bytes = vec![0; size];
     if thread.memory().read(address, &mut bytes).is_err() {
-        return errno(libc::EFAULT);
+        return error(libc::EFAULT);
     }
     if bytes[KNOWN..].iter().any(|byte| *byte != 0) {
-        return errno(libc::E2BIG);
+        return error(libc::E2BIG);
     }
-    let word = |index: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[8 * index..][..8]);
-        u64::from_le_bytes(word)
-    };
+    let (words, _) = bytes.as_chunks();
+    let word = |index: usize| u64::from_le_bytes(words[index]);
     let how = OpenHow { flags: word(0), mode: word(1), resolve: word(2) };
-    let Some(path) = request.path(1) else { return errno(libc::EFAULT) };
+    let Some(path) = request.path(1) else { return error(libc::EFAULT) };
     find_and_open(thread, directory as i32, path, how).unwrap_or_else(|error| error)
 }
 
@@ -108,7 +104,7 @@ fn as_by_openat(mut how: OpenHow) -> OpenHow {
 }
 
 fn at(thread: &mut Thread, request: &Request, directory: i32, argument: u8, how: OpenHow) -> Answer {
-    let Some(path) = request.path(argument) else { return -i64::from(libc::EFAULT) };
+    let Some(path) = request.path(argument) else { return error(libc::EFAULT) };
     let how = as_by_openat(how);
     find_and_open(thread, directory, path, how).unwrap_or_else(|error| error)
 }
@@ -120,36 +116,35 @@ fn find_and_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> 
         return result(call::open(directory, path, &mut how.clone()));
     }
     for _ in 0..TRIES {
-        let _held = thread.process.descriptors.write().unwrap_or_else(PoisonError::into_inner);
+        let _held = thread.process.keep_descriptors();
         let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
         let flags = (libc::O_PATH | libc::O_CLOEXEC) as u64 | how.flags & kept;
         let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
         let found = match result(call::open(directory, path, &mut probe)) {
             Ok(found) => Probe(found as i32),
-            Err(error) if error == -i64::from(libc::ENOENT) && has(libc::O_CREAT) => {
+            Err(why) if why == error(libc::ENOENT) && has(libc::O_CREAT) => {
                 // With O_EXCL it is a new file, whatever comes between.
                 let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, ..how };
                 match result(call::open(directory, path, &mut create)) {
-                    Err(error) if error == -i64::from(libc::EEXIST) && !has(libc::O_EXCL) => continue,
+                    Err(why) if why == error(libc::EEXIST) && !has(libc::O_EXCL) => continue,
                     done => return done,
                 }
             }
-            Err(error) => return Err(error),
+            Err(why) => return Err(why),
         };
         return open_found(thread, found, has(libc::O_CREAT) && has(libc::O_EXCL), how);
     }
     // Something is there that leads nowhere.
-    Err(-i64::from(libc::ENOENT))
+    Err(error(libc::ENOENT))
 }
 
 fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -> Result<i64, i64> {
-    let errno = |errno: i32| Err(-i64::from(errno));
     if is_to_be_new {
-        return errno(libc::EEXIST);
+        return Err(error(libc::EEXIST));
     }
-    let Some((mode, device)) = call::mode_and_device(found.0) else { return errno(libc::EACCES) };
+    let Some((mode, device)) = call::mode_and_device(found.0) else { return Err(error(libc::EACCES)) };
     if mode & libc::S_IFMT == libc::S_IFLNK {
-        return errno(libc::ELOOP);
+        return Err(error(libc::ELOOP));
     }
     // Devices 1:1, 1:2 and 1:4: memory, the kernel's memory, ports (Documentation/admin-guide/devices.txt).
     let is_memory_device = mode & libc::S_IFMT == libc::S_IFCHR
@@ -157,7 +152,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
         && [1, 2, 4].contains(&libc::minor(device));
     if is_memory_device || call::is_on_procfs(found.0) && gives_memory(found.0) {
         thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
-        return errno(libc::EACCES);
+        return Err(error(libc::EACCES));
     }
     if mode & libc::S_IFMT == libc::S_IFIFO
         && !thread.process.threads.is_one()
@@ -168,7 +163,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
             "open of a FIFO by one of several threads",
             "is not implemented yet, and answered with EAGAIN",
         );
-        return errno(libc::EAGAIN);
+        return Err(error(libc::EAGAIN));
     }
     let path = CString::new(format!("/proc/self/fd/{}", found.0)).expect("no NUL");
     let done = (libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW) as u64;
@@ -203,8 +198,4 @@ impl Drop for Probe {
     fn drop(&mut self) {
         call::plain(libc::SYS_close, [self.0 as u64, 0, 0, 0, 0, 0]);
     }
-}
-
-fn result(value: i64) -> Result<i64, i64> {
-    if value < 0 && value > -4096 { Err(value) } else { Ok(value) }
 }

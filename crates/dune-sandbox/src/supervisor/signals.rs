@@ -5,18 +5,17 @@
 //! alternate stack. What of the flags ring 3 may choose, where RIP may be and which segments there are, `Dune::run_user` sees to.
 
 use dune::user::{UserContext, UserRegisters};
-use dune_syscalls::Memory;
+use dune_syscalls::Call;
 
-use super::{Answer, Thread};
+use super::{Answer, RESTART, Thread, error};
 use crate::checked::Request;
-use crate::raw::{process, signals};
+use crate::raw::process;
+use crate::raw::signals::{self, RESTORER};
 
 /// Signals have the numbers 1 to 64.
 const SIGNALS: usize = 64;
 /// SIGKILL and SIGSTOP.
 const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
-/// SA_RESTORER.
-const RESTORER: u64 = 0x0400_0000;
 /// `UAPI_SA_FLAGS`, without SA_EXPOSE_TAGBITS.
 const KNOWN_FLAGS: u64 = RESTORER
     | (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT | libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART)
@@ -202,14 +201,14 @@ impl Thread {
         self.process.actions().0[signal as usize - 1]
     }
 
-    /// The answer to a call that a signal has interrupted, which `restarts` by itself or not.
-    pub(super) fn interrupted(&mut self, answer: Answer, number: u64, restarts: bool) -> Answer {
+    /// The answer to `call`, which a signal may have interrupted.
+    pub(super) fn interrupted(&mut self, answer: Answer, call: &Call) -> Answer {
         if !signals::is_waiting() {
-            return if answer == signals::NOT_MADE { -i64::from(libc::EINTR) } else { answer };
+            return if answer == signals::NOT_MADE { error(libc::EINTR) } else { answer };
         }
         let again = match answer {
             signals::NOT_MADE => true,
-            answer if answer == -i64::from(libc::EINTR) && restarts => {
+            answer if answer == error(libc::EINTR) && RESTART.contains(&call.name()) => {
                 let first = signals::first().map(|info| self.action(info[0] as i32));
                 first.is_some_and(|action| action.flags & libc::SA_RESTART as u64 != 0)
             }
@@ -220,7 +219,7 @@ impl Thread {
         }
         // The length of SYSCALL.
         self.context.registers.rip -= 2;
-        number as i64
+        call.number.into()
     }
 
     /// Puts a frame on the program's stack, and has it go on in its handler.
@@ -240,8 +239,7 @@ impl Thread {
         let mut words = vec![action.restorer];
         words.extend(context_words(&registers, stack, mask, details));
         words.extend(info);
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        if overflows || self.memory().write(frame, &bytes).is_err() {
+        if overflows || self.memory().write_words(frame, &words).is_err() {
             // As Linux's force_sigsegv, without another try.
             process::die(libc::SIGSEGV);
         }
@@ -297,13 +295,10 @@ fn context_words(registers: &UserRegisters, stack: [u64; 3], mask: u64, details:
 pub(super) fn rt_sigreturn(thread: &mut Thread, _: Request) -> Answer {
     let rsp = thread.context.registers.rsp;
     let frame = rsp.wrapping_sub(8);
-    let mut bytes = [0; 8 * CONTEXT_WORDS];
-    if thread.memory().read(frame.wrapping_add(CONTEXT), &mut bytes).is_err() {
-        process::die(libc::SIGSEGV);
-    }
-    let (chunks, _) = bytes.as_chunks::<8>();
-    let word = |index: usize| u64::from_le_bytes(chunks[index]);
-    let at = |index: usize| word(5 + index);
+    let Ok(words) = thread.memory().words::<CONTEXT_WORDS>(frame.wrapping_add(CONTEXT)) else {
+        process::die(libc::SIGSEGV)
+    };
+    let at = |index: usize| words[5 + index];
     let registers = UserRegisters {
         r8: at(0),
         r9: at(1),
@@ -332,8 +327,8 @@ pub(super) fn rt_sigreturn(thread: &mut Thread, _: Request) -> Answer {
     }
     thread.context.registers = registers;
     // As on Linux a stack that can not be set is no error.
-    let _ = thread.signals.set_stack([word(2), word(3), word(4)], rsp);
-    thread.signals.set_mask(word(CONTEXT_WORDS - 1));
+    let _ = thread.signals.set_stack([words[2], words[3], words[4]], rsp);
+    thread.signals.set_mask(words[CONTEXT_WORDS - 1]);
     thread.returns_all = true;
     0
 }
@@ -341,21 +336,16 @@ pub(super) fn rt_sigreturn(thread: &mut Thread, _: Request) -> Answer {
 pub(super) fn rt_sigaction(thread: &mut Thread, request: Request) -> Answer {
     let [signal, new, old, size, ..] = *request.arguments();
     let (signal, memory) = (signal as i32, thread.memory());
-    let error = |errno: i32| -i64::from(errno);
     if size != 8 || !(1..=SIGNALS as i32).contains(&signal) {
         return error(libc::EINVAL);
     }
     let before = thread.action(signal);
     if new != 0 {
-        let mut bytes = [0; 32];
-        if memory.read(new, &mut bytes).is_err() {
-            return error(libc::EFAULT);
-        }
+        let Ok(words) = memory.words(new) else { return error(libc::EFAULT) };
         if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
             return error(libc::EINVAL);
         }
-        let (words, _) = bytes.as_chunks::<8>();
-        let action = Action::of_words([0, 1, 2, 3].map(|index| u64::from_le_bytes(words[index])));
+        let action = Action::of_words(words);
         // The account first: the signal may come at once.
         thread.process.actions().set(signal, action);
         let result = if action.has_handler() {
@@ -368,8 +358,7 @@ pub(super) fn rt_sigaction(thread: &mut Thread, request: Request) -> Answer {
             return result;
         }
     }
-    let bytes: Vec<u8> = before.words().iter().flat_map(|word| word.to_le_bytes()).collect();
-    if old != 0 && memory.write(old, &bytes).is_err() {
+    if old != 0 && memory.write_words(old, &before.words()).is_err() {
         return error(libc::EFAULT);
     }
     0
@@ -378,7 +367,6 @@ pub(super) fn rt_sigaction(thread: &mut Thread, request: Request) -> Answer {
 pub(super) fn rt_sigprocmask(thread: &mut Thread, request: Request) -> Answer {
     let [how, new, old, size, ..] = *request.arguments();
     let memory = thread.memory();
-    let error = |errno: i32| -i64::from(errno);
     if size != 8 {
         return error(libc::EINVAL);
     }
@@ -393,7 +381,7 @@ pub(super) fn rt_sigprocmask(thread: &mut Thread, request: Request) -> Answer {
         };
         thread.signals.set_mask(mask);
     }
-    if old != 0 && memory.write(old, &before.to_le_bytes()).is_err() {
+    if old != 0 && memory.write_words(old, &[before]).is_err() {
         return error(libc::EFAULT);
     }
     0
@@ -402,9 +390,9 @@ pub(super) fn rt_sigprocmask(thread: &mut Thread, request: Request) -> Answer {
 /// Waits with another mask; the one before is that of the code that the handler returns to.
 pub(super) fn rt_sigsuspend(thread: &mut Thread, request: Request) -> Answer {
     let [new, size, ..] = *request.arguments();
-    let Ok(mask) = thread.memory().word(new) else { return -i64::from(libc::EFAULT) };
+    let Ok(mask) = thread.memory().word(new) else { return error(libc::EFAULT) };
     if size != 8 {
-        return -i64::from(libc::EINVAL);
+        return error(libc::EINVAL);
     }
     let before = thread.signals.mask;
     thread.signals.set_mask(mask);
@@ -412,7 +400,7 @@ pub(super) fn rt_sigsuspend(thread: &mut Thread, request: Request) -> Answer {
         process::pause();
     }
     thread.signals.suspended = Some(before);
-    -i64::from(libc::EINTR)
+    error(libc::EINTR)
 }
 
 pub(super) fn sigaltstack(thread: &mut Thread, request: Request) -> Answer {
@@ -420,19 +408,13 @@ pub(super) fn sigaltstack(thread: &mut Thread, request: Request) -> Answer {
     let (memory, rsp) = (thread.memory(), thread.context.registers.rsp);
     let before = thread.signals.described(rsp);
     if new != 0 {
-        let mut bytes = [0; 24];
-        if memory.read(new, &mut bytes).is_err() {
-            return -i64::from(libc::EFAULT);
-        }
-        let (words, _) = bytes.as_chunks::<8>();
-        let stack = [0, 1, 2].map(|index| u64::from_le_bytes(words[index]));
+        let Ok(stack) = memory.words(new) else { return error(libc::EFAULT) };
         if let Err(errno) = thread.signals.set_stack(stack, rsp) {
-            return -i64::from(errno);
+            return error(errno);
         }
     }
-    let bytes: Vec<u8> = before.iter().flat_map(|word| word.to_le_bytes()).collect();
-    if old != 0 && memory.write(old, &bytes).is_err() {
-        return -i64::from(libc::EFAULT);
+    if old != 0 && memory.write_words(old, &before).is_err() {
+        return error(libc::EFAULT);
     }
     0
 }

@@ -3,7 +3,7 @@
 
 use dune::memory::VirtAddr;
 
-use super::{Answer, FS_LIMIT, Thread, children, exec, open, signals, threads};
+use super::{Answer, FS_LIMIT, Thread, children, error, exec, open, signals, threads};
 use crate::checked::Request;
 use crate::raw::{call, process};
 
@@ -68,15 +68,11 @@ pub(super) fn handler(number: u32) -> Option<Handler> {
     BY_NUMBER.get(number as usize).copied().flatten()
 }
 
-fn error(errno: i32) -> Answer {
-    -i64::from(errno)
-}
-
 /// Calls that change nothing of the supervisor's, as far as their arguments have been checked.
 fn forwarded(thread: &mut Thread, request: Request) -> Answer {
-    let (number, restarts) = (request.call().number.into(), super::RESTART.contains(&request.call().name()));
+    let call = request.call();
     let answer = thread.check_and_forward(request);
-    thread.interrupted(answer, number, restarts)
+    thread.interrupted(answer, call)
 }
 
 fn readlink(thread: &mut Thread, request: Request) -> Answer {
@@ -146,7 +142,7 @@ fn arch_prctl(thread: &mut Thread, request: Request) -> Answer {
         "ARCH_GET_FS" | "ARCH_GET_GS" => {
             let is_fs = request.form().name == "ARCH_GET_FS";
             let base = if is_fs { context.fs_base() } else { context.gs_base() };
-            if thread.memory().write(address, &base.as_u64().to_le_bytes()).is_err() {
+            if thread.memory().write_words(address, &[base.as_u64()]).is_err() {
                 return error(libc::EFAULT);
             }
         }

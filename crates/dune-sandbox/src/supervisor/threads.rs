@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use dune::memory::VirtAddr;
+use dune::user::UserContext;
 
-use super::{Answer, Thread};
+use super::{Answer, Thread, error};
 use crate::checked::Request;
 use crate::error::say;
 use crate::raw::{call, process, signals};
@@ -51,21 +52,26 @@ pub(super) fn is_thread(flags: u64) -> bool {
     flags & !POSSIBLE == NEEDED
 }
 
+/// What clone(2) sets in the registers of a new thread or child. `base` has been checked.
+pub(super) fn set_registers(context: &mut UserContext, flags: u64, stack: u64, base: u64) {
+    if stack != 0 {
+        context.registers.rsp = stack;
+    }
+    if flags & libc::CLONE_SETTLS as u64 != 0 {
+        context.set_fs_base(VirtAddr::new_truncate(base));
+    }
+}
+
 /// clone(2) of a thread.
 pub(super) fn start(thread: &mut Thread, request: &Request) -> Answer {
     let [flags, stack, parent_word, child_word, base, _] = *request.arguments();
     let has = |flag: i32| flags & flag as u64 != 0;
     let mut context = thread.context.clone();
     context.set_return_value(0);
-    if stack != 0 {
-        context.registers.rsp = stack;
+    if has(libc::CLONE_SETTLS) && base >= super::FS_LIMIT {
+        return error(libc::EPERM);
     }
-    if has(libc::CLONE_SETTLS) {
-        if base >= super::FS_LIMIT {
-            return -i64::from(libc::EPERM);
-        }
-        context.set_fs_base(VirtAddr::new_truncate(base));
-    }
+    set_registers(&mut context, flags, stack, base);
     let (process, mask) = (thread.process, thread.signals.mask());
     let cleared = if has(libc::CLONE_CHILD_CLEARTID) { child_word } else { 0 };
     let told = if has(libc::CLONE_CHILD_SETTID) { child_word } else { 0 };
@@ -100,10 +106,10 @@ pub(super) fn start(thread: &mut Thread, request: &Request) -> Answer {
     let started = std::thread::Builder::new().stack_size(STACK).spawn(body);
     process::change_mask(libc::SIG_SETMASK as u64, Some(before));
     match started {
-        Ok(_) => hear.recv().unwrap_or(-i64::from(libc::EAGAIN)),
+        Ok(_) => hear.recv().unwrap_or(error(libc::EAGAIN)),
         Err(_) => {
             process.threads.count.fetch_sub(1, Ordering::Relaxed);
-            -i64::from(libc::EAGAIN)
+            error(libc::EAGAIN)
         }
     }
 }
