@@ -118,6 +118,41 @@ fn nothing_unknown_is_forwarded() {
     }
 }
 
+/// An option that has no line is not forwarded, whatever its level; nor a family of sockets.
+#[test]
+fn options_and_families_that_nobody_knows_are_refused() {
+    let treated = |name: &str, arguments: [u64; 6]| by_name(name).unwrap().form(&arguments).treatment;
+    let mut forwarded = 0;
+    for (level, option) in (0..300).flat_map(|level| (0..300).map(move |option| (level, option))) {
+        for name in ["setsockopt", "getsockopt"] {
+            let form = by_name(name).unwrap().form(&[3, level, option, 0x1000, 4, 0]);
+            forwarded += u32::from(form.treatment == Treatment::Forwarded);
+            assert!(form.treatment == Treatment::Refused || form.name != name, "{level} {option}");
+        }
+    }
+    assert!((300..450).contains(&forwarded), "{forwarded}");
+    // MPTCP_FULL_INFO; TCP_ZEROCOPY_RECEIVE, TCP_AO_GET_KEYS; SO_GET_FILTER; MCAST_MSFILTER; EBT_SO_GET_ENTRIES.
+    for (level, option) in [(284, 4), (6, 35), (6, 41), (1, 26), (0, 48), (41, 48), (0, 129)] {
+        assert_eq!(
+            treated("getsockopt", [3, level, option, 0, 0, 0]),
+            Treatment::Refused,
+            "{level} {option}"
+        );
+    }
+    // XDP_UMEM_REG; PACKET_FANOUT_DATA; RDS_GET_MR; IPT_SO_SET_REPLACE; TCP_AO_ADD_KEY.
+    for (level, option) in [(283, 4), (263, 22), (276, 2), (0, 64), (6, 38), (1 << 20, 1)] {
+        assert_eq!(
+            treated("setsockopt", [3, level, option, 0, 0, 0]),
+            Treatment::Refused,
+            "{level} {option}"
+        );
+    }
+    let families: Vec<u64> = (0..100)
+        .filter(|family| treated("socket", [*family, 1, 0, 0, 0, 0]) == Treatment::Forwarded)
+        .collect();
+    assert_eq!(families, [1, 2, 10, 16]);
+}
+
 /// `all` has each call once, by number, and the names are unique.
 #[test]
 fn the_table_is_in_order() {

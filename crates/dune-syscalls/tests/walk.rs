@@ -97,6 +97,16 @@ fn a_message_to_be_sent_names_all_its_parts_and_descriptors() {
 }
 
 #[test]
+fn ancillary_data_of_other_protocols_is_not_known() {
+    let mut arena = Arena::default();
+    // RDS_CMSG_RDMA_ARGS of SOL_RDS, which has addresses in it.
+    arena.put(0x1000, &[0, 0, 0, 0, 0x4000, 32, 0]);
+    arena.put(0x4000, &[32, 1 << 32 | 276, 0x9000, 0]);
+    let found = walk("sendmsg", [3, 0x1000, 0, 0, 0, 0], &arena).unwrap();
+    assert_eq!(found[2..4], ["cmsghdr4000<16", &format!("opaque {:x}", 276u64 << 32 | 1)], "{found:?}");
+}
+
+#[test]
 fn a_message_to_be_received_is_written() {
     let mut arena = Arena::default();
     arena.put(0x1000, &[0x2000, 128, 0x3000, 1, 0x4000, 64, 0]);

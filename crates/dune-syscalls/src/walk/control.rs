@@ -12,6 +12,20 @@ const HEADER: u64 = CMSGHDR.size as u64;
 /// `SOL_SOCKET`, `SCM_RIGHTS`.
 const DESCRIPTORS: (u32, u32) = (1, 1);
 
+/// Whether what is sent with this level and type is bytes: credentials and what a sender says of a packet (`__sock_cmsg_send` in
+/// net/core/sock.c; SCM_TS_OPT_ID is of 6.13), options of IP packets (ip(7), ipv6(7)), UDP_SEGMENT, TLS_SET_RECORD_TYPE. In other protocols' there may be addresses,
+/// as in those of RDS.
+const fn is_bytes(level: u32, kind: u32) -> bool {
+    const SOCKET: u32 = 1;
+    match level {
+        SOCKET => matches!(kind, 2 | 12 | 36 | 37 | 61 | 65 | 81),
+        0 | 41 => true,
+        17 => kind == 103,
+        282 => kind == 1,
+        _ => false,
+    }
+}
+
 /// `SCM_MAX_FD`, for one message.
 const MOST_DESCRIPTORS: u64 = 253;
 
@@ -44,6 +58,8 @@ impl<M: Memory + ?Sized, E: From<WalkError>> Walk<'_, M, E> {
                     self.descriptor(data, depth)?;
                     (data, rest) = (data + 4, rest - 4);
                 }
+            } else if !is_bytes(word(8), word(12)) {
+                self.found(depth, What::Opaque { value: u64::from(word(8)) << 32 | u64::from(word(12)) })?;
             }
             // With what is between this one and the next, which starts at a multiple of 8.
             let padded = told.next_multiple_of(8).min(left);

@@ -88,9 +88,9 @@ pub enum What<'a> {
         /// How many bytes; 0 where nobody knows.
         length: u64,
     },
-    /// A number of which the table does not know what it is. It may be an address.
+    /// A number of which the table does not know what it is. It may be an address. Or ancillary data of which nobody knows what is in it.
     Opaque {
-        /// The number.
+        /// The number; of ancillary data its level, and in the lower half its type.
         value: u64,
     },
 }
