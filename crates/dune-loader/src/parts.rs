@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use crate::elf::{Image, Protection, Segment};
 pub use crate::map::Pieces;
@@ -83,6 +84,21 @@ pub(crate) fn open_interpreter(path: &Path, program: &Path, opening: Opening) ->
     Ok(Object { path: path.to_owned(), file, image })
 }
 
+/// The calling process's auxiliary vector, as Linux gave it.
+static OWN_VECTOR: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Reads the calling process's auxiliary vector once for all, for [`auxiliary_vector`]: a process that is not to be dumped
+/// (PR_SET_DUMPABLE of prctl(2)) may not be allowed to later.
+///
+/// # Errors
+///
+/// Those of reading `/proc/self/auxv`.
+pub fn keep_auxiliary_vector() -> io::Result<()> {
+    let bytes = fs::read("/proc/self/auxv")?;
+    OWN_VECTOR.get_or_init(|| bytes);
+    Ok(())
+}
+
 /// The auxiliary vector (getauxval(3)) of a program that lies `bias` bytes behind the addresses in its file, and whose interpreter
 /// lies `base` bytes behind its own: the calling process's, changed where it is about the program.
 ///
@@ -90,7 +106,14 @@ pub(crate) fn open_interpreter(path: &Path, program: &Path, opening: Opening) ->
 ///
 /// Those of reading `/proc/self/auxv`.
 pub fn auxiliary_vector(image: &Image, bias: u64, base: u64) -> io::Result<Vec<(u64, u64)>> {
-    let bytes = fs::read("/proc/self/auxv")?;
+    let read;
+    let bytes = match OWN_VECTOR.get() {
+        Some(bytes) => bytes,
+        None => {
+            read = fs::read("/proc/self/auxv")?;
+            &read
+        }
+    };
     let mut vector: Vec<(u64, u64)> = bytes
         .as_chunks::<16>()
         .0

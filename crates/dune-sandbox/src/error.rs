@@ -1,12 +1,14 @@
 //! Why a program was not run.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
 use dune::memory::EditError;
 use dune::{EnterError, UserError};
 use dune_loader::LoadError;
 use thiserror::Error;
+
+use crate::raw::process;
 
 /// Why a program was not run.
 #[derive(Debug, Error)]
@@ -70,5 +72,5 @@ impl SandboxError {
 
 /// Writes a line to standard error, as far as that takes it: it is the program's, too.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
+    process::write_error(format!("{line}\n").as_bytes());
 }

@@ -79,17 +79,22 @@ impl Sandbox {
     ///
     /// [`SandboxError`].
     pub fn run(self, program: &OsStr, words: &[OsString]) -> Result<Infallible, SandboxError> {
-        process::close_inherited();
+        let prepare = |what| move |why| SandboxError::Prepare { what, why };
+        process::close_inherited()
+            .map_err(prepare("close the descriptors that the process has inherited"))?;
         let environment = dune_loader::environment();
         let path = std::env::var_os("PATH");
         let opened =
             dune_loader::parts::open(program, words.to_vec(), path.as_deref(), Opening::ForExecution)?;
         check_place()?;
-        process::forbid_core_dumps();
+        // Where it makes /proc/self/auxv unreadable, that has been read.
+        dune_loader::parts::keep_auxiliary_vector().map_err(prepare("read /proc/self/auxv"))?;
+        process::forbid_core_dumps().map_err(prepare("forbid core dumps"))?;
         process::set_name(&opened.name);
         dune_loader::parts::reset_signals();
         // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
         let dune = Config::new().fault_around(FaultAround::Off).enter()?;
+        check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
         let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.trace, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;

@@ -35,9 +35,10 @@ const STACK_GUARD: u64 = 1 << 20;
 /// Places to try for a program.
 const TRIES: u32 = 16;
 
-/// Entries of the auxiliary vector (getauxval(3)) that the program does not get: where the runtime's vDSO is, and what goes with
-/// rseq(2).
-const WITHHELD: [u64; 3] = [33, 27, 28];
+/// Entries of the auxiliary vector (`<linux/auxvec.h>`) that the program gets: those of its own file (AT_PHDR to AT_ENTRY), users, what the
+/// computer has, and strings that are copied. Not where the runtime's vDSO is, nor what goes with rseq(2).
+const PASSED: [u64; 22] =
+    [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 23, 25, 26, 29, 30, 31, libc::AT_MINSIGSTKSZ, 0];
 
 /// Where an object lies.
 struct Placed {
@@ -66,7 +67,7 @@ pub(crate) fn load(
     let base = interpreter.map_or(0, |placed| placed.bias);
     let auxiliary = parts::auxiliary_vector(&opened.program.image, program.bias, base);
     let mut auxiliary = auxiliary.map_err(prepare("read /proc/self/auxv"))?;
-    auxiliary.retain(|(kind, _)| !WITHHELD.contains(kind));
+    auxiliary.retain(|(kind, _)| PASSED.contains(kind));
     let contents = Contents {
         arguments: &opened.arguments,
         environment,
@@ -142,8 +143,9 @@ fn place(dune: Dune, space: &Space, object: &Object, is_program: bool) -> Result
 /// Where a position-independent program may lie, with chance.
 fn program_place(space: &Space, length: u64, alignment: u64) -> io::Result<Option<Span>> {
     for _ in 0..TRIES {
-        let base = (DYNAMIC_BASE + pages_by_chance(DYNAMIC_SPREAD)?).next_multiple_of(alignment);
-        if let Some(span) = Span::new(base, length).filter(|span| space.is_free(*span)) {
+        let base = (DYNAMIC_BASE + pages_by_chance(DYNAMIC_SPREAD)?).checked_next_multiple_of(alignment);
+        let span = base.and_then(|base| Span::new(base, length));
+        if let Some(span) = span.filter(|span| space.is_free(*span)) {
             return Ok(Some(span));
         }
     }

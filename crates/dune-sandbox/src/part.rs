@@ -13,6 +13,8 @@ pub(crate) const START: u64 = 0x1_0000;
 pub(crate) const RUNTIME: u64 = 1 << 46;
 /// Where the program's part ends.
 pub(crate) const END: u64 = RUNTIME - (1 << 30);
+/// A mapping of huge pages that begins below it ends there, too.
+const _: () = assert!(END.is_multiple_of(1 << 30));
 /// The size of a page.
 pub(crate) const PAGE: u64 = 4096;
 

@@ -116,6 +116,9 @@ impl Space {
 
     /// Maps what the supervisor has placed.
     pub(crate) fn place(&self, dune: Dune, span: Span, rights: Rights, backing: Backing) -> Result<(), i64> {
+        if self.is_writable_code(rights) {
+            return Err(EACCES);
+        }
         self.lock().map(dune, span, rights, backing, false)
     }
 

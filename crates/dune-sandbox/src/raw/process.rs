@@ -1,20 +1,36 @@
 //! The process that the program is to be.
 
 use std::ffi::CStr;
+use std::io;
 
 /// Closes all descriptors but the standard streams.
 ///
 /// For the start of a process that becomes the program, which owns no other descriptors yet.
-pub(crate) fn close_inherited() {
+pub(crate) fn close_inherited() -> io::Result<()> {
     // SAFETY: touches no memory. Whoever opened descriptors before is not used any more, says the caller of `Sandbox::run`.
-    unsafe { libc::close_range(3, u32::MAX, 0) };
+    checked(unsafe { libc::close_range(3, u32::MAX, 0) })
 }
 
 /// No core dumps: they would hold the runtime's memory.
-pub(crate) fn forbid_core_dumps() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+///
+/// A limit of 0 does not stop those that go to a program (core(5)), and one of 1 does, and no file is so small (`do_coredump` of
+/// fs/coredump.c). Where the hard limit is 0 already, the process is not to be dumped at all.
+pub(crate) fn forbid_core_dumps() -> io::Result<()> {
+    let least = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
     // SAFETY: the call reads the structure.
-    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+    let limited = checked(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const least) });
+    // SAFETY: touches no memory.
+    limited.or_else(|_| checked(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }))
+}
+
+fn checked(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Writes to standard error, as far as that takes it. No lock is held: whoever reads it may not do so.
+pub(crate) fn write_error(text: &[u8]) {
+    // SAFETY: the call reads the bytes.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
 }
 
 /// The soft limit of the stack's size, if there is one.
@@ -89,7 +105,7 @@ pub(crate) fn fork() -> i64 {
     if result >= 0 {
         result.into()
     } else {
-        -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN))
+        -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN))
     }
 }
 
