@@ -18,7 +18,7 @@ use std::ffi::{CStr, CString};
 
 use dune::Dune;
 use dune_syscalls::kind::{Kind, Length, Pointer};
-use dune_syscalls::{Call, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
+use dune_syscalls::{Call, Class, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
 
 use crate::part;
 
@@ -130,6 +130,8 @@ pub struct Request {
     arguments: [u64; 6],
     paths: Vec<PathArgument>,
     blocks: Vec<Block>,
+    /// Where in a block a descriptor is that a message hands on.
+    passed: Vec<(usize, usize)>,
 }
 
 impl Request {
@@ -137,7 +139,7 @@ impl Request {
     pub(crate) fn of_registers(call: &'static Call, registers: &[u64; 6]) -> Request {
         let form = call.form(registers);
         let arguments = std::array::from_fn(|index| form.value(registers, index));
-        Request { call, form, arguments, paths: Vec::new(), blocks: Vec::new() }
+        Request { call, form, arguments, paths: Vec::new(), blocks: Vec::new(), passed: Vec::new() }
     }
 
     /// Follows what the call names.
@@ -184,6 +186,24 @@ impl Request {
     /// The path that is argument `argument`.
     pub fn path(&self, argument: u8) -> Option<&CStr> {
         self.paths.iter().find(|path| path.argument == argument).map(|path| path.path.as_c_str())
+    }
+
+    /// Whether the call hands on descriptors, as a message does (SCM_RIGHTS, unix(7)).
+    pub(crate) fn passes_descriptors(&self) -> bool {
+        !self.passed.is_empty()
+    }
+
+    /// Puts what `other` makes of each descriptor that is handed on in its place.
+    pub(crate) fn replace_passed(
+        &mut self,
+        mut other: impl FnMut(i32) -> Result<i32, i64>,
+    ) -> Result<(), i64> {
+        for &(block, offset) in &self.passed {
+            let bytes =
+                self.blocks[block].bytes[offset..].first_chunk_mut().ok_or(-i64::from(libc::EINVAL))?;
+            *bytes = other(i32::from_le_bytes(*bytes))?.to_le_bytes();
+        }
+        Ok(())
     }
 
     /// The arguments for Linux: addresses of what has been copied in are those of the copies. They count as long as the request is
@@ -282,8 +302,16 @@ impl Follower<'_> {
                 }
             }
             What::Descriptor { number, .. } => {
-                let is_ours = found.depth > 0 && self.dune.keeps_descriptor(number);
-                if is_ours { Err(Refusal::linux(libc::EBADF)) } else { Ok(()) }
+                // Of a call's own form Dune sees to the arguments.
+                let is_seen_to = found.depth == 0 && std::ptr::eq(self.request.form, &self.request.call.form);
+                if !is_seen_to && self.dune.keeps_descriptor(number) {
+                    return Err(Refusal::linux(libc::EBADF));
+                }
+                if found.depth > 0 && self.request.call.class == Class::Network {
+                    let place = self.last.get(usize::from(found.depth) - 1);
+                    self.request.passed.push(*place.ok_or(Refusal::linux(libc::EINVAL))?);
+                }
+                Ok(())
             }
             What::Place { address, length } => {
                 let is_within = part::contains(address, length.max(1));

@@ -1,5 +1,5 @@
-//! The suite's example programs `variant`, which enters Dune mode, and `program`, which `dune enter` runs, linked in the four ways
-//! an executable can be.
+//! The suite's example programs `variant`, which enters Dune mode, `program`, which `dune enter` runs, and `confined`, which `dune run` does,
+//! linked in the four ways an executable can be.
 
 use crate::artifacts::{self, Artifact};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ const VARIANTS: [Variant; 4] = [
     },
 ];
 
-const EXAMPLES: [&str; 2] = ["variant", "program"];
+const EXAMPLES: [&str; 3] = ["variant", "program", "confined"];
 
 /// Builds the variants, each named `EXAMPLE-VARIANT`; the ordinary builds among `programs` are the first.
 pub fn build(programs: &[Artifact]) -> Result<Vec<Artifact>> {

@@ -1,5 +1,7 @@
 //! System calls that are made in the program's place.
 
+use std::ops::Not;
+
 use super::system_call;
 use crate::checked::Request;
 
@@ -31,7 +33,7 @@ pub(crate) fn wake(address: u64) {
     }
 }
 
-/// openat2(2) of a path and flags of the supervisor's.
+/// openat2(2) of a path and flags of the supervisor's; [`NOT_MADE`](super::signals::NOT_MADE) if a signal waits for the thread.
 pub(crate) fn open(directory: i32, path: &std::ffi::CStr, how: &mut OpenHow) -> i64 {
     let arguments = [
         directory as u64,
@@ -42,7 +44,7 @@ pub(crate) fn open(directory: i32, path: &std::ffi::CStr, how: &mut OpenHow) -> 
         0,
     ];
     // SAFETY: the call reads the path, which ends with NUL, and the structure, of which it is told the size.
-    unsafe { system_call(libc::SYS_openat2, arguments) }
+    unsafe { super::signals::system_call(libc::SYS_openat2, &arguments) }
 }
 
 /// `struct open_how` (openat2(2)).
@@ -54,21 +56,50 @@ pub(crate) struct OpenHow {
     pub(crate) resolve: u64,
 }
 
-/// Whether `descriptor` is a file of procfs.
-pub(crate) fn is_on_procfs(descriptor: i32) -> bool {
+/// ANON_INODE_FS_MAGIC and HUGETLBFS_MAGIC of `<linux/magic.h>`.
+pub(crate) const ANONYMOUS_INODES: i64 = 0x0904_1934;
+pub(crate) const HUGE_PAGES: i64 = 0x9584_58f6;
+
+/// The kind of file system that `descriptor` is on (`f_type`, fstatfs(2)), or the errno.
+pub(crate) fn file_system(descriptor: i32) -> Result<i64, i32> {
     // SAFETY: all zero bytes are a `struct statfs`.
     let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    let arguments = [descriptor as u64, (&raw mut about).expose_provenance() as u64, 0, 0, 0, 0];
     // SAFETY: the call writes the structure.
-    let result = unsafe { libc::fstatfs(descriptor, &raw mut about) };
-    // What can not be asked is taken for the worse.
-    result != 0 || about.f_type == libc::PROC_SUPER_MAGIC
+    let result = super::result(unsafe { system_call(libc::SYS_fstatfs, arguments) });
+    result.map(|_| about.f_type).map_err(|error| -error as i32)
 }
 
-/// Type and permissions (`st_mode`) and device (`st_rdev`) of an open file.
-pub(crate) fn mode_and_device(descriptor: i32) -> Option<(u32, u64)> {
+/// Whether `descriptor` is a file of procfs.
+pub(crate) fn is_on_procfs(descriptor: i32) -> bool {
+    // What can not be asked is taken for the worse.
+    file_system(descriptor).is_ok_and(|kind| kind != libc::PROC_SUPER_MAGIC).not()
+}
+
+/// What an open file is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
+    /// Type and permissions (`st_mode`).
+    pub(crate) mode: u32,
+    /// The device that it stands for, if it is one (`st_rdev`).
+    pub(crate) device: u64,
+    /// The file system, and the file there (`st_dev`, `st_ino`).
+    pub(crate) identity: (u64, u64),
+}
+
+/// What an open file is (fstat(2)).
+pub(crate) fn about(descriptor: i32) -> Option<About> {
     // SAFETY: all zero bytes are a `struct stat`.
     let mut about: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the call writes the structure.
     let result = unsafe { libc::fstat(descriptor, &raw mut about) };
-    (result == 0).then_some((about.st_mode, about.st_rdev))
+    let identity = (about.st_dev, about.st_ino);
+    (result == 0).then_some(About { mode: about.st_mode, device: about.st_rdev, identity })
+}
+
+/// pidfd_send_signal(2) with a siginfo.
+pub(crate) fn send_signal(process: u64, signal: u64, info: &super::signals::Info, flags: u64) -> i64 {
+    let arguments = [process, signal, std::ptr::from_ref(info).expose_provenance() as u64, flags, 0, 0];
+    // SAFETY: the call reads the `siginfo_t`.
+    unsafe { system_call(libc::SYS_pidfd_send_signal, arguments) }
 }

@@ -17,6 +17,9 @@ fn new_process(thread: &mut Thread) -> i64 {
     let result = thread.process.fork();
     if result == 0 {
         signals::forget();
+        // What has been forgotten has left all signals blocked.
+        let mask = thread.signals.mask();
+        thread.signals.begin(mask);
         thread.cleared = 0;
     }
     result

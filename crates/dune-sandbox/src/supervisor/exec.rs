@@ -108,8 +108,9 @@ fn errno(error: &LoadError) -> i32 {
 
 /// Closes the descriptors that are to be closed on exec. Dune's own are not listed.
 fn close_on_exec() {
-    let Ok(list) = fs::read_dir("/proc/self/fd") else {
-        say(format_args!("dune: cannot list /proc/self/fd, to close what an exec closes"));
+    // `/proc/self/fd` is the first thread's, which may have ended.
+    let Ok(list) = fs::read_dir("/proc/thread-self/fd") else {
+        say(format_args!("dune: cannot list /proc/thread-self/fd, to close what an exec closes"));
         process::die(libc::SIGKILL);
     };
     let names: Vec<_> = list.flatten().map(|entry| entry.file_name()).collect();

@@ -9,6 +9,7 @@
 //! ```
 
 mod children;
+mod descriptors;
 mod exec;
 mod open;
 mod signals;
@@ -48,8 +49,8 @@ pub(crate) struct Process {
     space: Space,
     actions: Mutex<Actions>,
     threads: Threads,
-    /// Held to write by who opens a file, while what has been found must stay what it is; to read by who changes which files
-    /// descriptors are.
+    /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
+    /// own, which stands for a moment where the program could name it; to read by who changes which files descriptors are.
     descriptors: RwLock<()>,
     /// The ELF file that is executed: what Linux calls `/proc/self/exe` is the launcher.
     executable: Mutex<CString>,
@@ -111,10 +112,20 @@ impl Process {
         result
     }
 
-    /// Says once for each name that a call is refused.
+    /// Says once for each name that a call is refused, for so many names: the program chooses some of them.
     fn log(&self, name: &str, why: &str) {
-        let mut logged = lock(&self.logged);
-        if logged.insert(name.to_owned()) {
+        const MOST: usize = 200;
+        let count = {
+            let mut logged = lock(&self.logged);
+            if logged.len() > MOST || !logged.insert(name.to_owned()) {
+                return;
+            }
+            logged.len()
+        };
+        // Whoever reads standard error may not do so.
+        if count > MOST {
+            say(format_args!("dune: of further calls that are refused nothing is said"));
+        } else {
             say(format_args!("dune: the program's call {name} {why}"));
         }
     }
@@ -278,9 +289,14 @@ impl Thread {
 
     /// Has Linux make a call that has been checked.
     fn forward(&self, mut request: Request) -> i64 {
-        let changes = matches!(request.call().name(), "close" | "dup2" | "dup3" | "close_range");
-        let _changes = changes.then(|| self.process.change_descriptors());
+        let _changes = descriptors::changes(&request).then(|| self.process.change_descriptors());
+        let _makes = descriptors::has_dune_make(&request).then(|| self.process.keep_descriptors());
+        let passed = match descriptors::pass(self.process, &mut request) {
+            Ok(passed) => passed,
+            Err(error) => return error,
+        };
         let result = call::forward(&mut request);
+        drop(passed);
         match request.copy_out(self.dune) {
             Ok(()) => result,
             Err(_) => error(libc::EFAULT),
@@ -366,6 +382,8 @@ fn qualified(call: &Call, form: &str) -> String {
 fn refusal(name: &str) -> i32 {
     match name {
         "ioctl" => libc::ENOTTY,
+        "setsockopt" | "getsockopt" => libc::ENOPROTOOPT,
+        "socket" | "socketpair" => libc::EAFNOSUPPORT,
         "prctl" | "arch_prctl" | "fcntl" => libc::EINVAL,
         "futex" | "io_uring_setup" | "io_uring_enter" | "io_uring_register" | "userfaultfd" => libc::ENOSYS,
         _ => libc::EPERM,

@@ -3,7 +3,8 @@
 //! The file is found first, as a descriptor that can not be read (O_PATH), and asked what it is: names, links and mounts may say
 //! what they like. Then that file is opened.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 
 use dune_syscalls::Memory;
 
@@ -13,7 +14,7 @@ use crate::raw::call::{self, OpenHow};
 use crate::raw::result;
 
 /// Files of procfs that are a process's memory, or tell where the runtime is.
-const OF_PROCESSES: [&str; 12] = [
+const OF_PROCESSES: [&str; 13] = [
     "mem",
     "maps",
     "smaps",
@@ -25,6 +26,7 @@ const OF_PROCESSES: [&str; 12] = [
     "stat",
     "syscall",
     "stack",
+    "wchan",
     "map_files",
 ];
 /// Files of procfs with the kernel's memory.
@@ -70,7 +72,8 @@ pub(super) fn openat2(thread: &mut Thread, request: Request) -> Answer {
     let word = |index: usize| u64::from_le_bytes(words[index]);
     let how = OpenHow { flags: word(0), mode: word(1), resolve: word(2) };
     let Some(path) = request.path(1) else { return error(libc::EFAULT) };
-    find_and_open(thread, directory as i32, path, how).unwrap_or_else(|error| error)
+    let answer = find_and_open(thread, directory as i32, path, how).unwrap_or_else(|error| error);
+    thread.interrupted(answer, request.call())
 }
 
 /// Linux refuses with openat2(2) what the others ignore (man page, *NOTES*): flags that it does not know, a mode without a file to create.
@@ -106,17 +109,20 @@ fn as_by_openat(mut how: OpenHow) -> OpenHow {
 fn at(thread: &mut Thread, request: &Request, directory: i32, argument: u8, how: OpenHow) -> Answer {
     let Some(path) = request.path(argument) else { return error(libc::EFAULT) };
     let how = as_by_openat(how);
-    find_and_open(thread, directory, path, how).unwrap_or_else(|error| error)
+    let answer = find_and_open(thread, directory, path, how).unwrap_or_else(|error| error);
+    thread.interrupted(answer, request.call())
 }
 
 fn find_and_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Result<i64, i64> {
     let has = |flag: i32| how.flags & flag as u64 == flag as u64;
-    if has(libc::O_PATH) {
-        // What is found so can not be read; what is opened by its help comes by here.
-        return result(call::open(directory, path, &mut how.clone()));
-    }
     for _ in 0..TRIES {
         let _held = thread.process.keep_descriptors();
+        if has(libc::O_PATH) {
+            // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
+            let found = Probe(result(call::open(directory, path, &mut how.clone()))? as i32);
+            refuse_memory(thread, found.0)?;
+            return Ok(found.keep());
+        }
         let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
         let flags = (libc::O_PATH | libc::O_CLOEXEC) as u64 | how.flags & kept;
         let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
@@ -142,19 +148,17 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     if is_to_be_new {
         return Err(error(libc::EEXIST));
     }
-    let Some((mode, device)) = call::mode_and_device(found.0) else { return Err(error(libc::EACCES)) };
-    if mode & libc::S_IFMT == libc::S_IFLNK {
+    let Some(about) = call::about(found.0) else { return Err(error(libc::EACCES)) };
+    if about.mode & libc::S_IFMT == libc::S_IFLNK {
         return Err(error(libc::ELOOP));
     }
-    // Devices 1:1, 1:2 and 1:4: memory, the kernel's memory, ports (Documentation/admin-guide/devices.txt).
-    let is_memory_device = mode & libc::S_IFMT == libc::S_IFCHR
-        && libc::major(device) == 1
-        && [1, 2, 4].contains(&libc::minor(device));
-    if is_memory_device || call::is_on_procfs(found.0) && gives_memory(found.0) {
-        thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
+    if about.mode & libc::S_IFMT == libc::S_IFCHR && !is_harmless_device(about.device) {
+        let (major, minor) = (libc::major(about.device), libc::minor(about.device));
+        thread.process.log(&format!("open of the device {major}:{minor}"), "is refused");
         return Err(error(libc::EACCES));
     }
-    if mode & libc::S_IFMT == libc::S_IFIFO
+    refuse_memory(thread, found.0)?;
+    if about.mode & libc::S_IFMT == libc::S_IFIFO
         && !thread.process.threads.is_one()
         && how.flags & libc::O_NONBLOCK as u64 == 0
     {
@@ -165,34 +169,72 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
         );
         return Err(error(libc::EAGAIN));
     }
-    let path = CString::new(format!("/proc/self/fd/{}", found.0)).expect("no NUL");
+    let path = own_link(found.0);
     let done = (libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW) as u64;
     let creates = how.flags & (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64 != 0;
     let mode = if creates { how.mode } else { 0 };
     let mut again = OpenHow { flags: how.flags & !done, mode, resolve: 0 };
-    let opened = result(call::open(AT_FDCWD, &path, &mut again))?;
+    let opened = Probe(result(call::open(AT_FDCWD, &path, &mut again))? as i32);
+    // Whatever the name has led to: it is what was looked at, or a new file in that directory.
+    let is_same = |other: call::About| call::about(found.0).is_some_and(|one| one.identity == other.identity);
+    if !creates && !call::about(opened.0).is_some_and(is_same) {
+        return Err(error(libc::EACCES));
+    }
+    refuse_memory(thread, opened.0)?;
     // The program gets the lowest number that was free.
     let on_exec = how.flags & libc::O_CLOEXEC as u64;
-    let moved = call::plain(libc::SYS_dup3, [opened as u64, found.0 as u64, on_exec, 0, 0, 0]);
-    call::plain(libc::SYS_close, [opened as u64, 0, 0, 0, 0, 0]);
-    let moved = result(moved)?;
-    std::mem::forget(found);
-    Ok(moved)
+    let moved = call::plain(libc::SYS_dup3, [opened.0 as u64, found.0 as u64, on_exec, 0, 0, 0]);
+    result(moved)?;
+    Ok(found.keep())
+}
+
+/// The name of one of the calling thread's own descriptors. (`/proc/self/fd` is the first thread's.)
+fn own_link(descriptor: i32) -> CString {
+    CString::new(format!("/proc/thread-self/fd/{descriptor}")).expect("no NUL")
+}
+
+/// Character devices that take bytes and give some: memory's (null, zero, full, random, urandom), and terminals
+/// (Documentation/admin-guide/devices.txt). Others may follow addresses that are written to them, as /dev/sg does.
+fn is_harmless_device(device: u64) -> bool {
+    match (libc::major(device), libc::minor(device)) {
+        (1, minor) => matches!(minor, 3 | 5 | 7 | 8 | 9),
+        (major, _) => matches!(major, 2..=5 | 136..=143 | 204 | 229),
+    }
+}
+
+fn refuse_memory(thread: &Thread, descriptor: i32) -> Result<(), i64> {
+    if call::is_on_procfs(descriptor) && gives_memory(descriptor) {
+        thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
+        return Err(error(libc::EACCES));
+    }
+    Ok(())
 }
 
 /// Whether the file, of procfs, is one of those above. procfs may be mounted anywhere, so the last parts of its name count.
 fn gives_memory(descriptor: i32) -> bool {
-    let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{descriptor}")) else { return true };
+    let Ok(path) = std::fs::read_link(OsStr::from_bytes(own_link(descriptor).to_bytes())) else {
+        return true;
+    };
     let Some(path) = path.to_str() else { return true };
     let mut parts = path.rsplit('/');
     let (name, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let is_of_process = !parent.is_empty() && parent.bytes().all(|byte| byte.is_ascii_digit());
     // A file system's root has no parent to tell by: procfs can be mounted at a single process.
-    OF_THE_KERNEL.contains(&name) || OF_PROCESSES.contains(&name) && (is_of_process || name != "stat")
+    parent == "map_files"
+        || OF_THE_KERNEL.contains(&name)
+        || OF_PROCESSES.contains(&name) && (is_of_process || name != "stat")
 }
 
 /// A descriptor that is closed unless the program gets it.
 struct Probe(i32);
+
+impl Probe {
+    fn keep(self) -> i64 {
+        let number = self.0;
+        std::mem::forget(self);
+        number.into()
+    }
+}
 
 impl Drop for Probe {
     fn drop(&mut self) {

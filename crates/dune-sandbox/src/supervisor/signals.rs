@@ -9,8 +9,8 @@ use dune_syscalls::Call;
 
 use super::{Answer, RESTART, Thread, error};
 use crate::checked::Request;
-use crate::raw::process;
 use crate::raw::signals::{self, RESTORER};
+use crate::raw::{call, process};
 
 /// Signals have the numbers 1 to 64.
 const SIGNALS: usize = 64;
@@ -34,7 +34,7 @@ const INFO: u64 = CONTEXT + 8 * CONTEXT_WORDS as u64;
 const FRAME: u64 = INFO + 128;
 
 /// `struct kernel_sigaction`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Action {
     handler: u64,
     flags: u64,
@@ -66,6 +66,10 @@ impl Actions {
         let ignored = |index: usize| process::is_ignored(index as i32 + 1);
         let handler = |index| if ignored(index) { libc::SIG_IGN as u64 } else { libc::SIG_DFL as u64 };
         Actions(std::array::from_fn(|index| Action { handler: handler(index), ..Action::default() }))
+    }
+
+    fn get(&self, signal: i32) -> Action {
+        self.0[signal as usize - 1]
     }
 
     fn set(&mut self, signal: i32, action: Action) {
@@ -198,7 +202,7 @@ impl Thread {
     }
 
     fn action(&self, signal: i32) -> Action {
-        self.process.actions().0[signal as usize - 1]
+        self.process.actions().get(signal)
     }
 
     /// The answer to `call`, which a signal may have interrupted.
@@ -218,7 +222,7 @@ impl Thread {
             return answer;
         }
         // The length of SYSCALL.
-        self.context.registers.rip -= 2;
+        self.context.registers.rip = self.context.registers.rip.wrapping_sub(2);
         call.number.into()
     }
 
@@ -252,8 +256,12 @@ impl Thread {
             self.signals.stack = [0, libc::SS_DISABLE as u64, 0];
         }
         if action.flags & libc::SA_RESETHAND as u32 as u64 != 0 {
-            self.process.actions().set(signal, Action::default());
-            process::set_disposition(signal, false);
+            let mut actions = self.process.actions();
+            // Unless another thread has set another one.
+            if actions.get(signal) == *action {
+                actions.set(signal, Action::default());
+                process::set_disposition(signal, false);
+            }
         }
         let own = if action.flags & libc::SA_NODEFER as u64 != 0 { 0 } else { 1 << (signal - 1) };
         self.signals.mask |= (action.mask | own) & !UNBLOCKABLE;
@@ -339,25 +347,32 @@ pub(super) fn rt_sigaction(thread: &mut Thread, request: Request) -> Answer {
     if size != 8 || !(1..=SIGNALS as i32).contains(&signal) {
         return error(libc::EINVAL);
     }
-    let before = thread.action(signal);
+    let mut action = None;
     if new != 0 {
         let Ok(words) = memory.words(new) else { return error(libc::EFAULT) };
         if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
             return error(libc::EINVAL);
         }
-        let action = Action::of_words(words);
+        action = Some(Action::of_words(words));
+    }
+    // Account and Linux say the same when the lock is free again: a signal for which Linux has our handler, and the account none, would come
+    // for ever.
+    let mut actions = thread.process.actions();
+    let before = actions.get(signal);
+    if let Some(action) = action {
         // The account first: the signal may come at once.
-        thread.process.actions().set(signal, action);
+        actions.set(signal, action);
         let result = if action.has_handler() {
             signals::handle(signal, action.flags)
         } else {
             process::set_disposition(signal, action.handler == libc::SIG_IGN as u64)
         };
         if result != 0 {
-            thread.process.actions().set(signal, before);
+            actions.set(signal, before);
             return result;
         }
     }
+    drop(actions);
     if old != 0 && memory.write_words(old, &before.words()).is_err() {
         return error(libc::EFAULT);
     }
@@ -401,6 +416,21 @@ pub(super) fn rt_sigsuspend(thread: &mut Thread, request: Request) -> Answer {
     }
     thread.signals.suspended = Some(before);
     error(libc::EINTR)
+}
+
+/// pidfd_send_signal(2): a siginfo of the program's is one that a program can send to others, as by rt_sigqueueinfo(2). What Linux alone says of
+/// a signal, that it is a fault's or a timer's, the runtime believes.
+pub(super) fn pidfd_send_signal(thread: &mut Thread, request: Request) -> Answer {
+    let [process, signal, info, flags, ..] = *request.arguments();
+    if info == 0 {
+        return thread.check_and_forward(request);
+    }
+    let Ok(info) = thread.memory().words::<16>(info) else { return error(libc::EFAULT) };
+    let code = info[1] as i32;
+    if code >= 0 || [libc::SI_TKILL, libc::SI_TIMER].contains(&code) {
+        return error(libc::EPERM);
+    }
+    call::send_signal(process, signal, &info, flags)
 }
 
 pub(super) fn sigaltstack(thread: &mut Thread, request: Request) -> Answer {

@@ -3,7 +3,7 @@
 
 use dune::memory::VirtAddr;
 
-use super::{Answer, FS_LIMIT, Thread, children, error, exec, open, signals, threads};
+use super::{Answer, FS_LIMIT, Thread, children, descriptors, error, exec, open, signals, threads};
 use crate::checked::Request;
 use crate::raw::{call, process};
 
@@ -17,7 +17,7 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_readlinkat, readlinkat),
     (libc::SYS_openat, open::openat),
     (libc::SYS_openat2, open::openat2),
-    (libc::SYS_mmap, mmap),
+    (libc::SYS_mmap, descriptors::mmap),
     (libc::SYS_munmap, munmap),
     (libc::SYS_mprotect, mprotect),
     (libc::SYS_mremap, mremap),
@@ -46,7 +46,8 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_futex, forwarded),
     (libc::SYS_pause, forwarded),
     (libc::SYS_rt_sigpending, forwarded),
-    (libc::SYS_close_range, forwarded),
+    (libc::SYS_close_range, descriptors::close_range),
+    (libc::SYS_pidfd_send_signal, signals::pidfd_send_signal),
 ];
 
 const NUMBERS: usize = dune_syscalls::NUMBERS;
@@ -97,10 +98,6 @@ fn link(thread: &mut Thread, request: Request, argument: u8, buffer: u64, size: 
         bytes if thread.memory().write(buffer, bytes).is_ok() => bytes.len() as i64,
         _ => error(libc::EFAULT),
     }
-}
-
-fn mmap(thread: &mut Thread, request: Request) -> Answer {
-    thread.process.space.mmap(thread.dune, request.arguments())
 }
 
 fn munmap(thread: &mut Thread, request: Request) -> Answer {

@@ -103,7 +103,11 @@ pub(super) fn start(thread: &mut Thread, request: &Request) -> Answer {
             process::die(libc::SIGKILL);
         }
     };
-    let started = std::thread::Builder::new().stack_size(STACK).spawn(body);
+    let started = {
+        // Dune makes the new thread's virtual CPU, whose descriptor nobody is to get at.
+        let _descriptors = process.keep_descriptors();
+        std::thread::Builder::new().stack_size(STACK).spawn(body)
+    };
     process::change_mask(libc::SIG_SETMASK as u64, Some(before));
     match started {
         Ok(_) => hear.recv().unwrap_or(error(libc::EAGAIN)),

@@ -5,6 +5,7 @@
 
 #![no_main]
 
+mod escapes;
 mod signals;
 
 use std::arch::asm;
@@ -42,6 +43,16 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "signals" => signals::all(),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),
+        "descriptors" => escapes::descriptors(),
+        "table" => escapes::table(),
+        "options" => escapes::options(),
+        "passing" => escapes::passing(),
+        "reach" => escapes::reach(words[1].parse().expect("a process")),
+        "registers" => escapes::table_registers(&words[1]),
+        "forged-info" => escapes::forged_info(),
+        "actions" => escapes::actions(),
+        "numbers" => escapes::numbers(),
+        "devices" => escapes::devices(&words[1..]),
         other => panic!("what is {other:?}?"),
     }
     0

@@ -1,6 +1,7 @@
 //! `dune run`: programs in ring 3 do what they do natively, and untrusted code does not get at the runtime.
 
 mod attacks;
+mod escapes;
 mod programs;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,15 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::mappings_of_the_runtime", attacks::mappings_of_the_runtime),
     Case::new("sandbox::calls_that_let_out", attacks::calls_that_let_out),
     Case::new("sandbox::memory_as_a_file", attacks::memory_as_a_file),
+    Case::new("sandbox::tables_of_descriptors", escapes::tables_of_descriptors),
+    Case::new("sandbox::socket_options", escapes::socket_options),
+    Case::new("sandbox::descriptors_are_passed", escapes::descriptors_are_passed),
+    Case::new("sandbox::compute_reaches_nobody", escapes::compute_reaches_nobody),
+    Case::new("sandbox::forged_signals", escapes::forged_signals),
+    Case::new("sandbox::actions_that_change", escapes::actions_that_change),
+    Case::new("sandbox::unknown_numbers", escapes::unknown_numbers),
+    Case::new("sandbox::devices", escapes::devices),
+    Case::new("sandbox::core_dumps", escapes::core_dumps),
 ];
 
 /// `program` by its path, natively or by `dune run`, in an environment that is known.

@@ -14,20 +14,20 @@ const PAGE: u64 = 4096;
 const RUNTIME: u64 = 1 << 46;
 
 /// The program `confined`, waiting for addresses.
-struct Confined {
+pub(super) struct Confined {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 /// A page of the runtime's that does not change by itself: the last one of its stack, with the environment's strings.
-struct Target {
-    start: u64,
+pub(super) struct Target {
+    pub(super) start: u64,
     bytes: Vec<u8>,
 }
 
 impl Confined {
-    fn start(what: &str) -> Result<Confined, Box<dyn std::error::Error>> {
+    pub(super) fn start(what: &str) -> Result<Confined, Box<dyn std::error::Error>> {
         let mut command = command(&path_of("confined")?, &[what], Some("allow-all"));
         command.env("MARK", "untouched".repeat(300)).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
@@ -45,7 +45,7 @@ impl Confined {
     }
 
     /// Looks up a page of the runtime's.
-    fn target(&self) -> Result<Target, Box<dyn std::error::Error>> {
+    pub(super) fn target(&self) -> Result<Target, Box<dyn std::error::Error>> {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id()))?;
         let stack = maps.lines().find(|line| line.ends_with("[stack]")).ok_or("no stack")?;
         let end = stack.split(['-', ' ']).nth(1).ok_or("no end")?;
@@ -62,13 +62,13 @@ impl Confined {
         Ok(bytes)
     }
 
-    fn send(&mut self, addresses: &[u64]) -> std::io::Result<()> {
+    pub(super) fn send(&mut self, addresses: &[u64]) -> std::io::Result<()> {
         let words: Vec<String> = addresses.iter().map(|address| format!("{address:x}")).collect();
         writeln!(self.input, "{}", words.join(" "))
     }
 
     /// What it says up to `done`, after which it waits: the target's bytes are still there.
-    fn judge(mut self, target: &Target) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    pub(super) fn judge(mut self, target: &Target) -> Result<Vec<String>, Box<dyn std::error::Error>> {
         let mut lines = Vec::new();
         loop {
             match self.line()?.as_str() {

@@ -1,0 +1,90 @@
+//! Descriptors: that the runtime's own are not the program's, not even while they are being made.
+//!
+//! What the runtime opens gets the lowest free number for a moment, before it stands where every call of the program's is refused
+//! (`Dune::keeps_descriptor`). So the lock of the process's descriptors is held to write while it does, and to read by each call that gives
+//! a file another number, takes one away, or hands one on.
+
+use super::{Answer, Process, Thread, error};
+use crate::checked::Request;
+use crate::raw::{call, result};
+
+/// Whether the call changes which files descriptors are, by descriptors that it is given.
+pub(super) fn changes(request: &Request) -> bool {
+    match i64::from(request.call().number) {
+        libc::SYS_close | libc::SYS_dup | libc::SYS_dup2 | libc::SYS_dup3 | libc::SYS_close_range => true,
+        libc::SYS_fcntl => matches!(request.form().name, "F_DUPFD" | "F_DUPFD_CLOEXEC"),
+        _ => false,
+    }
+}
+
+/// Whether Dune opens files of /proc for the call: priorities of process groups (`guest/priority.rs` there).
+pub(super) fn has_dune_make(request: &Request) -> bool {
+    matches!(
+        i64::from(request.call().number),
+        libc::SYS_getpriority | libc::SYS_setpriority | libc::SYS_ioprio_set
+    )
+}
+
+/// Descriptors that a message hands on: duplicates, so that they are what they were when they were looked at, however long the message
+/// waits. They are closed with this.
+pub(super) struct Passed<'p> {
+    process: &'p Process,
+    numbers: Vec<i32>,
+}
+
+impl Drop for Passed<'_> {
+    fn drop(&mut self) {
+        if self.numbers.is_empty() {
+            return;
+        }
+        let _changes = self.process.change_descriptors();
+        for number in &self.numbers {
+            call::plain(libc::SYS_close, [*number as u64, 0, 0, 0, 0, 0]);
+        }
+    }
+}
+
+/// Puts duplicates in the place of the descriptors that a message hands on.
+pub(super) fn pass<'p>(process: &'p Process, request: &mut Request) -> Result<Passed<'p>, i64> {
+    let mut passed = Passed { process, numbers: Vec::new() };
+    if !request.passes_descriptors() {
+        return Ok(passed);
+    }
+    // What is over is closed without the lock: see `Passed`.
+    let done = {
+        let _changes = process.change_descriptors();
+        request.replace_passed(|number| {
+            let arguments = [number as u64, libc::F_DUPFD_CLOEXEC as u64, 0, 0, 0, 0];
+            let duplicate = result(call::plain(libc::SYS_fcntl, arguments))? as i32;
+            passed.numbers.push(duplicate);
+            Ok(duplicate)
+        })
+    };
+    done.map(|()| passed)
+}
+
+/// close_range(2), but for CLOSE_RANGE_UNSHARE: all threads have one table, which the supervisor looks at.
+pub(super) fn close_range(thread: &mut Thread, request: Request) -> Answer {
+    const UNSHARE: u64 = 1 << 1;
+    if request.arguments()[2] & UNSHARE != 0 {
+        thread.process.log("close_range with CLOSE_RANGE_UNSHARE", "is refused");
+        return error(libc::EINVAL);
+    }
+    thread.check_and_forward(request)
+}
+
+/// mmap(2): of files, while nobody changes what the descriptor is. What Linux has made without a name (a virtual CPU, above all) is nothing to
+/// be mapped, and huge pages are not: with them Linux decides how long a mapping is.
+pub(super) fn mmap(thread: &mut Thread, request: Request) -> Answer {
+    let [.., flags, descriptor, _] = *request.arguments();
+    if flags as i32 & libc::MAP_ANONYMOUS != 0 {
+        return thread.process.space.mmap(thread.dune, request.arguments());
+    }
+    let _held = thread.process.keep_descriptors();
+    match call::file_system(descriptor as i32) {
+        Err(errno) => error(errno),
+        Ok(call::ANONYMOUS_INODES) => error(libc::ENODEV),
+        Ok(call::HUGE_PAGES) => error(libc::EINVAL),
+        Ok(_) => thread.process.space.mmap(thread.dune, request.arguments()),
+    }
+}

@@ -1,0 +1,129 @@
+//! Ways out that have been open once, or could be: see examples/confined/escapes.rs.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::{fs, thread, time};
+
+use super::attacks::Confined;
+use super::{command, path_of};
+use crate::case::CaseResult;
+
+/// What `confined` says with these words.
+fn said(words: &[&str], policy: &str) -> Result<(String, Output), Box<dyn std::error::Error>> {
+    let name = if policy == "compute" { "confined-static-pie" } else { "confined" };
+    let output = command(&path_of(name)?, words, Some(policy)).output()?;
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output))
+}
+
+pub fn tables_of_descriptors() -> CaseResult {
+    let (said, _) = said(&["table"], "allow-all")?;
+    assert_eq!(said, format!("a table of its own: refused with {}\nnull is /dev/null\n", libc::EINVAL));
+    Ok(())
+}
+
+/// What an option or ancillary data is that nobody knows may have addresses in it.
+pub fn socket_options() -> CaseResult {
+    let mut confined = Confined::start("options")?;
+    let target = confined.target()?;
+    confined.send(&[target.start])?;
+    let lines = confined.judge(&target)?;
+    let (refused, rest): (Vec<_>, Vec<_>) = lines
+        .iter()
+        .partition(|line| ["MPTCP", "socket ", "ancillary"].iter().any(|start| line.starts_with(start)));
+    assert!(refused.len() >= 8, "{lines:#?}");
+    for line in refused {
+        assert!(line.contains("credentials: done") || line.contains(": refused with "), "{lines:#?}");
+    }
+    assert_eq!(rest, ["sockets true", "option 2: 0", "option 1: 0", "option 2: 0"], "{lines:#?}");
+    Ok(())
+}
+
+/// Descriptors in ancillary data are what they are, and nothing of the passing stays.
+pub fn descriptors_are_passed() -> CaseResult {
+    let natively = command(&path_of("confined")?, &["passing"], None).output()?;
+    let (said, _) = said(&["passing"], "allow-all")?;
+    assert_eq!(said, String::from_utf8_lossy(&natively.stdout));
+    assert_eq!(said, "sent 1\ngot 1\nwrote 1\nread 1\nmore descriptors 1\nnothing -9\n");
+    Ok(())
+}
+
+/// `compute` lets a program change nothing of others, and look at nothing.
+pub fn compute_reaches_nobody() -> CaseResult {
+    let mut victim = Command::new(path_of("busybox")?).args(["sleep", "1000"]).spawn()?;
+    let result = said(&["reach", &victim.id().to_string()], "compute");
+    let before = victim.try_wait()?;
+    victim.kill()?;
+    victim.wait()?;
+    let (said, _) = result?;
+    assert_eq!(before, None, "the other process has ended: {said}");
+    let (own, others): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("own "));
+    assert!(others.len() > 20 && others.iter().all(|line| line.contains(": refused")), "{said}");
+    assert!(own.len() > 5 && own.iter().all(|line| line.ends_with(": done")), "{said}");
+    Ok(())
+}
+
+/// A program can not say that a signal is a fault's or the kernel's.
+pub fn forged_signals() -> CaseResult {
+    let (said, _) = said(&["forged-info"], "allow-all")?;
+    let lines: Vec<_> = said.lines().collect();
+    let (forged, right) = lines.split_at(lines.len().saturating_sub(2));
+    assert!(forged.len() == 5 && forged.iter().all(|line| line.contains(": refused with ")), "{said}");
+    assert_eq!(right, ["a queue's: 0", "none: 0"]);
+    Ok(())
+}
+
+pub fn actions_that_change() -> CaseResult {
+    let (said, _) = said(&["actions"], "allow-all")?;
+    assert_eq!(said, "rounds 2000\n");
+    Ok(())
+}
+
+/// What is logged of them has an end.
+pub fn unknown_numbers() -> CaseResult {
+    let (said, output) = said(&["numbers"], "allow-all")?;
+    assert_eq!(said, "known 0\n");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("is not known") && errors.lines().count() < 300, "{errors}");
+    Ok(())
+}
+
+/// Devices whose drivers follow addresses in what is written to them are not opened.
+pub fn devices() -> CaseResult {
+    let (said, _) = said(&["devices", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/full"], "allow-all")?;
+    assert!(said.lines().count() == 4 && said.lines().all(|line| line.ends_with(": opened")), "{said}");
+    let (said, _) = self::said(&["devices", "/dev/kvm", "/dev/mem", "/dev/port"], "allow-all")?;
+    assert!(said.lines().all(|line| line.contains(": refused with ")), "{said}");
+    Ok(())
+}
+
+/// Nor where core dumps go to a program, which Linux starts whatever RLIMIT_CORE says, unless it is 1 (core(5)).
+pub fn core_dumps() -> CaseResult {
+    const PATTERN: &str = "/proc/sys/kernel/core_pattern";
+    let before = fs::read_to_string(PATTERN)?;
+    let (busybox, dump) = (path_of("busybox")?, format!("/tmp/dump-{}", std::process::id()));
+    fs::write(PATTERN, format!("|{} touch {dump}-%e", busybox.display()))?;
+    let deaths = [None, Some("allow-all")].map(|policy| is_dumped(policy, &dump));
+    fs::write(PATTERN, before.trim_end())?;
+    let [natively, confined] = deaths;
+    assert!(natively?, "a program that is not confined makes a dump here");
+    assert!(!confined?, "the runtime's memory has been dumped");
+    Ok(())
+}
+
+/// Whether a program's death leaves a dump.
+fn is_dumped(policy: Option<&str>, dump: &str) -> Result<bool, Box<dyn std::error::Error>> {
+    let file = format!("{dump}-confined");
+    let output = command(&path_of("confined")?, &["trap", "null"], policy).output()?;
+    assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
+    // Linux does not wait for the program that gets the dump.
+    for _ in 0..20 {
+        if Path::new(&file).exists() {
+            fs::remove_file(&file)?;
+            return Ok(true);
+        }
+        thread::sleep(time::Duration::from_millis(100));
+    }
+    Ok(false)
+}
