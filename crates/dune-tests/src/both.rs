@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug, Write};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,12 @@ impl Notes {
         let _ = writeln!(line, "{what}: {value:?}");
         let written = std::io::Write::write_all(&mut &self.0, line.as_bytes());
         assert!(written.is_ok(), "the notes take no more");
+    }
+}
+
+impl AsRawFd for Notes {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

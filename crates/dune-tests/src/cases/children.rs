@@ -1,12 +1,13 @@
 //! Children of a process in Dune mode: fork goes on in Dune mode, vfork and posix_spawn run commands.
 
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::{Dune, TrapFrame, TrapOutcome, Vector};
 
-use crate::both::exited;
+use crate::both::{Notes, alike, exited, forked};
 use crate::case::{Case, CaseResult};
 use crate::probe;
 
@@ -21,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case::new("children::vector_state_survives", vector_state_survives),
     Case::new("children::no_descriptor_is_left", no_descriptor_is_left),
     Case::new("children::closing_everything_spares_the_engine", closing_everything_spares_the_engine),
+    Case::new("children::that_share_descriptors", || alike(that_share_descriptors)),
     Case::new("children::exec_leaves_dune_mode", exec_leaves_dune_mode),
     Case::new("children::locks_of_others_are_free", locks_of_others_are_free),
 ];
@@ -341,4 +343,49 @@ fn locks_of_others_are_free() -> CaseResult {
     assert_eq!(refused, (-1, Some(libc::EAGAIN)));
     assert_eq!(exited(in_child(|| 7)), Some(7));
     Ok(())
+}
+
+/// Children with memory of their own that share their parent's descriptors (CLONE_FILES), and close all: by close_range(2), and one by
+/// one. The parent goes on, without.
+fn that_share_descriptors(notes: &Notes) {
+    /// Above both limits of the emulated machines, where Dune's descriptors may be.
+    const MOST: u64 = 6000;
+    let kept = notes.as_raw_fd() as u64;
+    let call = |number: i64, first: u64, last: u64| probe::syscall(number as u64, [first, last, 0, 0, 0, 0]);
+    let by_range = || {
+        notes.note("below", call(libc::SYS_close_range, 3, kept - 1));
+        notes.note("above", call(libc::SYS_close_range, kept + 1, u32::MAX.into()));
+    };
+    let one_by_one = || {
+        for number in (3..MOST).filter(|&number| number != kept) {
+            call(libc::SYS_close, number, 0);
+        }
+    };
+    for close in [&by_range as &dyn Fn(), &one_by_one] {
+        let status = forked(|| {
+            let [first, second] = [0, 0].map(|_| std::fs::File::open("/dev/null").expect("a file"));
+            let flags = (libc::CLONE_FILES | libc::SIGCHLD) as u64;
+            let child = probe::syscall(libc::SYS_clone as u64, [flags, 0, 0, 0, 0, 0]);
+            if child == 0 {
+                close();
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(5) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for our own child.
+            let waited = unsafe { libc::waitpid(child as i32, &mut status, 0) };
+            notes.note("child", (i64::from(waited) == child, exited(status)));
+            // SAFETY: asks for flags.
+            notes.note(
+                "closed",
+                [&first, &second].map(|file| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) }),
+            );
+            std::mem::forget((first, second));
+            notes.note("process", probe::getpid() == i64::from(std::process::id()));
+            notes.note("thread", std::thread::spawn(|| 11).join().ok());
+            notes.note("child", forked(|| 4));
+            7
+        });
+        notes.note("status", status);
+    }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use dune::memory::{PagePermissions, PageRange};
 use dune::{EnterError, LeaveError, TrapOutcome, Vector};
 
-use crate::case::{Case, CaseResult};
+use crate::case::{Case, CaseResult, Ending};
 use crate::probe;
 
 pub const CASES: &[Case] = &[
@@ -18,6 +18,8 @@ pub const CASES: &[Case] = &[
     Case::new("leaving::is_refused_where_it_can_not_be", refused),
     Case::new("leaving::threads_enter_and_leave", threads_enter_and_leave),
     Case::new("leaving::children_of_host_mode_enter", children_enter),
+    Case::new("leaving::whoever_closes_all_is_named", closes_all)
+        .ends(Ending::Signal(libc::SIGABRT, &["has closed Dune's (docs/limits.md): errno 9"])),
 ];
 
 /// Leaves; no token of the thread's is used afterwards.
@@ -205,4 +207,17 @@ fn children_enter() -> CaseResult {
     assert_eq!(status, 0, "{status:#x}");
     dune::enter()?;
     Ok(())
+}
+
+/// Nothing keeps a thread in host mode from closing what those in Dune mode need.
+fn closes_all() -> CaseResult {
+    /// The soft limit of the emulated machines is not higher.
+    const FIRST: u64 = 1000;
+    dune::enter()?;
+    let closed = thread::spawn(|| {
+        leave().expect("the thread leaves");
+        probe::syscall(libc::SYS_close_range as u64, [FIRST, u32::MAX.into(), 0, 0, 0, 0])
+    });
+    let _ = closed.join();
+    probe::fail("the process goes on".to_owned())
 }

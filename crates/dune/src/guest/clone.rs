@@ -15,7 +15,7 @@ use linux_raw_sys::general::{
 };
 
 use super::syscall::error;
-use super::{copy, range_handlers, signal};
+use super::{copy, filter, range_handlers, signal};
 use crate::arch::cpu;
 use crate::arch::page::{PAGE_BYTES, TASK_SIZE};
 use crate::arch::registers::{Registers, VectorArea};
@@ -101,7 +101,10 @@ pub(super) fn system_call(dune: Dune, frame: &mut Registers, vector_area: Vector
         };
     }
     if request.flags & u64::from(CLONE_FILES) != 0 {
-        // It could not close its parent's machine without closing it for its parent.
+        // It could not close its parent's machine without closing it for its parent, and in host mode nobody keeps it from that.
+        if dune.block().is_unmodified() && filter::is_alone() && filter::can_leave(dune, frame) {
+            return filter::leave_or(dune, EAGAIN, frame, vector_area);
+        }
         return start_in_host_mode(dune, frame, vector_area, request, &mut copy);
     }
     let parent_rsp = frame.rsp;

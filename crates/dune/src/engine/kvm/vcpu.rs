@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION, kvm_interrupt,
     kvm_regs, kvm_run,
 };
-use linux_raw_sys::errno::{EFAULT, EINTR};
+use linux_raw_sys::errno::{EBADF, EFAULT, EINTR};
 use linux_raw_sys::general::{__NR_ioctl, __NR_munmap, MAP_SHARED};
 
 use super::cpuid::CpuidList;
@@ -259,6 +259,10 @@ fn failed(value: u64) -> Exit {
     match sys::result(value) {
         Err(errno) if errno.raw() == EINTR as i32 => Exit::Interrupted,
         Err(errno) if errno.raw() == EFAULT as i32 => Exit::SecondLevelFault,
+        Err(errno) if errno.raw() == EBADF as i32 => Exit::Failed {
+            what: "who shares this process's descriptors in host mode has closed Dune's (docs/limits.md): errno",
+            code: errno.raw() as u64,
+        },
         Err(errno) => Exit::Failed { what: "KVM_RUN failed with errno", code: errno.raw() as u64 },
         Ok(value) => Exit::Failed { what: "KVM_RUN returned an unexpected value", code: value },
     }
