@@ -43,6 +43,7 @@ pub const CASES: &[Case] = &[
     Case::new("programs::traced_from_the_start", followed::traced_from_the_start),
     Case::new("programs::busy", executable::busy),
     Case::new("programs::watched", executable::watched),
+    Case::new("programs::refused_by_a_watcher", executable::refused),
     Case::new("programs::descriptors_beyond_the_limit", seen::descriptors),
     Case::new("programs::listings", || in_all_ways(&["listings"], "fd ")),
     Case::new("programs::priorities", || in_all_ways(&["priorities"], "1 -2: Some(13), now 0\n")),

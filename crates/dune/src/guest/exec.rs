@@ -49,9 +49,9 @@ pub(super) fn handle(
     process().wait_for_births();
     if plain
         && let Some(launcher) = launcher
-        && let Ok(restart) = follow(launcher, execute, path, argv, envp)
+        && let Ok(result) = follow(launcher, execute, path, argv, envp)
     {
-        return Some(restart);
+        return Some(result);
     }
     // The launcher could not be executed: Linux may still take the program itself.
     Some(execute(number, arguments))
@@ -77,11 +77,16 @@ impl From<BadAddress> for NotFollowed {
     }
 }
 
-/// Has the launcher execute the program; returns with [`RESTART`] if a signal came first.
+/// Has the launcher execute the program; returns with [`RESTART`] if a signal came first, or with Linux's error if it refuses to open
+/// the file.
 fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -> Result<u64, NotFollowed> {
     // A debugger wants to see its program start, not the launcher.
     if proc::has_new_tracer().unwrap_or(true) || !may_open_device() {
         return Err(NotFollowed);
+    }
+    if let Err(refusal) = opens_for_execution(path) {
+        // Asked once more, those who watch executions (fanotify(7)) would be, too.
+        return Ok(refusal);
     }
     let mut buffer = [0u8; PATH_BYTES + 2];
     let path = absolute(launcher, path, &mut buffer)?;
@@ -204,13 +209,17 @@ fn absolute(
     Ok(text.as_ptr() as u64)
 }
 
-/// Whether the file at `path` is one that the launcher can start, and all the interpreters behind it, with the rights of this
-/// process.
+/// Whether the file at `path`, which opens for execution, is one that the launcher can start, and all the interpreters behind it, with
+/// the rights of this process.
 fn check(path: u64) -> Result<(), NotFollowed> {
     let mut name = [0; PATH_BYTES];
     let mut next = path;
     for _ in 0..=NESTING {
-        match check_one(next, &mut name)? {
+        let asks = check_one(next, &mut name)?;
+        if !matches!(asks, Asks::Nobody) {
+            opens_for_execution(name.as_ptr() as u64).map_err(|_| NotFollowed)?;
+        }
+        match asks {
             Asks::Nobody => return Ok(()),
             Asks::Script => next = name.as_ptr() as u64,
             // Whose own interpreter Linux does not ask for.
@@ -262,19 +271,22 @@ fn check_file(file: u64, path: u64) -> Result<(), NotFollowed> {
     if mode & S_IFMT != S_IFREG || mode & (S_ISUID | S_ISGID) != 0 || has_capability {
         return Err(NotFollowed);
     }
-    if forward(FACCESSAT, &[AT_FDCWD as u64, path, X_OK.into(), 0, 0, 0]) != 0 || !opens_for_execution(path) {
+    if forward(FACCESSAT, &[AT_FDCWD as u64, path, X_OK.into(), 0, 0, 0]) != 0 {
         return Err(NotFollowed);
     }
     Ok(())
 }
 
 /// Has Linux open the file at `path` as it opens what it executes: not if it is open for writing (ETXTBSY), for all file systems and
-/// security modules to judge, and with fanotify's events (FAN_OPEN_EXEC).
+/// security modules to judge, and with fanotify's events (FAN_OPEN_EXEC). The error of execve(2) if it refuses.
 ///
 /// Since Linux 6.8 execve(2) opens the file before anything else (`alloc_bprm`, fs/exec.c). So it has been opened, and closed again,
 /// when a bad address of the arguments is noticed. Older kernels notice that first, and nothing is learnt.
-fn opens_for_execution(path: u64) -> bool {
+fn opens_for_execution(path: u64) -> Result<(), u64> {
     /// No program has memory here.
     const NOWHERE: u64 = !0xfff;
-    forward(EXECVE, &[path, NOWHERE, 0, 0, 0, 0]) == super::syscall::error(EFAULT)
+    match forward(EXECVE, &[path, NOWHERE, 0, 0, 0, 0]) {
+        result if result == super::syscall::error(EFAULT) => Ok(()),
+        refusal => Err(refusal),
+    }
 }
