@@ -32,6 +32,22 @@ pub fn syscall(number: u64, arguments: [u64; 6]) -> i64 {
     value
 }
 
+/// CAP_SYS_RESOURCE of <linux/capability.h>: who has it may raise hard limits.
+pub const MAY_RAISE_LIMITS: u32 = 24;
+
+/// Has the calling thread use `capability` from now on, if it is permitted to, or not use it (capset(2)).
+pub fn use_capability(capability: u32, on: bool) {
+    // _LINUX_CAPABILITY_VERSION_3: two structures of effective, permitted and inheritable capabilities, for the calling thread.
+    let header = [0x2008_0522u32, 0];
+    let mut sets = [[0u32; 3]; 2];
+    let (header, place) = ((&raw const header) as u64, (&raw mut sets) as u64);
+    assert_eq!(syscall(libc::SYS_capget as u64, [header, place, 0, 0, 0, 0]), 0);
+    let bit = 1 << capability;
+    let [effective, permitted, _] = &mut sets[0];
+    *effective = if on { *effective | *permitted & bit } else { *effective & !bit };
+    assert_eq!(syscall(libc::SYS_capset as u64, [header, place, 0, 0, 0, 0]), 0);
+}
+
 /// How many descriptors the process has, Dune's own included, which in Dune mode are not listed.
 pub fn descriptors() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -99,7 +99,9 @@ fn limited<T>(resource: libc::__rlimit_resource_t, limit: u64, body: impl FnOnce
         check(libc::getrlimit(resource, &raw mut old), "getrlimit");
         check(libc::setrlimit(resource, &libc::rlimit { rlim_cur: limit, rlim_max: limit }), "setrlimit");
     }
+    probe::use_capability(probe::MAY_RAISE_LIMITS, false);
     let value = body();
+    probe::use_capability(probe::MAY_RAISE_LIMITS, true);
     // SAFETY: as above.
     check(unsafe { libc::setrlimit(resource, &raw const old) }, "setrlimit");
     value

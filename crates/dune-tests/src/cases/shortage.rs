@@ -18,6 +18,13 @@ pub const CASES: &[Case] = &[
     Case::new("shortage::faults_without_descriptors", || alike(faults_without_descriptors)),
     Case::new("shortage::fork_without_descriptors", || alike(fork_without_descriptors)),
     Case::new("shortage::fork_with_lost_descriptors", fork_with_lost_descriptors),
+    Case::new("shortage::descriptors_where_both_limits_are_one", || {
+        alike(|notes| up_to_the_limit(notes, true))
+    }),
+    Case::new("shortage::descriptors_where_no_limit_can_be_raised", || {
+        alike(|notes| up_to_the_limit(notes, false))
+    }),
+    Case::new("shortage::descriptors_of_who_enters_with_one_limit", entered_with_one_limit),
 ];
 
 const MIB: u64 = 1 << 20;
@@ -234,6 +241,7 @@ fn fork_without_descriptors(notes: &Notes) {
 /// If they stand above a hard limit that the program has lowered since, and nothing is free below, there is no child.
 fn fork_with_lost_descriptors() -> CaseResult {
     dune::enter()?;
+    probe::use_capability(probe::MAY_RAISE_LIMITS, false);
     let copies = take_all_descriptors(32);
     for _ in 0..3 {
         // SAFETY: there is no child; if there is, it says so.
@@ -248,4 +256,50 @@ fn fork_with_lost_descriptors() -> CaseResult {
     }
     assert_eq!(forked(|| 5).map(|status| libc::WEXITSTATUS(status)), Ok(5));
     Ok(())
+}
+
+/// Sets both limits of RLIMIT_NOFILE.
+fn limit_descriptors(number: u64) {
+    let limit = libc::rlimit { rlim_cur: number, rlim_max: number };
+    // SAFETY: the call reads the limit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+}
+
+/// The numbers that a program gets where the soft limit of RLIMIT_NOFILE is the hard one: all up to it for who could raise that, and
+/// for others in order at least, from the lowest. Children have other descriptors of Dune's than their parents.
+fn up_to_the_limit(notes: &Notes, may_raise: bool) {
+    for number in [64, 100, 400, 501, 900, 1024] {
+        let status = forked(|| {
+            probe::use_capability(probe::MAY_RAISE_LIMITS, may_raise);
+            limit_descriptors(number);
+            notes.note("child", forked(|| count_descriptors(notes, number as usize, may_raise)));
+            5
+        });
+        notes.note("status", status);
+    }
+}
+
+/// Who enters with such limits.
+fn entered_with_one_limit() -> CaseResult {
+    const NUMBER: u64 = 3000;
+    limit_descriptors(NUMBER);
+    alike(|notes| notes.note("status", count_descriptors(notes, NUMBER as usize, true)))
+}
+
+fn count_descriptors(notes: &Notes, most: usize, all: bool) -> i32 {
+    // SAFETY: makes descriptors, copies of one.
+    let copy = || unsafe { libc::dup(2) };
+    let copies: Vec<i32> = std::iter::repeat_with(copy).take_while(|&copy| copy >= 0).collect();
+    let lower = &copies[..copies.len().min(most / 2 - 8)];
+    notes.note("in order", (lower.first(), lower.is_sorted_by(|a, b| a + 1 == *b)));
+    if all {
+        notes.note("all", (copies.len(), copies.last(), outcome(copy().into())));
+        notes.note("child", forked(|| 6));
+        notes.note("thread", thread::Builder::new().spawn(|| 8).map(|thread| thread.join().ok()).ok());
+    }
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the limit.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) };
+    notes.note("limits", (now.rlim_cur, now.rlim_max));
+    4
 }

@@ -382,7 +382,8 @@ fn stay_in_host_mode_if_wanted() -> CaseResult {
 fn failure_to_start_leaves_errno_alone() -> CaseResult {
     const UNTOUCHED: i32 = 0x5eed;
     dune::enter()?;
-    // Root's too: no descriptor for a vCPU.
+    // No descriptor for a vCPU.
+    probe::use_capability(probe::MAY_RAISE_LIMITS, false);
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let flags =
         libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;

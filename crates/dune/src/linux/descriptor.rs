@@ -151,10 +151,10 @@ fn move_high(fd: Descriptor, limit: &RaisedLimit) -> Descriptor {
     const HIGHEST: u64 = 1 << 16;
     /// Programs that lower their limit may still look at the numbers that they have used before.
     const LOWEST: u64 = 1000;
-    let top = limit.program().rlim_cur.clamp(LOWEST, HIGHEST);
+    let soft = limit.program().rlim_cur.min(HIGHEST);
     // Above the limit; in its upper half where it can not be raised.
-    let candidates = [top, top / 2];
-    let candidates = &candidates[if limit.is_raised() { 0 } else { 1 }..];
+    let candidates = [soft.max(LOWEST), soft, soft / 2];
+    let candidates = &candidates[if limit.is_raised() { 0 } else { 2 }..];
     candidates.iter().find_map(|&lowest| duplicate(fd.number(), lowest)).unwrap_or(fd)
 }
 

@@ -4,20 +4,26 @@ use linux_raw_sys::general::{RLIMIT_NOFILE, rlimit64};
 
 use super::sys;
 
-/// While it lives, the process may have as many descriptors as its hard limit allows. Other threads see that, and children
-/// inherit it, so it lives for a system call or two.
+/// Numbers above the program's limit that there should be: for four descriptors of the process, and one for each further thread.
+const ROOM: u64 = 1 << 12;
+
+/// While it lives, the process may have as many descriptors as its hard limit allows; and where that is the soft one, and the process
+/// may raise it (CAP_SYS_RESOURCE), some more. Other threads see that, and children inherit it, so it lives for a system call or two.
 #[derive(Debug)]
 pub(crate) struct RaisedLimit {
     /// The program's limit.
     program: rlimit64,
-    raised: bool,
+    /// The limit for the moment; `None` for the program's.
+    raised: Option<rlimit64>,
 }
 
 impl RaisedLimit {
     pub(crate) fn new() -> RaisedLimit {
         let program = limits();
-        let wanted = rlimit64 { rlim_cur: program.rlim_max, ..program };
-        let raised = wanted.rlim_cur > program.rlim_cur && sys::set_limits(RLIMIT_NOFILE, &wanted).is_ok();
+        let hard = program.rlim_max;
+        let wanted = if hard > program.rlim_cur { hard } else { hard.saturating_add(ROOM) };
+        let wanted = rlimit64 { rlim_cur: wanted, rlim_max: wanted };
+        let raised = sys::set_limits(RLIMIT_NOFILE, &wanted).ok().map(|_| wanted);
         RaisedLimit { program, raised }
     }
 
@@ -28,14 +34,16 @@ impl RaisedLimit {
 
     /// Whether there was room to raise them.
     pub(crate) fn is_raised(&self) -> bool {
-        self.raised
+        self.raised.is_some()
     }
 }
 
 impl Drop for RaisedLimit {
     fn drop(&mut self) {
         // The program may have set another one meanwhile.
-        if self.raised && limits().rlim_cur == self.program.rlim_max {
+        if let Some(raised) = self.raised
+            && limits().rlim_cur == raised.rlim_cur
+        {
             let _ = sys::set_limits(RLIMIT_NOFILE, &self.program);
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{ENTER, WAYS, command, compare, example, folder};
 use crate::case::{CaseResult, Skip};
+use crate::probe;
 
 /// Numbers from the limit on are closed, whatever is asked of them.
 pub fn descriptors() -> CaseResult {
@@ -14,8 +15,11 @@ pub fn descriptors() -> CaseResult {
     compare(&example("static-nopie")?, &["descriptors"], "\nlisted [0, 1, 2, 3]\n", |command| {
         let limit = || {
             let limit = libc::rlimit { rlim_cur: 900, rlim_max: 900 };
-            // SAFETY: reads `limit`.
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+            // SAFETY: reads `limit`; takes a capability away from what is executed.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+                libc::prctl(libc::PR_CAPBSET_DROP, probe::MAY_RAISE_LIMITS);
+            }
             Ok(())
         };
         // SAFETY: a system call between fork and exec.
