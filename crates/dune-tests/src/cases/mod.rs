@@ -47,6 +47,7 @@ mod user;
 mod user_memory;
 mod waiting;
 
+mod without_proc;
 use crate::case::Case;
 
 /// All cases.
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Case> {
         waiting::CASES,
         attacks::CASES,
         segments::CASES,
+        without_proc::CASES,
         signals::CASES,
         interrupted::CASES,
         deaths::CASES,

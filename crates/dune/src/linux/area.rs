@@ -1,17 +1,21 @@
 //! What Linux has mapped at an address, without reading about all that lies below it.
 //!
 //! Since Linux 6.11 an open `/proc/thread-self/maps` answers about one address (ioctl PROCMAP_QUERY, Documentation/filesystems/proc.rst),
-//! in time that does not grow with the number of mappings. Elsewhere the file is read from its start.
+//! in time that does not grow with the number of mappings. Elsewhere the file is read from its start. A process that may not open it
+//! any more (landlock(7)) asks about a page at a time, by calls that need no file.
 
 use core::ops::ControlFlow;
 
-use linux_raw_sys::errno::{EINTR, ENOENT};
-use linux_raw_sys::general::{__NR_ioctl, procmap_query, procmap_query_flags};
+use linux_raw_sys::errno::{EFAULT, EINTR, ENOENT, ENOMEM};
+use linux_raw_sys::general::{
+    __NR_ioctl, __NR_madvise, __NR_mincore, MADV_POPULATE_READ, MADV_POPULATE_WRITE, procmap_query,
+    procmap_query_flags,
+};
 
 use super::maps::{self, Line, MappingKind, MapsError, MapsFile};
 use super::proc;
 use super::sys::{self, Errno};
-use crate::arch::page::PagePermissions;
+use crate::arch::page::{PAGE_BYTES, PagePermissions};
 
 /// A mapping, without what it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,21 +43,47 @@ impl Area {
     }
 }
 
-/// The mapping at `address`, if any, given to `found`.
+/// The mapping at `address`, if any, given to `found`. Where `/proc` can not be opened, its page alone, and without the right to
+/// execute, of which Linux does not tell otherwise.
 ///
 /// # Errors
 ///
-/// As for [`for_each_from`].
+/// As for [`for_each_from`], but for [`MapsError::Open`].
 pub fn find<R>(address: u64, found: impl FnOnce(&Area) -> R) -> Result<Option<R>, MapsError> {
     let mut found = Some(found);
     let mut answer = None;
-    for_each_from(address, |area| {
+    let asked = for_each_from(address, |area| {
         if area.contains(address) {
             answer = found.take().map(|found| found(area));
         }
         ControlFlow::Break(())
-    })?;
-    Ok(answer)
+    });
+    match asked {
+        Err(MapsError::Open { .. }) => Ok(page(address).as_ref().and_then(|area| Some(found.take()?(area)))),
+        asked => asked.map(|()| answer),
+    }
+}
+
+/// The page of a mapping that is at `address`, as mincore(2) and madvise(2) tell (`faultin_page_range`, mm/gup.c). It is fetched, as
+/// the accesses do that it permits.
+#[cold]
+fn page(address: u64) -> Option<Area> {
+    let start = address & !(PAGE_BYTES - 1);
+    let mut residency = 0u8;
+    // SAFETY: the call writes a byte for the page to `residency`.
+    let asked = unsafe { sys::call(__NR_mincore, [start, PAGE_BYTES, (&raw mut residency) as u64, 0, 0, 0]) };
+    if asked.is_err_and(|errno| errno.raw() == ENOMEM as i32) {
+        return None;
+    }
+    // SAFETY: the call does to the page what an access does.
+    let populate = |how: u32| unsafe { sys::call(__NR_madvise, [start, PAGE_BYTES, how.into(), 0, 0, 0]) };
+    let (read, write) = (populate(MADV_POPULATE_READ), populate(MADV_POPULATE_WRITE));
+    // It would be SIGBUS: the mapping permits it, and has nothing behind it.
+    let is_hole = |asked: Result<u64, Errno>| asked.is_err_and(|errno| errno.raw() == EFAULT as i32);
+    let mut permissions = PagePermissions::empty();
+    permissions.set(PagePermissions::READ, read.is_ok() || is_hole(read));
+    permissions.set(PagePermissions::WRITE, write.is_ok() || is_hole(write));
+    Some(Area { start, end: start + PAGE_BYTES, permissions, is_file: is_hole(read) })
 }
 
 /// Calls `visit` with each mapping that ends above `address`, in ascending order, until it breaks.
@@ -188,6 +218,31 @@ mod tests {
 
     fn own_code() -> u64 {
         own_code as fn() -> u64 as usize as u64
+    }
+
+    /// The calls that need no file say the same of a page, but for the right to execute.
+    #[test]
+    fn the_question_and_the_page_agree() {
+        let flags = (MAP_PRIVATE | MAP_ANONYMOUS).into();
+        // SAFETY: a new mapping, which is this test's own.
+        let map = |protection: u32| unsafe {
+            sys::call(__NR_mmap, [0, PAGE_BYTES, protection.into(), flags, u64::MAX, 0]).unwrap()
+        };
+        for protection in [PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC] {
+            let start = map(protection);
+            let permissions = find(start + 8, |area| area.permissions).unwrap().unwrap();
+            let expected = Area {
+                start,
+                end: start + PAGE_BYTES,
+                permissions: permissions - PagePermissions::EXECUTE,
+                is_file: false,
+            };
+            assert_eq!(page(start + 8), Some(expected), "{protection}");
+            // SAFETY: as before.
+            unsafe { sys::call(__NR_munmap, [start, PAGE_BYTES, 0, 0, 0, 0]) }.unwrap();
+            assert_eq!(page(start + 8), None);
+        }
+        assert_eq!((page(0x10), page(u64::MAX)), (None, None));
     }
 
     #[test]
