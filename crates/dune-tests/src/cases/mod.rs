@@ -3,6 +3,7 @@
 mod arguments;
 mod around;
 mod attacks;
+mod bases;
 mod borrowers;
 mod children;
 mod compatibility;
@@ -46,8 +47,8 @@ mod traps;
 mod user;
 mod user_memory;
 mod waiting;
-
 mod without_proc;
+
 use crate::case::Case;
 
 /// All cases.
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
         instructions::CASES,
         compatibility::CASES,
         cpu_calls::CASES,
+        bases::CASES,
         fault_codes::CASES,
         tracers::CASES,
         interrupts::CASES,
@@ -86,9 +88,9 @@ pub fn all() -> Vec<Case> {
         user_memory::CASES,
         time_limits::CASES,
         waiting::CASES,
+        without_proc::CASES,
         attacks::CASES,
         segments::CASES,
-        without_proc::CASES,
         signals::CASES,
         interrupted::CASES,
         deaths::CASES,

@@ -39,7 +39,7 @@ pub(crate) struct FrameWords {
     pub registers: GeneralRegisters,
     pub cr2: u64,
     ring3_gs: u64,
-    vector: u64,
+    pub vector: u64,
     pub error_code: u64,
     pub rip: u64,
     pub cs: u64,

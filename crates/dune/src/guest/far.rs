@@ -40,7 +40,7 @@ pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame) -> bool {
 }
 
 /// The instruction at `rip`. Its decoder has made its tables when the process entered.
-fn instruction_at(rip: u64) -> Option<Instruction> {
+pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {
     let mut code = [0u8; 16];
     // Two words: the second may be on a page that is not there.
     for (to, at) in code.chunks_exact_mut(8).zip([0, 8]) {
@@ -138,7 +138,7 @@ fn word(address: u64) -> Result<u64, BadAddress> {
 }
 
 /// The value of a register, or the base of a segment.
-fn value(registers: &Registers, register: Register) -> Option<u64> {
+pub(super) fn value(registers: &Registers, register: Register) -> Option<u64> {
     let Registers { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
         *registers;
     // In the order of their numbers (Intel SDM vol. 2 table 2-2).

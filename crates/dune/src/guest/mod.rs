@@ -8,6 +8,7 @@
 //! | SYSCALL or SYSENTER in ring 3 | `syscall.S` | [`user`](crate::user) |
 
 mod around;
+mod bases;
 pub(crate) mod clone;
 mod compatibility;
 pub(crate) mod copy;

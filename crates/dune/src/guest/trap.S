@@ -68,6 +68,11 @@
     test rsi, rsi
     js 2f
 1:
+    CALL_FOUND_HANDLER \IST_SLOT
+.endm
+
+// The end of CALL_HANDLER, with the handler in rsi. In: 1: no lean one; 2f: a lean one.
+.macro CALL_FOUND_HANDLER IST_SLOT
     call dune_trap_call_full
     jmp 3f
 2:
@@ -77,6 +82,16 @@
     call qword ptr [rsi]
 3:
     add qword ptr gs:[\IST_SLOT], {STACK_LEVEL}
+.endm
+
+// Makes both GS bases the block's.
+// In: rax: the block's address; ecx: 0xc0000101, IA32_GS_BASE. RDX is lost, and the upper half of RAX.
+.macro REPAIR_GS
+    mov rdx, rax
+    shr rdx, 32
+    wrmsr
+    inc ecx                             // IA32_KERNEL_GS_BASE
+    wrmsr
 .endm
 
 .macro TRAP_BODY NAME, IST_SLOT
@@ -110,9 +125,12 @@
     or rdx, rax
     mov rax, rsp
     or rax, {STACK_SIZE} - 1
-    cmp rdx, [rax - 15]
+    mov rax, [rax - 15]
+    cmp rdx, rax
     setne byte ptr [rsp + {FRAME_RING3_GS}]
     je 4f
+    cmp qword ptr [rax + {USER_CONTEXT}], 0
+    je 33f                              // ring 0 has loaded GS by a selector
     swapgs
 4:
     .if \STEP
@@ -163,13 +181,65 @@
 9:
     RESTORE_FRAME
     iretq
+33:
+    REPAIR_GS
+    mov byte ptr [rsp + {FRAME_RING3_GS}], 0
+    jmp 4b
     .size \NAME, . - \NAME
 .endm
 
     .section .text.dune_trap, "ax", @progbits
 
 TRAP_BODY dune_trap_general, {IST_GENERAL}
-TRAP_BODY dune_trap_page_fault, {IST_PAGE_FAULT}
+
+// As TRAP_BODY. Ring 0 that has loaded GS by a selector has lost its block: on Intel's CPUs the base is 0 then, as it is for the
+// program in ring 3. Whatever uses GS next faults at a low address, the stubs too, and comes here.
+    .balign 64
+    .type dune_trap_page_fault, @function
+dune_trap_page_fault:
+    test byte ptr [rsp + 24], 3
+    jnz dune_trap_from_ring3
+    SAVE_FRAME
+    mov rax, cr2
+    mov [rsp + {FRAME_CR2}], rax
+    shr rax, 16
+    jz dune_trap_low_address
+4:
+    sub qword ptr gs:[{IST_PAGE_FAULT}], {STACK_LEVEL}
+    inc qword ptr gs:[{TRAPS} + 14 * 8]
+    mov rsi, gs:[{HANDLERS} + 14 * 8]
+    mov rdi, rsp
+    cld
+    test rsi, rsi
+    js 2f
+    jnz 1f
+    mov rsi, [rip + {PROCESS_HANDLERS} + 14 * 8]
+    test rsi, rsi
+    js 2f
+1:
+    CALL_FOUND_HANDLER {IST_PAGE_FAULT}
+    RESTORE_FRAME
+    iretq
+    .size dune_trap_page_fault, . - dune_trap_page_fault
+
+// A page fault below 64 KiB, which is more than a block has: with a wrong GS it is made right, and the access again.
+// In: rsp at the frame.
+    .type dune_trap_low_address, @function
+dune_trap_low_address:
+    mov ecx, 0xc0000101                 // IA32_GS_BASE
+    rdmsr
+    shl rdx, 32
+    or rdx, rax
+    mov rax, rsp
+    or rax, {STACK_SIZE} - 1
+    mov rax, [rax - 15]
+    cmp rdx, rax
+    je 4b
+    REPAIR_GS
+    RESTORE_FRAME
+    iretq
+    .size dune_trap_low_address, . - dune_trap_low_address
+
 TRAP_BODY_ANY_GS dune_trap_double_fault, {IST_DOUBLE_FAULT}
 TRAP_BODY_ANY_GS dune_trap_nmi, {IST_NMI}
 TRAP_BODY_ANY_GS dune_trap_debug, {IST_DEBUG}, 1

@@ -4,7 +4,7 @@ use linux_raw_sys::general::SIGABRT;
 
 use super::entry::entry_asm;
 use super::handlers::{self, PROCESS_HANDLERS, TrapOutcome};
-use super::{compatibility, copy, far, fault, signal, stacks, syscall};
+use super::{bases, compatibility, copy, far, fault, signal, stacks, syscall};
 use crate::arch::descriptors::{Gate, Idt};
 use crate::arch::frame::{self, TrapFrame};
 use crate::arch::registers::{INTERRUPT_FLAG, IOPL, VectorArea};
@@ -196,6 +196,7 @@ fn unhandled(frame: &mut TrapFrame, why: &str) {
     let handled = is_page_fault && second_level.is_none() && fault::resolve(dune, frame)
         || copy::recover(frame)
         || compatibility::leave(dune, frame, area)
+        || bases::emulate(dune, frame, area)
         || far::emulate(dune, frame)
         || signal::from_trap(dune, frame, area, second_level);
     if !handled {

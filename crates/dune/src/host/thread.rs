@@ -381,7 +381,8 @@ fn fit(block: &mut ThreadBlock, process: &HostProcess, regions: &Regions) -> boo
     let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
     block.has_xsave = xcr0.is_some().into();
     block.vector_mask = xcr0.unwrap_or(0);
-    let fsgsbase = features.fsgsbase && limits.fsgsbase;
+    // An unmodified program's uses come to `guest/bases.rs`: GS is not the program's here.
+    let fsgsbase = features.fsgsbase && limits.fsgsbase && !process.is_unmodified();
     (block.user_enter, block.user_leave) = user::ways(xcr0.is_some(), fsgsbase);
     fsgsbase
 }

@@ -1,0 +1,106 @@
+//! RDFSBASE, RDGSBASE, WRFSBASE and WRGSBASE of an unmodified program. In ring 0 GS leads to the thread block, which the program must
+//! neither see nor lose. So CR4.FSGSBASE is off for such programs, the instructions are undefined (#UD), and are made here.
+//!
+//! The GS base is 0 for the program, as Linux starts it: a thread that sets another one goes on in host mode. (A load of GS by a
+//! selector, which makes it 0, does not trap: `dune_trap_low_address` of trap.S.)
+
+use iced_x86::{Code, Instruction};
+
+use super::far::{instruction_at, value};
+use super::{filter, signal};
+use crate::arch::cpu;
+use crate::arch::frame::TrapFrame;
+use crate::arch::registers::{Registers, VectorArea};
+use crate::arch::token::Dune;
+use crate::arch::vector::Vector;
+
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
+
+/// Makes the instruction that the trap of `frame` is about, if it is one of these, or has the thread leave before it. Returns true if
+/// `frame` is to go on.
+pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame, area: VectorArea) -> bool {
+    if frame.vector() != Vector::INVALID_OPCODE || !dune.block().is_unmodified_code(frame.words().rsp) {
+        return false;
+    }
+    let mut registers = Registers::of_trap(frame);
+    let Some(instruction) = instruction_at(registers.rip) else { return false };
+    let Some(base) = Base::of(&instruction, &registers) else { return false };
+    if let Base::SetFs(address) | Base::SetGs(address) = base
+        && !is_canonical(address)
+    {
+        // Intel SDM vol. 2 WRFSBASE/WRGSBASE: #GP(0).
+        frame.words_mut().vector = Vector::GENERAL_PROTECTION.number().into();
+        return false;
+    }
+    let is_gs_lost = matches!(base, Base::SetGs(address) if address != 0);
+    if is_gs_lost || registers.rflags & TRAP_FLAG != 0 {
+        // Or the step behind the instruction would be lost.
+        let has_stayed = filter::leave_at(dune, &registers, area).is_some();
+        if has_stayed {
+            signal::at_interrupt(dune, frame, area);
+        }
+        return has_stayed;
+    }
+    let read = match base {
+        // SAFETY: ring 0.
+        Base::Fs => Some(unsafe { cpu::fs_base() }),
+        Base::Gs => Some(0),
+        Base::SetFs(address) => {
+            // SAFETY: ring 0, a canonical address; the program asks for this thread-local storage.
+            unsafe { cpu::set_fs_base(address) };
+            None
+        }
+        Base::SetGs(_) => None,
+    };
+    if let Some(read) = read
+        && !set(&mut registers, &instruction, read)
+    {
+        return false;
+    }
+    registers.rip = instruction.next_ip();
+    registers.store_to(frame);
+    true
+}
+
+/// What is asked for.
+enum Base {
+    Fs,
+    Gs,
+    SetFs(u64),
+    SetGs(u64),
+}
+
+impl Base {
+    fn of(instruction: &Instruction, registers: &Registers) -> Option<Base> {
+        let operand = || value(registers, instruction.op0_register());
+        Some(match instruction.code() {
+            Code::Rdfsbase_r32 | Code::Rdfsbase_r64 => Base::Fs,
+            Code::Rdgsbase_r32 | Code::Rdgsbase_r64 => Base::Gs,
+            Code::Wrfsbase_r32 | Code::Wrfsbase_r64 => Base::SetFs(operand()?),
+            Code::Wrgsbase_r32 | Code::Wrgsbase_r64 => Base::SetGs(operand()?),
+            _ => return None,
+        })
+    }
+}
+
+fn is_canonical(address: u64) -> bool {
+    (address << 16) as i64 >> 16 == address as i64
+}
+
+/// Loads the instruction's register with `base`, or with its lower half. False if it has none.
+fn set(registers: &mut Registers, instruction: &Instruction, base: u64) -> bool {
+    let register = instruction.op0_register();
+    let base = if register.is_gpr32() { base & 0xffff_ffff } else { base };
+    let Registers { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
+        registers;
+    // In the order of their numbers (Intel SDM vol. 2 table 2-2).
+    let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+    match all.into_iter().nth(register.full_register().number()) {
+        Some(place) => {
+            *place = base;
+            true
+        }
+        None => false,
+    }
+}
