@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     Case::new("threads::panic_in_one_is_joined", panic_in_one_is_joined),
     Case::new("threads::failure_to_start_leaves_errno_alone", failure_to_start_leaves_errno_alone),
     Case::new("threads::stay_in_host_mode_if_wanted", stay_in_host_mode_if_wanted),
+    Case::new("threads::with_descriptors_of_their_own", with_descriptors_of_their_own),
     Case::new("threads::first_one_ends_first", first_one_ends_first).ends(crate::case::Ending::Status(5)),
     Case::new("threads::exit_ends_all", exit_ends_all).ends(crate::case::Ending::Status(5)),
 ];
@@ -396,5 +397,43 @@ fn failure_to_start_leaves_errno_alone() -> CaseResult {
         (result, *libc::__errno_location())
     };
     assert_eq!((result, errno), (i64::from(-libc::EAGAIN), UNTOUCHED));
+    Ok(())
+}
+
+/// A thread that shares descriptors with no other one (unshare(2)) starts threads, whose places others have afterwards, and the other
+/// way round.
+fn with_descriptors_of_their_own() -> CaseResult {
+    const THREADS: usize = 4;
+    fn together() -> usize {
+        let barrier = Arc::new(Barrier::new(THREADS));
+        let wait = |barrier: Arc<Barrier>| {
+            thread::spawn(move || {
+                barrier.wait();
+                assert!(dune::cpu::in_dune_mode() && probe::getpid() > 0);
+            })
+        };
+        let all: Vec<_> = (0..THREADS).map(|_| wait(Arc::clone(&barrier))).collect();
+        all.into_iter().filter_map(|thread| thread.join().ok()).count()
+    }
+    dune::enter()?;
+    let (tell, told) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let apart = thread::spawn(move || {
+        // SAFETY: takes a number.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+        while told.recv().is_ok() {
+            let child = forked(|| 5).map(|status| libc::WEXITSTATUS(status));
+            assert!(answer.send((together(), child)).is_ok());
+        }
+    });
+    for _ in 0..3 {
+        tell.send(())?;
+        assert_eq!(answered.recv()?, (THREADS, Ok(5)));
+        assert_eq!(together(), THREADS);
+        assert_eq!(forked(|| 5).map(|status| libc::WEXITSTATUS(status)), Ok(5));
+    }
+    drop(tell);
+    apart.join().map_err(|_| "a thread panicked")?;
+    assert_eq!(together(), THREADS);
     Ok(())
 }

@@ -16,6 +16,8 @@ pub(crate) struct Preparation {
     pub fs_base: u64,
     /// It is a process of its own that shares its parent's memory, while the parent waits.
     pub is_vfork_child: bool,
+    /// It has a copy of its parent's table of descriptors, instead of sharing it.
+    pub copies_descriptors: bool,
 }
 
 /// What child the host loop is asked to make.

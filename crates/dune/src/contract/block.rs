@@ -8,6 +8,7 @@ use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
 
 use super::alternate_stack::AlternateStack;
+use super::file_table::FileTable;
 use super::repeated::Repeated;
 use super::request::{Kind, Request};
 use super::signal_frame::{SignalInfo, TrapDetails};
@@ -84,6 +85,8 @@ pub(crate) struct ThreadBlock {
     pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
     pub is_vfork_child: Cell<bool>,
+    /// Which table of descriptors the thread has (`contract/file_table.rs`).
+    pub file_table: Cell<FileTable>,
     /// The thread has a tracer, as far as is known (`guest/tracer.rs`).
     pub is_traced: Cell<bool>,
     /// When that was asked last, by the time-stamp counter; 0 for never.
@@ -140,6 +143,7 @@ impl ThreadBlock {
             task: AtomicU32::new(0),
             lock_ranks: AtomicU32::new(0),
             is_vfork_child: Cell::new(false),
+            file_table: Cell::new(FileTable::FIRST),
             is_traced: Cell::new(false),
             looked_for_tracer: Cell::new(0),
             signals: Queue::new(),

@@ -10,6 +10,7 @@ pub(crate) mod birth;
 pub(crate) mod block;
 pub(crate) mod callee_saved;
 pub(crate) mod config;
+pub(crate) mod file_table;
 pub(crate) mod launcher;
 pub(crate) mod process;
 pub(crate) mod repeated;

@@ -4,6 +4,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use super::block::ThreadBlock;
+use super::file_table::FileTable;
 use super::process;
 
 /// Who uses a [`Thread`], as its word says.
@@ -54,6 +55,8 @@ pub(crate) struct Thread {
     pub user: AtomicU32,
     /// The engine's descriptor for it.
     pub descriptor: AtomicI32,
+    /// The table in which that is: a [`FileTable`].
+    pub table: AtomicU32,
     /// Its block.
     pub block: *mut ThreadBlock,
     /// Lowest address and size of the stack that the host loop runs on.
@@ -71,6 +74,7 @@ impl Thread {
         Thread {
             user: AtomicU32::new(User::Somebody.word()),
             descriptor: AtomicI32::new(descriptor),
+            table: AtomicU32::new(FileTable::FIRST.word()),
             block,
             loop_stack,
             next: AtomicPtr::new(null_mut()),

@@ -236,7 +236,8 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
         return error(EAGAIN);
     }
     let is_vfork_child = request.flags & u64::from(CLONE_VFORK) != 0;
-    let preparation = Preparation { first, vector_area, fs_base, is_vfork_child };
+    let copies_descriptors = request.flags & u64::from(CLONE_FILES) == 0;
+    let preparation = Preparation { first, vector_area, fs_base, is_vfork_child, copies_descriptors };
     // SAFETY: ring 0; the preparation lives until the answer is there.
     let prepared = unsafe { hypercall(Kind::Prepare, (&raw const preparation) as u64, 0) };
     // SAFETY: the host loop answers with a place for a thread, which is never freed, or with 0.

@@ -14,6 +14,7 @@ use linux_raw_sys::general::{
 use super::syscall::error;
 use crate::arch::token::Dune;
 use crate::contract::block::SYSCALL_NUMBERS;
+use crate::contract::file_table::FileTable;
 use crate::contract::process::Process;
 use crate::guest::hypercall::{forward, forward_unless_signalled};
 use crate::linux::descriptor::{is_kept, is_own_argument};
@@ -145,7 +146,12 @@ fn make(number: u32, arguments: &[u64; 6], may_restart: bool) -> u64 {
 /// close_range(2), in pieces between Dune's descriptors.
 fn close_range(process: &Process, (first, last): (u32, u32), flags: u64) -> u64 {
     // <linux/close_range.h>
+    const CLOSE_RANGE_UNSHARE: u32 = 1 << 1;
     const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+    if flags as u32 & CLOSE_RANGE_UNSHARE != 0 {
+        // SAFETY: this code runs at ring 0 in Dune mode.
+        unsafe { Dune::assume() }.block().file_table.set(FileTable::new());
+    }
     let close = |first: u32, last: u32| forward(CLOSE_RANGE, &[first.into(), last.into(), flags, 0, 0, 0]);
     if first > last || flags as u32 & CLOSE_RANGE_CLOEXEC != 0 {
         // An error, or what Dune's descriptors are already.

@@ -8,7 +8,7 @@
 
 use linux_raw_sys::errno::{EINVAL, EUSERS};
 use linux_raw_sys::general::{
-    __NR_prctl as PRCTL, __NR_seccomp as SECCOMP, __NR_setns as SETNS, __NR_unshare as UNSHARE,
+    __NR_prctl as PRCTL, __NR_seccomp as SECCOMP, __NR_setns as SETNS, __NR_unshare as UNSHARE, CLONE_FILES,
 };
 
 use super::cpu_calls;
@@ -16,6 +16,7 @@ use super::signal::{self, SYSCALL_BYTES};
 use super::syscall::error;
 use crate::arch::registers::{INTERRUPT_FLAG, Registers, VectorArea};
 use crate::arch::token::Dune;
+use crate::contract::file_table::FileTable;
 use crate::contract::process::process;
 use crate::contract::request::Kind;
 use crate::engine::{Engine, Machine};
@@ -35,7 +36,13 @@ pub(super) fn handle(dune: Dune, number: u32, registers: &Registers, area: Vecto
             None => of_prctl(&arguments),
         },
         SECCOMP => of_seccomp(&arguments),
-        SETNS | UNSHARE => return Some(alone(dune, number, registers, area)),
+        SETNS | UNSHARE => {
+            let result = alone(dune, number, registers, area);
+            if number == UNSHARE && result == 0 && arguments[0] & u64::from(CLONE_FILES) != 0 {
+                dune.block().file_table.set(FileTable::new());
+            }
+            return Some(result);
+        }
         _ => return None,
     };
     let may_leave = process().may_leave_for_good();

@@ -99,6 +99,7 @@ fn revive(thread: &HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result
     *vcpu = machine.rebuild(process.memory().windows().iter(), vcpu, state)?;
     process.set_descriptors(machine.descriptors());
     thread.shared().descriptor.store(vcpu.descriptor(), Ordering::Relaxed);
+    thread.shared().table.store(thread.block.file_table.get().word(), Ordering::Relaxed);
     thread.cpu_number.set(cpu_number::UNKNOWN);
     Ok(())
 }

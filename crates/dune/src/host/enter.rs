@@ -13,6 +13,7 @@ use super::{accesses, huge, main_stack, windows};
 use crate::arch::cpu;
 use crate::arch::token::Dune;
 use crate::contract::config::Config;
+use crate::contract::file_table::FileTable;
 use crate::contract::process::{Process, forget_process, set_process};
 use crate::contract::thread::{Thread, User};
 use crate::doctor;
@@ -124,7 +125,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
 /// Enters where other threads have entered before, or this one has.
 fn join(process: &'static HostProcess) -> Result<Dune, EnterError> {
     main_stack::grow();
-    let place = HostThread::place(process)?;
+    let place = HostThread::place(process, FileTable::FIRST)?;
     let thread = thread::behind(place);
     let stack = {
         // SAFETY: threads are never freed.

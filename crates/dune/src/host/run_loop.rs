@@ -121,7 +121,7 @@ fn serve_own(thread: &HostThread, asked: u64) {
         }
         Some(Kind::Prepare) => {
             // SAFETY: ring 0 passes the address of a description that it holds while it waits for the answer.
-            thread::prepare(thread.process, unsafe { &*(first as *const Preparation) })
+            thread::prepare(thread, unsafe { &*(first as *const Preparation) })
         }
         Some(Kind::Birth) => {
             // SAFETY: this is the thread's host loop, and only `guest::clone` makes this request, with the address of a description that it

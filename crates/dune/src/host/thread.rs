@@ -17,6 +17,7 @@ use crate::arch::registers::{Registers, VectorArea};
 use crate::arch::state::{CpuState, DescriptorTable, Xcr0};
 use crate::contract::birth::Preparation;
 use crate::contract::block::ThreadBlock;
+use crate::contract::file_table::FileTable;
 use crate::contract::thread::{Thread, User};
 use crate::engine::{EngineVcpu, Exit, Machine, Vcpu};
 use crate::guest::stacks::{self, Regions};
@@ -212,9 +213,15 @@ impl HostThread {
         Ok(thread)
     }
 
-    /// A place beside those of others: one whose thread has ended, or a new one.
-    pub(super) fn place(process: &'static HostProcess) -> Result<*mut Thread, EnterError> {
-        HostThread::reuse(process).map_or_else(|| HostThread::enlisted(process), Ok)
+    /// A place beside those of others, for who has `table`: one whose thread has ended, or a new one.
+    pub(super) fn place(process: &'static HostProcess, table: FileTable) -> Result<*mut Thread, EnterError> {
+        if let Some(thread) = HostThread::reuse(process, table) {
+            return Ok(thread);
+        }
+        let thread = HostThread::enlisted(process)?;
+        // SAFETY: threads are never freed, and this one has not been started.
+        unsafe { (*thread).table.store(table.word(), Ordering::Relaxed) };
+        Ok(thread)
     }
 
     /// Its place, as lists have it.
@@ -247,11 +254,11 @@ impl HostThread {
         UnsafeCell::raw_get(unsafe { &raw const (*thread).vcpu })
     }
 
-    /// Takes over a thread that has ended, if there is one.
-    fn reuse(process: &'static HostProcess) -> Option<*mut Thread> {
+    /// Takes over a thread that has ended, if there is one whose vCPU is in `table`.
+    fn reuse(process: &'static HostProcess, table: FileTable) -> Option<*mut Thread> {
         let free = process.threads().find(|&thread| {
             // SAFETY: threads on the list are never freed.
-            let user = unsafe { &(*thread).user };
+            let (user, made_in) = unsafe { (&(*thread).user, &(*thread).table) };
             let last = user.load(Ordering::Relaxed);
             let is_free = match User::of(last) {
                 User::Nobody => true,
@@ -259,7 +266,10 @@ impl HostThread {
                 User::Ending(id) | User::Left(id) => is_gone(id),
             };
             let taken = User::Somebody.word();
-            is_free && user.compare_exchange(last, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            let is_there = made_in.load(Ordering::Relaxed) == table.word();
+            is_free
+                && is_there
+                && user.compare_exchange(last, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         // SAFETY: the exchange made this code the only user.
         let thread = unsafe { &mut *behind(free) };
@@ -312,11 +322,12 @@ impl HostThread {
 /// Prepares the thread that ring 0 describes; the address of its [`Thread`], or 0 if there is no memory, or no further vCPU: KVM
 /// has a limit (KVM_CAP_MAX_VCPUS).
 #[cold]
-pub(super) fn prepare(process: &'static HostProcess, preparation: &Preparation) -> u64 {
+pub(super) fn prepare(parent: &HostThread, preparation: &Preparation) -> u64 {
     static WARNED: AtomicBool = AtomicBool::new(false);
-    match HostThread::place(process) {
+    let (process, table) = (parent.process, parent.block.file_table.get());
+    match HostThread::place(process, table) {
         Ok(thread) => {
-            set_off(thread, preparation);
+            set_off(thread, table, preparation);
             process.arrive();
             thread as u64
         }
@@ -332,12 +343,13 @@ pub(super) fn prepare(process: &'static HostProcess, preparation: &Preparation) 
 }
 
 /// Has the thread of `place` start as `preparation` says: to return from a system call.
-fn set_off(place: *mut Thread, preparation: &Preparation) {
-    let Preparation { first, vector_area, fs_base, is_vfork_child } = *preparation;
+fn set_off(place: *mut Thread, table: FileTable, preparation: &Preparation) {
+    let Preparation { first, vector_area, fs_base, is_vfork_child, copies_descriptors } = *preparation;
     // SAFETY: threads are never freed, and this one has not been started.
     let thread = unsafe { &*behind(place) };
     let block = &*thread.block;
     block.is_vfork_child.set(is_vfork_child);
+    block.file_table.set(if copies_descriptors { FileTable::new() } else { table });
     let area_size = block.vector_area_size;
     // As syscall.S would have left it: the frame at the top of a level, the vector state below.
     let frame = block.syscall_stack.get() - size_of::<Registers>() as u64;
