@@ -7,6 +7,7 @@ use crate::probe::{self, syscall};
 pub const CASES: &[Case] = &[
     Case::new("arguments::the_number_is_in_eax", || alike(numbers)),
     Case::new("arguments::the_structure_of_clone3", || alike(clone3)),
+    Case::new("arguments::of_rt_sigaction", || alike(rt_sigaction)),
 ];
 
 /// The status that a child of `fork`'s ends with, which is in the same ring as its parent if all is well.
@@ -49,6 +50,21 @@ fn numbers(notes: &Notes) {
         notes.note("close", syscall(wide(libc::SYS_close), [1 << 20, 0, 0, 0, 0, 0]));
     }
     assert!(probe::getpid() > 0);
+}
+
+/// Which of several errors is told.
+fn rt_sigaction(notes: &Notes) {
+    const NOWHERE: u64 = 8;
+    let zeros = [0u64; 4];
+    let good = (&raw const zeros) as u64;
+    for signal in [0u64, 9, 19, 64, 65, 1 << 32 | 10, u64::MAX] {
+        for new in [0, good, NOWHERE] {
+            for (old, size) in [(0, 8), (NOWHERE, 8), (0, 4)] {
+                let result = syscall(libc::SYS_rt_sigaction as u64, [signal, new, old, size, 0, 0]);
+                notes.note("rt_sigaction", (signal, new.min(9), old, size, result));
+            }
+        }
+    }
 }
 
 /// As LTP's clone302, and the sizes that copy_struct_from_user of Linux's takes.

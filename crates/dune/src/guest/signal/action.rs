@@ -63,7 +63,7 @@ pub(super) fn of_fault(dune: Dune, signal: u32) -> Action {
 pub(super) fn system_call(dune: Dune, arguments: &[u64; 6]) -> u64 {
     let [number, new, old, set_size, ..] = *arguments;
     let signal = number as u32;
-    if set_size != 8 || signal == 0 || signal > SIGNALS {
+    if set_size != 8 {
         return error(EINVAL);
     }
     let is_vfork_child = dune.block().is_vfork_child.get();
@@ -75,6 +75,9 @@ pub(super) fn system_call(dune: Dune, arguments: &[u64; 6]) -> u64 {
         let Ok(action) = (unsafe { copy::from_program::<Action>(new) }) else { return error(EFAULT) };
         Some(action)
     };
+    if signal == 0 || signal > SIGNALS {
+        return error(EINVAL);
+    }
     let before = match exchange(dune, signal, action, is_vfork_child) {
         Ok(before) => before,
         Err(result) => return result,
