@@ -93,7 +93,7 @@ impl Sandbox {
         process::set_name(&opened.name);
         dune_loader::parts::reset_signals();
         // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
-        let dune = Config::new().fault_around(FaultAround::Off).enter()?;
+        let dune = Config::new().fault_around(FaultAround::Off).untrusted_code(true).enter()?;
         check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
         let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.trace, &opened)));

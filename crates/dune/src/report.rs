@@ -5,6 +5,7 @@
 
 use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general::{
     __NR_exit_group, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_write, SIG_UNBLOCK,
@@ -15,6 +16,30 @@ use crate::arch::vector::Vector;
 use crate::linux::{symbol, sys};
 
 const STDERR: u64 = 2;
+
+/// Whether addresses are left out.
+static WITHHOLDS: AtomicBool = AtomicBool::new(false);
+
+/// Whether reports say no addresses from now on: who reads standard error is not to know them.
+pub(crate) fn withhold_addresses(withhold: bool) {
+    WITHHOLDS.store(withhold, Ordering::Relaxed);
+}
+
+/// Puts question marks in the place of numbers that may be addresses: hexadecimal, and of more than 4 digits.
+fn without_addresses(text: &mut [u8]) {
+    const SHORT: usize = 4;
+    let (mut at, mut is_number) = (0, false);
+    while at < text.len() {
+        let length = text[at..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let digits = &mut text[at..at + length];
+        // Not a word of the letters a to f.
+        if length > SHORT && (is_number || digits.iter().any(u8::is_ascii_digit)) {
+            digits.fill(b'?');
+        }
+        is_number = text.get(at + length) == Some(&b'x');
+        at += length + 1;
+    }
+}
 
 /// Text on the stack; what does not fit is cut.
 struct Text {
@@ -27,7 +52,11 @@ impl Text {
         Text { bytes: [MaybeUninit::uninit(); 4096], length: 0 }
     }
 
-    fn write_to_stderr(&self) {
+    fn write_to_stderr(&mut self) {
+        if WITHHOLDS.load(Ordering::Relaxed) {
+            // SAFETY: so many bytes have been filled.
+            without_addresses(unsafe { self.bytes[..self.length].assume_init_mut() });
+        }
         let (address, length) = (self.bytes.as_ptr() as u64, self.length as u64);
         // SAFETY: write(2) reads the `length` bytes that have been filled.
         let _ = unsafe { sys::raw(__NR_write, [STDERR, address, length, 0, 0, 0]) };
@@ -127,4 +156,19 @@ pub(crate) fn stopped(
     }
     out.write_to_stderr();
     die(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_withheld() {
+        let mut text = *b"rip 0x00007f12deadbeef+0x12, code 0x4, 7f00aa55, signal 11, 0xdeadbeef, a decade";
+        without_addresses(&mut text);
+        assert_eq!(
+            core::str::from_utf8(&text),
+            Ok("rip 0x????????????????+0x12, code 0x4, ????????, signal 11, 0x????????, a decade")
+        );
+    }
 }

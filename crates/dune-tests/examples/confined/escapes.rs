@@ -265,6 +265,34 @@ pub fn table_registers(what: &str) {
     println!("{what}: {bytes:x?} {word:#x}");
 }
 
+/// Dies at ring 0 with a report. (Not in a sandbox.)
+pub fn report(untrusted: bool) {
+    let entered = dune::Config::new().untrusted_code(untrusted).enter();
+    entered.expect("Dune mode");
+    // SAFETY: ends the process.
+    unsafe { asm!("ud2") };
+}
+
+/// Executes at ring 0 what ring 3 may execute. (Not in a sandbox.)
+pub fn shared_code(untrusted: bool) {
+    use dune::memory::{PagePermissions, PageRange, VirtAddr};
+    let dune = dune::Config::new().untrusted_code(untrusted).enter().expect("Dune mode");
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let rights = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    // SAFETY: a page of its own, never unmapped, with the code of a function that returns.
+    unsafe {
+        const RETURN: u8 = 0xc3;
+        let page = libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0).cast::<u8>();
+        page.write(RETURN);
+        let range = PageRange::covering(VirtAddr::from_ptr(page), 4096).expect("a page");
+        let permissions = PagePermissions::READ | PagePermissions::EXECUTE;
+        let mut tables = dune.page_tables().expect("free");
+        tables.grant_user(range, permissions).expect("granted").now(dune);
+        std::mem::transmute::<*mut u8, extern "C" fn()>(page)();
+    }
+    println!("executed");
+}
+
 /// A signal with a siginfo that only Linux makes.
 pub fn forged_info() {
     let own = u64::from(std::process::id());

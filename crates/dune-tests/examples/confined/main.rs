@@ -49,6 +49,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "passing" => escapes::passing(),
         "reach" => escapes::reach(words[1].parse().expect("a process")),
         "registers" => escapes::table_registers(&words[1]),
+        "shared-code" => escapes::shared_code(words[1] == "yes"),
+        "report" => escapes::report(words[1] == "yes"),
         "forged-info" => escapes::forged_info(),
         "actions" => escapes::actions(),
         "numbers" => escapes::numbers(),

@@ -52,6 +52,7 @@ pub struct Config {
     pub(crate) launcher: Option<Launcher>,
     pub(crate) unmodified: bool,
     pub(crate) leave_for_good: bool,
+    pub(crate) untrusted_code: bool,
 }
 
 impl Default for Config {
@@ -64,6 +65,7 @@ impl Default for Config {
             launcher: None,
             unmodified: false,
             leave_for_good: false,
+            untrusted_code: false,
         }
     }
 }
@@ -134,6 +136,19 @@ impl Config {
     pub unsafe fn unmodified(mut self, unmodified: bool) -> Config {
         self.unmodified = unmodified;
         self.leave_for_good |= unmodified;
+        self
+    }
+
+    /// Whether code that is not trusted runs in ring 3 ([`Dune::run_user`](crate::Dune::run_user)), in a process with one thread now, whose
+    /// supervisor makes system calls for it in several threads later. Default: no.
+    ///
+    /// * Files by which Dune learns of the process's mappings stay open, eight for `maps`, so that none has a number for a moment that
+    ///   such a call could name. The descriptor of a new thread's virtual CPU does, from the start of the thread's clone(2) to its end: the
+    ///   supervisor keeps others from naming descriptors meanwhile.
+    /// * Reports that end the process have no addresses in them: standard error may be the code's, too.
+    #[must_use]
+    pub fn untrusted_code(mut self, untrusted: bool) -> Config {
+        self.untrusted_code = untrusted;
         self
     }
 

@@ -9,7 +9,7 @@ use super::launcher::Launcher;
 use super::thread::{Thread, User};
 use crate::arch::token::Dune;
 use crate::engine::{Engine, Machine};
-use crate::linux::{proc, release, sys};
+use crate::linux::{kept, proc, release, sys};
 use crate::lock::holder::Holder;
 use crate::lock::{Guard, Rank, SpinLock};
 use crate::memory::{EditError, Memory, PageTables, shootdown};
@@ -156,7 +156,7 @@ impl Process {
     pub(crate) fn held_descriptor(&self, first: u32) -> Option<u32> {
         let threads = self.each_thread().map(|thread| &thread.descriptor);
         let engines = threads.chain(&self.descriptors).map(|descriptor| descriptor.load(Ordering::Relaxed));
-        let all = engines.chain(proc::kept()).filter(|&descriptor| descriptor >= 0);
+        let all = engines.chain(proc::kept()).chain(kept::numbers()).filter(|&descriptor| descriptor >= 0);
         all.map(|descriptor| descriptor as u32).filter(|&descriptor| descriptor >= first).min()
     }
 

@@ -17,7 +17,7 @@ use crate::contract::thread::User;
 use crate::engine::error::EngineError;
 use crate::engine::{EngineVcpu, Machine, Vcpu};
 use crate::guest::clone::free_locks_from;
-use crate::linux::{sys, tasks};
+use crate::linux::{kept, sys, tasks};
 use crate::report;
 
 /// Makes the child. The result is Linux's: the child's id for the parent, 0 for a child that goes on in Dune mode.
@@ -87,6 +87,7 @@ fn fork(thread: &HostThread, birth: &Birth) -> u64 {
 /// In the child of a fork: puts a machine and a vCPU of its own in place of the parent's. Allocates nothing, because
 /// the allocator may have been in use in the parent.
 fn revive(thread: &HostThread, state: &<EngineVcpu as Vcpu>::Snapshot) -> Result<(), EngineError> {
+    kept::renew().map_err(|errno| EngineError { operation: "opening /proc/self/maps", errno })?;
     let process = thread.process;
     // SAFETY: the thread is the only one in this process, and its place is never freed.
     unsafe { process.survive(thread.place_pointer()) };

@@ -20,9 +20,12 @@ use crate::doctor;
 use crate::engine::{Engine, Machine};
 use crate::guest::trap;
 use crate::linux::mapped::Mapped;
-use crate::linux::{proc, sys};
+use crate::linux::maps::MapsError;
+use crate::linux::sys::Errno;
+use crate::linux::{kept, proc, sys};
 use crate::memory::mirror::{MirrorMode, Ownership};
 use crate::memory::{Memory, MemoryOptions, PagingFeatures, Windows};
+use crate::report;
 
 /// Held while the process enters for the first time.
 static ENTRY: Mutex<()> = Mutex::new(());
@@ -90,6 +93,8 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     place.host().continuation.set(Continuation::here());
     accesses::prepare();
     proc::keep();
+    let kept = if config.untrusted_code { Some(kept::keep().map_err(cannot_keep)?) } else { None };
+    report::withhold_addresses(config.untrusted_code);
     if config.launcher.is_some() || config.unmodified {
         proc::keep_tracer();
     }
@@ -117,9 +122,13 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
         return Err(EnterError::Refused { exit });
     }
     // From here on this is Dune mode, and what it runs on stays.
-    core::mem::forget(process);
+    core::mem::forget((process, kept));
     // SAFETY: the first hypercall was answered: this thread is at ring 0.
     Ok(unsafe { Dune::assume() })
+}
+
+fn cannot_keep(errno: Errno) -> EnterError {
+    EnterError::Memory(MapsError::Open { errno }.into())
 }
 
 /// Enters where other threads have entered before, or this one has.

@@ -13,7 +13,6 @@ use linux_raw_sys::general::{
 };
 
 use super::maps::{self, Line, MappingKind, MapsError, MapsFile};
-use super::proc;
 use super::sys::{self, Errno};
 use crate::arch::page::{PAGE_BYTES, PagePermissions};
 
@@ -94,7 +93,7 @@ fn page(address: u64) -> Option<Area> {
 ///
 /// [`MapsError`] if Linux does not tell.
 pub fn for_each_from(address: u64, mut visit: impl FnMut(&Area) -> ControlFlow<()>) -> Result<(), MapsError> {
-    let file = MapsFile::open(proc::open_maps)?;
+    let file = MapsFile::to_ask()?;
     let mut at = address;
     loop {
         match query(&file, at) {

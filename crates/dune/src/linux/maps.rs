@@ -7,12 +7,14 @@
 //! 555555554000-555555556000 r-xp 00001000 fe:00 1835022                    /usr/bin/cat
 //! ```
 
+use core::cell::Cell;
 use core::ops::ControlFlow;
 
 use thiserror::Error;
 
-use super::descriptor::Descriptor;
+use super::descriptor::{Descriptor, own_argument};
 use super::descriptor_limit::RaisedLimit;
+use super::kept::{Claim, Source};
 use super::proc;
 use super::sys::Errno;
 use crate::arch::page::PagePermissions;
@@ -208,15 +210,15 @@ const LINE_LIMIT: usize = 4096 + 128;
 /// Linux writes the file piece by piece: what `visit` or another thread maps meanwhile may or may not be
 /// seen. Uses 8.5 KiB of stack.
 pub fn for_each(mut visit: impl FnMut(&Line<'_>) -> ControlFlow<()>) -> Result<(), MapsError> {
-    for_each_line(proc::open_maps, |line| Ok(visit(&parse(line)?)))
+    for_each_line(Source::Maps, |line| Ok(visit(&parse(line)?)))
 }
 
-/// Calls `visit` with each line of the file that `open` opens until it breaks.
+/// Calls `visit` with each line of a file until it breaks.
 fn for_each_line(
-    open: fn() -> Result<Descriptor, Errno>,
+    source: Source,
     mut visit: impl FnMut(&[u8]) -> Result<ControlFlow<()>, MapsError>,
 ) -> Result<(), MapsError> {
-    let file = MapsFile::open(open)?;
+    let file = MapsFile::open(source)?;
     let mut buffer = [0u8; 2 * LINE_LIMIT];
     let mut held = 0; // bytes of an unfinished line at the start of the buffer
     loop {
@@ -248,7 +250,7 @@ fn for_each_line(
 /// mappings before for the answer.
 pub(crate) fn has_flag(address: u64, flags: &[&[u8]]) -> Result<bool, MapsError> {
     let (mut is_here, mut has) = (false, false);
-    for_each_line(proc::open_smaps, |line| {
+    for_each_line(Source::Smaps, |line| {
         if let Some(own) = line.strip_prefix(b"VmFlags:") {
             if is_here {
                 has = own.split(|&byte| byte == b' ').any(|flag| flags.contains(&flag));
@@ -266,10 +268,25 @@ pub(crate) fn has_flag(address: u64, flags: &[&[u8]]) -> Result<bool, MapsError>
 }
 
 /// The open file.
-pub(super) struct MapsFile(Descriptor);
+pub(super) enum MapsFile {
+    Opened(Descriptor),
+    /// One that stays open, and how much of it has been read.
+    Kept(Claim, Cell<u64>),
+    /// One that stays open, and may be asked, not read.
+    Shared(u64),
+}
 
 impl MapsFile {
-    pub(super) fn open(open: fn() -> Result<Descriptor, Errno>) -> Result<MapsFile, MapsError> {
+    pub(super) fn open(source: Source) -> Result<MapsFile, MapsError> {
+        if let Some(claim) = source.claim() {
+            return claim
+                .map(|claim| MapsFile::Kept(claim, Cell::new(0)))
+                .map_err(|errno| MapsError::Open { errno });
+        }
+        let open = match source {
+            Source::Smaps => proc::open_smaps,
+            Source::Maps | Source::Pagemap => proc::open_maps,
+        };
         let opened = match open() {
             // The program has used its numbers up.
             Err(errno) if errno.raw() == linux_raw_sys::errno::EMFILE as i32 => {
@@ -278,18 +295,40 @@ impl MapsFile {
             }
             opened => opened,
         };
-        opened.map(MapsFile).map_err(|errno| MapsError::Open { errno })
+        opened.map(MapsFile::Opened).map_err(|errno| MapsError::Open { errno })
+    }
+
+    /// The list of mappings, to be asked only.
+    pub(super) fn to_ask() -> Result<MapsFile, MapsError> {
+        match Source::Maps.shared() {
+            Some(number) => Ok(MapsFile::Shared(own_argument(number))),
+            None => MapsFile::open(Source::Maps),
+        }
     }
 
     /// The descriptor as an argument of a call.
-    pub(super) const fn argument(&self) -> u64 {
-        self.0.argument()
+    pub(super) fn argument(&self) -> u64 {
+        match self {
+            MapsFile::Opened(descriptor) => descriptor.argument(),
+            MapsFile::Kept(claim, _) => claim.argument(),
+            MapsFile::Shared(argument) => *argument,
+        }
     }
 
     fn read(&self, buffer: &mut [u8]) -> Result<usize, MapsError> {
         loop {
-            match self.0.read(buffer) {
-                Ok(read) => return Ok(read),
+            let read = match self {
+                MapsFile::Opened(descriptor) => descriptor.read(buffer),
+                MapsFile::Kept(claim, at) => claim.read(buffer, at.get()),
+                MapsFile::Shared(_) => Ok(0),
+            };
+            match read {
+                Ok(read) => {
+                    if let MapsFile::Kept(_, at) = self {
+                        at.update(|at| at + read as u64);
+                    }
+                    return Ok(read);
+                }
                 Err(errno) if errno.raw() == linux_raw_sys::errno::EINTR as i32 => (),
                 Err(errno) => return Err(MapsError::Read { errno }),
             }

@@ -4,6 +4,7 @@ mod area;
 pub(crate) mod descriptor;
 pub(crate) mod descriptor_limit;
 pub(crate) mod errno;
+pub(crate) mod kept;
 pub(crate) mod mapped;
 pub mod maps;
 pub(crate) mod place;

@@ -8,9 +8,10 @@ use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::os::fd::RawFd;
 
 use linux_raw_sys::errno::ENAMETOOLONG;
-use linux_raw_sys::general::{__NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
+use linux_raw_sys::general::{__NR_pread64, __NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
 
 use super::descriptor::{Descriptor, made_high, own_argument};
+use super::kept::Source;
 use super::sys::{self, Errno};
 
 /// The number of `/proc`'s descriptor, if it is kept.
@@ -174,15 +175,26 @@ pub(crate) fn open_smaps() -> Result<Descriptor, Errno> {
     open_or(c"thread-self/smaps", c"/proc/thread-self/smaps")
 }
 
-/// Opens what proc_pid_pagemap(5) describes.
-pub(crate) fn open_pagemap() -> Result<Descriptor, Errno> {
-    open_or(c"thread-self/pagemap", c"/proc/thread-self/pagemap")
+/// What proc_pid_pagemap(5) says of page number `page`.
+pub(crate) fn pagemap_entry(page: u64) -> Option<u64> {
+    let mut entry = 0u64;
+    let mut read = |file: u64| {
+        let arguments = [file, (&raw mut entry) as u64, 8, page * 8, 0, 0];
+        // SAFETY: the call writes 8 bytes to `entry`.
+        unsafe { sys::call(__NR_pread64, arguments) }
+    };
+    let read = match Source::Pagemap.shared() {
+        Some(number) => read(own_argument(number)),
+        None => open_or(c"thread-self/pagemap", c"/proc/thread-self/pagemap")
+            .and_then(|file| read(file.argument())),
+    };
+    (read == Ok(8)).then_some(entry)
 }
 
 /// In the directory that is kept.
 const KEPT_MAPS: &CStr = c"thread-self/maps";
 
 /// Opens a file by its `name` below the directory that is kept, or by its `path` where it is not kept yet, or host mode has closed it.
-fn open_or(name: &CStr, path: &CStr) -> Result<Descriptor, Errno> {
+pub(super) fn open_or(name: &CStr, path: &CStr) -> Result<Descriptor, Errno> {
     open(name, O_RDONLY).or_else(|_| Descriptor::open(AT_FDCWD, path, O_RDONLY))
 }

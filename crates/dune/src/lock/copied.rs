@@ -11,10 +11,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use linux_raw_sys::general::__NR_pread64;
-
 use crate::linux::proc;
-use crate::linux::sys;
 
 #[repr(align(4096))]
 struct Page([AtomicU64; 512]);
@@ -33,12 +30,6 @@ pub(super) fn begin() -> u64 {
 pub(super) fn is_made() -> bool {
     const PRESENT: u64 = 1 << 63;
     const EXCLUSIVE: u64 = 1 << 56;
-    let place = (&raw const PAGE) as u64 / size_of::<Page>() as u64 * 8;
-    let mut entry = 0u64;
-    let read = proc::open_pagemap().and_then(|file| {
-        let arguments = [file.number() as u64, (&raw mut entry) as u64, 8, place, 0, 0];
-        // SAFETY: the call writes 8 bytes to `entry`.
-        unsafe { sys::call(__NR_pread64, arguments) }
-    });
-    read == Ok(8) && entry & PRESENT != 0 && entry & EXCLUSIVE == 0
+    let place = (&raw const PAGE) as u64 / size_of::<Page>() as u64;
+    proc::pagemap_entry(place).is_some_and(|entry| entry & PRESENT != 0 && entry & EXCLUSIVE == 0)
 }

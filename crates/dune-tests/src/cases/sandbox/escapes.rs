@@ -17,6 +17,13 @@ fn said(words: &[&str], policy: &str) -> Result<(String, Output), Box<dyn std::e
     Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output))
 }
 
+/// What Dune opens for itself no thread of the program's ever finds, not for a moment.
+pub fn descriptors_of_the_runtime() -> CaseResult {
+    let (said, _) = said(&["descriptors"], "allow-all")?;
+    assert_eq!(said, "tried true\n");
+    Ok(())
+}
+
 pub fn tables_of_descriptors() -> CaseResult {
     let (said, _) = said(&["table"], "allow-all")?;
     assert_eq!(said, format!("a table of its own: refused with {}\nnull is /dev/null\n", libc::EINVAL));
@@ -61,6 +68,23 @@ pub fn compute_reaches_nobody() -> CaseResult {
     let (own, others): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("own "));
     assert!(others.len() > 20 && others.iter().all(|line| line.contains(": refused")), "{said}");
     assert!(own.len() > 5 && own.iter().all(|line| line.ends_with(": done")), "{said}");
+    Ok(())
+}
+
+/// The last words of a process with code that is not trusted have no address in them.
+pub fn reports_without_addresses() -> CaseResult {
+    let report = |untrusted: &str| -> Result<String, Box<dyn std::error::Error>> {
+        let output = Command::new(path_of("confined")?).args(["report", untrusted]).output()?;
+        assert_eq!(output.status.signal(), Some(libc::SIGILL), "{output:?}");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (open, closed) = (report("no")?, report("yes")?);
+    let longest = |text: &str| {
+        let runs = text.split(|letter: char| !letter.is_ascii_hexdigit());
+        runs.filter(|run| run.contains(|letter: char| letter.is_ascii_digit())).map(str::len).max()
+    };
+    assert!(longest(&open) >= Some(12), "{open}");
+    assert!(closed.contains("unhandled trap") && longest(&closed) < Some(5), "{closed}");
     Ok(())
 }
 
