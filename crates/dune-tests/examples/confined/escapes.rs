@@ -323,8 +323,8 @@ pub fn actions() {
         // SAFETY: the handler does nothing.
         unsafe { libc::signal(libc::SIGURG, handler) };
     };
-    // SAFETY: ends the program if nothing else does.
-    unsafe { libc::alarm(60) };
+    // SAFETY: ends the program if nothing else does, on the slowest computer not before it would have ended itself.
+    unsafe { libc::alarm(600) };
     let other = thread::spawn(move || {
         for round in 1..=ROUNDS {
             while ROUND.load(Ordering::Acquire) < round {
