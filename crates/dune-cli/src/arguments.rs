@@ -202,6 +202,9 @@ pub(crate) struct RunOptions {
     /// Show each system call on standard error, as strace does.
     #[arg(long)]
     pub(crate) trace: bool,
+    /// Run the program also where Linux can not confine the process as the policy does; say on standard error what is missing.
+    #[arg(long)]
+    pub(crate) best_effort: bool,
     /// The program, found as a shell does, and its arguments.
     #[arg(
         required = true,

@@ -11,5 +11,6 @@ use crate::failure::Failure;
 pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     let program = options.command.first().expect("the command line requires a program");
     let policy = policy::by_name(&options.policy).expect("the command line takes names of policies only");
-    Ok(Sandbox::new(policy).trace(options.trace).run(program, &options.command)?)
+    let sandbox = Sandbox::new(policy).trace(options.trace).best_effort(options.best_effort);
+    Ok(sandbox.run(program, &options.command)?)
 }

@@ -31,6 +31,17 @@ pub enum SandboxError {
         /// The end of the program's place.
         end: u64,
     },
+    /// Linux can not confine the process as the policy does.
+    #[error(
+        "Linux does not confine this process as the policy does: {what}: {why}; use a kernel with seccomp filters and Landlock (Linux \
+         5.13 or later, `landlock` in /sys/kernel/security/lsm), or do without that with `--best-effort` (`Sandbox::best_effort`)"
+    )]
+    Wall {
+        /// The part of the wall that is missing.
+        what: &'static str,
+        /// The reason.
+        why: String,
+    },
     /// A step before the program's start failed.
     #[error("cannot {what}: {why}")]
     Prepare {

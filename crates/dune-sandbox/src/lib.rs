@@ -19,6 +19,7 @@
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
 //! | putting a program in its place | `load.rs` |
+//! | what Linux confines the process to | `wall/` |
 //! | all unsafe code | `raw/` |
 //!
 //! What is there, and what is not there yet, says docs/sandbox.md.
@@ -34,6 +35,7 @@ pub mod policy;
 mod raw;
 mod space;
 mod supervisor;
+mod wall;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -48,24 +50,34 @@ pub use error::SandboxError;
 use policy::Policy;
 use raw::process;
 use supervisor::{Process, Thread};
+pub use wall::Wall;
 
 /// How to run a program.
 #[derive(Debug)]
 pub struct Sandbox {
     policy: Box<dyn Policy>,
     trace: bool,
+    best_effort: bool,
 }
 
 impl Sandbox {
     /// A sandbox with this policy.
     pub fn new(policy: Box<dyn Policy>) -> Sandbox {
-        Sandbox { policy, trace: false }
+        Sandbox { policy, trace: false, best_effort: false }
     }
 
     /// Whether each call of the program's is shown on standard error, as strace(1) does.
     #[must_use]
     pub fn trace(mut self, trace: bool) -> Sandbox {
         self.trace = trace;
+        self
+    }
+
+    /// Whether the program is run where Linux can not confine the process as the policy does ([`Wall`]): what is missing is said on standard
+    /// error. Else that is an error.
+    #[must_use]
+    pub fn best_effort(mut self, best_effort: bool) -> Sandbox {
+        self.best_effort = best_effort;
         self
     }
 
@@ -93,12 +105,17 @@ impl Sandbox {
         process::set_name(&opened.name);
         dune_loader::parts::reset_signals();
         // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
-        let dune = Config::new().fault_around(FaultAround::Off).untrusted_code(true).enter()?;
+        let dune = Config::new()
+            .fault_around(FaultAround::Off)
+            .untrusted_code(true)
+            .filters_of_its_own(true)
+            .enter()?;
         check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
         let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.trace, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
+        wall::install(process.policy(), self.best_effort)?;
         Thread::new(dune, process, context).run()?;
         unreachable!("the first thread ends with the process, or by itself")
     }

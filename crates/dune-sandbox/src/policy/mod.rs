@@ -8,7 +8,10 @@ use std::fmt::Debug;
 pub use allow_all::AllowAll;
 pub use compute::Compute;
 
+use dune_syscalls::{Call, Form};
+
 use crate::checked::Request;
+use crate::wall::Wall;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,19 @@ pub trait Policy: Debug + Send + Sync {
 
     /// What becomes of the call: asked before each, by the thread that makes it. Paths have been copied in, and Linux gets the copies.
     fn decide(&self, request: &Request) -> Decision;
+
+    /// Whether the policy may allow this form of the call, with some arguments. What it does not, neither [`decide`](Self::decide) allows nor,
+    /// behind a [wall](Self::wall), Linux.
+    fn may_allow(&self, call: &Call, form: &Form) -> bool {
+        let _ = (call, form);
+        true
+    }
+
+    /// What Linux is to confine the process to, so that a defect of the supervisor does not let the program out. Asked once, before the program
+    /// starts. `None`, the default, is for policies that allow what the user may do.
+    fn wall(&self) -> Option<Wall> {
+        None
+    }
 
     /// Whether memory may be writable and executable at once: for compilers that run what they have just compiled.
     fn allows_writable_code(&self) -> bool {

@@ -93,6 +93,10 @@ impl Process {
         self.descriptors.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
     pub(crate) fn space(&self) -> &Space {
         &self.space
     }

@@ -14,16 +14,17 @@ pub const CASES: &[Case] = &[
     Case::new("filters::strict", || alike(strict)),
     Case::new("filters::of_a_thread", of_a_thread),
     Case::new("filters::refused_where_threads_may_not_leave", refused),
+    Case::new("filters::of_its_own", of_its_own),
     Case::new("filters::user_dispatch", || alike(user_dispatch)),
     Case::new("filters::namespaces", || alike(namespaces)),
 ];
 
-const ALLOW: u32 = 0x7fff_0000;
+pub(super) const ALLOW: u32 = 0x7fff_0000;
 const TRAP: u32 = 0x0003_0000;
-const REFUSE: u32 = 0x0005_0000;
+pub(super) const REFUSE: u32 = 0x0005_0000;
 
 /// A filter (Linux Documentation/userspace-api/seccomp_filter.rst): these numbers get these answers, all others `otherwise`.
-fn filter(answers: &[(i64, u32)], otherwise: u32) -> Vec<libc::sock_filter> {
+pub(super) fn filter(answers: &[(i64, u32)], otherwise: u32) -> Vec<libc::sock_filter> {
     const LOAD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
@@ -37,14 +38,27 @@ fn filter(answers: &[(i64, u32)], otherwise: u32) -> Vec<libc::sock_filter> {
 }
 
 /// Puts the calling thread under `filter`, by the call that `install` makes with its address.
-fn under(mut filter: Vec<libc::sock_filter>, install: impl FnOnce(u64) -> i64) -> i64 {
+pub(super) fn under(mut filter: Vec<libc::sock_filter>, install: impl FnOnce(u64) -> i64) -> i64 {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: takes no pointer.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
     install((&raw const program) as u64)
 }
 
-fn by_seccomp(program: u64) -> i64 {
+/// A filter that lets Dune's calls through leaves the thread where it is, and its threads start under it.
+fn of_its_own() -> CaseResult {
+    dune::Config::new().filters_of_its_own(true).enter()?;
+    let refuses = filter(&[(libc::SYS_getppid, REFUSE | libc::EPERM as u32)], ALLOW);
+    assert_eq!(under(refuses, by_seccomp), 0);
+    let asked = || (dune::current().is_some(), probe::syscall(libc::SYS_getppid as u64, [0; 6]));
+    let expected = (true, -i64::from(libc::EPERM));
+    assert_eq!(asked(), expected);
+    assert_eq!(std::thread::spawn(asked).join().map_err(|_| "the thread has panicked")?, expected);
+    assert!(probe::getpid() > 0);
+    Ok(())
+}
+
+pub(super) fn by_seccomp(program: u64) -> i64 {
     probe::syscall(libc::SYS_seccomp as u64, [1, 0, program, 0, 0, 0])
 }
 

@@ -3,11 +3,12 @@
 mod attacks;
 mod escapes;
 mod programs;
+mod walls;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::case::Case;
+use crate::case::{Case, Ending};
 
 pub const CASES: &[Case] = &[
     Case::new("sandbox::static_programs", programs::static_programs),
@@ -38,6 +39,9 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::unknown_numbers", escapes::unknown_numbers),
     Case::new("sandbox::devices", escapes::devices),
     Case::new("sandbox::core_dumps", escapes::core_dumps),
+    Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
+    Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
+    Case::new("sandbox::kernels_without_walls", walls::lacking),
 ];
 
 /// `program` by its path, natively or by `dune run`, in an environment that is known.

@@ -53,6 +53,7 @@ pub struct Config {
     pub(crate) unmodified: bool,
     pub(crate) leave_for_good: bool,
     pub(crate) untrusted_code: bool,
+    pub(crate) filters_of_its_own: bool,
 }
 
 impl Default for Config {
@@ -66,6 +67,7 @@ impl Default for Config {
             unmodified: false,
             leave_for_good: false,
             untrusted_code: false,
+            filters_of_its_own: false,
         }
     }
 }
@@ -149,6 +151,18 @@ impl Config {
     #[must_use]
     pub fn untrusted_code(mut self, untrusted: bool) -> Config {
         self.untrusted_code = untrusted;
+        self
+    }
+
+    /// Whether filters that the process puts itself under in Dune mode (seccomp(2), SECCOMP_SET_MODE_FILTER) let through what Dune asks of Linux
+    /// for it: then such a call is made, and the thread stays in Dune mode. Default: no, as nobody knows what other code's filters refuse.
+    ///
+    /// What Dune asks is ioctl(2) of KVM's and PROCMAP_QUERY, calls about mappings, signals, timers and threads, pread64(2), and reading its own memory
+    /// by process_vm_readv(2); for children also opening `/dev/kvm` and files of `/proc`. A filter that refuses KVM_RUN ends the process
+    /// with a report.
+    #[must_use]
+    pub fn filters_of_its_own(mut self, has: bool) -> Config {
+        self.filters_of_its_own = has;
         self
     }
 

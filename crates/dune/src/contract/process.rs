@@ -80,6 +80,7 @@ pub(crate) struct Process {
     launcher: Option<Launcher>,
     unmodified: bool,
     may_leave_for_good: bool,
+    has_filters_of_its_own: bool,
     /// For which code rt_sigreturn(2) sets the alternate stack, see there.
     restores_stack_first: bool,
     /// Every thread there ever was, linked by `Thread::next`. None is taken out: a vCPU can not be destroyed before its
@@ -103,6 +104,7 @@ impl Process {
             launcher: config.launcher.clone(),
             unmodified: config.unmodified,
             may_leave_for_good: config.leave_for_good,
+            has_filters_of_its_own: config.filters_of_its_own,
             restores_stack_first: release::is_at_least(6, 12),
             threads: AtomicPtr::new(null_mut()),
             descriptors: [const { AtomicI32::new(-1) }; Engine::DESCRIPTORS],
@@ -255,6 +257,11 @@ impl Process {
     /// difference where one of the two runs on the stack.
     pub(crate) fn restores_stack_first(&self) -> bool {
         self.restores_stack_first
+    }
+
+    /// Whether filters that it puts itself under let the engine's calls through.
+    pub(crate) fn has_filters_of_its_own(&self) -> bool {
+        self.has_filters_of_its_own
     }
 
     /// Whether its threads may go on in host mode where they can not stay, with whatever tokens they have.

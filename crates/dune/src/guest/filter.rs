@@ -2,9 +2,10 @@
 //! Syscall User Dispatch; and unshare(2) and setns(2) of namespaces for processes of one thread, where KVM has a task in the process
 //! (`linux/tasks.rs`).
 //!
-//! A filter counts for the thread, host loop included, and its author knows nothing of KVM_RUN. So the call is refused, unless the process
-//! may leave Dune mode for good (`Config::leave_for_good`): then the thread goes on in host mode at the very SYSCALL instruction, and makes
-//! the call there. Whoever permits that vouches for what the thread still holds of Dune mode, tokens above all.
+//! A filter counts for the thread, host loop included, and its author knows nothing of KVM_RUN, unless the process says so
+//! (`Config::filters_of_its_own`). So the call is refused, unless the process may leave Dune mode for good (`Config::leave_for_good`): then
+//! the thread goes on in host mode at the very SYSCALL instruction, and makes the call there. Whoever permits that vouches for what the
+//! thread still holds of Dune mode, tokens above all.
 
 use linux_raw_sys::errno::{EINVAL, EUSERS};
 use linux_raw_sys::general::{
@@ -35,6 +36,9 @@ pub(super) fn handle(dune: Dune, number: u32, registers: &Registers, area: Vecto
             Some(result) => return Some(result),
             None => of_prctl(&arguments),
         },
+        SECCOMP if process().has_filters_of_its_own() && arguments[0] == SECCOMP_SET_MODE_FILTER => {
+            Whose::Linux
+        }
         SECCOMP => of_seccomp(&arguments),
         SETNS | UNSHARE => {
             let result = alone(dune, number, registers, area);
@@ -80,10 +84,12 @@ fn of_prctl(&[option, first, second, ..]: &[u64; 6]) -> Whose {
     }
 }
 
+/// <linux/seccomp.h>
+const SECCOMP_SET_MODE_FILTER: u64 = 1;
+
 fn of_seccomp(&[operation, flags, filter, ..]: &[u64; 6]) -> Whose {
     // <linux/seccomp.h>
     const SECCOMP_SET_MODE_STRICT: u64 = 0;
-    const SECCOMP_SET_MODE_FILTER: u64 = 1;
     const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
     match operation {
         SECCOMP_SET_MODE_STRICT => Whose::Thread,

@@ -1,0 +1,289 @@
+//! The filter of system calls (seccomp(2)).
+//!
+//! Allowed are the calls that the policy may allow, and those by which the runtime serves the program, which are here. All others are
+//! refused (EPERM). A filter sees numbers only: of calls that take addresses it can say no more than whether they are made.
+
+use std::collections::BTreeMap;
+
+use dune_syscalls::{Call, Treatment};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::policy::Policy;
+
+/// What Dune, the supervisor and the C library ask for whatever the program does: output, memory, signals, threads, time limits, the
+/// thread's own state. `process_vm_*` are about the process's own memory; others' Landlock refuses.
+const RUNTIME: [i64; 49] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_lseek,
+    libc::SYS_pread64,
+    libc::SYS_writev,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_fcntl,
+    libc::SYS_dup3,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_mincore,
+    libc::SYS_brk,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_sigaltstack,
+    libc::SYS_tkill,
+    libc::SYS_pause,
+    libc::SYS_timer_create,
+    libc::SYS_timer_settime,
+    libc::SYS_timer_delete,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_clock_gettime,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_rseq,
+    libc::SYS_arch_prctl,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getrandom,
+];
+
+/// Finding and opening files, and listing them.
+const FILES: [i64; 7] = [
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
+    libc::SYS_getdents64,
+];
+
+/// A child makes a machine of its own, and opens the files that tell of its mappings.
+const CHILDREN: [i64; 6] = [
+    libc::SYS_clone3,
+    libc::SYS_openat,
+    libc::SYS_eventfd2,
+    libc::SYS_waitid,
+    libc::SYS_sysinfo,
+    libc::SYS_getdents64,
+];
+
+/// About the process that is the first argument, or the caller: where there are no children, itself.
+const ABOUT_ONE: [i64; 7] = [
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_getpgid,
+    libc::SYS_getsid,
+];
+
+/// Never made by Linux for the program: the supervisor does what they do.
+const NEVER: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
+
+/// Requests of KVM's (Documentation/virt/kvm/api.rst), and PROCMAP_QUERY, `_IOWR('f', 17, struct procmap_query)` of <linux/fs.h>.
+const KVM: u64 = 0xae00;
+const KVM_RUN: u64 = 0xae80;
+const KVM_CREATE_VM: u64 = 0xae01;
+const PROCMAP_QUERY: u64 = 0xc068_6611;
+
+/// Puts the calling thread under the filters of `policy`.
+pub(super) fn install(policy: &dyn Policy) -> Result<(), String> {
+    for program in programs(policy).map_err(|why| why.to_string())? {
+        seccompiler::apply_filter(&program).map_err(|why| why.to_string())?;
+    }
+    Ok(())
+}
+
+fn programs(policy: &dyn Policy) -> Result<Vec<BpfProgram>, BackendError> {
+    let allowed = Allowed { policy };
+    let mut programs = Vec::new();
+    if !allowed.children() {
+        // A filter can not see what clone3 makes; the C library then makes threads by clone, of which it can.
+        let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        programs.push(compile(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?);
+    }
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    programs.push(compile(allowed.rules()?, refused, SeccompAction::Allow)?);
+    Ok(programs)
+}
+
+fn compile(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    then: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    SeccompFilter::new(rules, otherwise, then, TargetArch::x86_64)?.try_into()
+}
+
+/// What a policy leads to.
+struct Allowed<'p> {
+    policy: &'p dyn Policy,
+}
+
+impl Allowed<'_> {
+    /// Whether the policy may allow the call in some form that Linux would then be asked for.
+    fn has(&self, call: &Call) -> bool {
+        let forms = call.variants.iter().flat_map(|table| table.list).map(|variant| &variant.form);
+        forms.chain([&call.form]).any(|form| {
+            matches!(form.treatment, Treatment::Forwarded | Treatment::Supervised)
+                && self.policy.may_allow(call, form)
+        })
+    }
+
+    fn any(&self, numbers: &[i64]) -> bool {
+        let calls = numbers.iter().filter_map(|number| dune_syscalls::by_number(*number as u64));
+        calls.into_iter().any(|call| self.has(call))
+    }
+
+    fn children(&self) -> bool {
+        self.any(&[libc::SYS_fork, libc::SYS_vfork])
+    }
+
+    fn files(&self) -> bool {
+        self.any(&[libc::SYS_open, libc::SYS_openat, libc::SYS_openat2, libc::SYS_execve])
+    }
+
+    /// For each call that is allowed the conditions, one of which has to hold if there are any.
+    fn rules(&self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+        let own = dune_syscalls::all().filter(|call| self.has(call)).map(|call| i64::from(call.number));
+        let (files, children) = (self.files(), self.children());
+        let needed = RUNTIME
+            .into_iter()
+            .chain(files.then_some(FILES).into_iter().flatten())
+            .chain(children.then_some(CHILDREN).into_iter().flatten())
+            // So that the other filter's answer is what counts.
+            .chain([libc::SYS_clone, libc::SYS_clone3, libc::SYS_ioctl, libc::SYS_kill, libc::SYS_tgkill]);
+        let mut rules: BTreeMap<_, _> = own
+            .chain(needed)
+            .filter(|number| !NEVER.contains(number))
+            .map(|number| (number, Vec::new()))
+            .collect();
+        rules.insert(libc::SYS_ioctl, self.requests(children)?);
+        if !children {
+            let thread = libc::CLONE_THREAD as u64;
+            rules.insert(libc::SYS_clone, vec![rule([(0, SeccompCmpOp::MaskedEq(thread), thread)])?]);
+            let own = u64::from(std::process::id());
+            let is = |value| rule([(0, SeccompCmpOp::Eq, value)]);
+            rules.insert(libc::SYS_kill, vec![is(own)?]);
+            rules.insert(libc::SYS_tgkill, vec![is(own)?]);
+            for number in ABOUT_ONE {
+                if let Some(conditions) = rules.get_mut(&number) {
+                    *conditions = vec![is(0)?, is(own)?];
+                }
+            }
+        }
+        if !files {
+            // What is open already.
+            let empty = libc::AT_EMPTY_PATH as u64;
+            for (number, flags) in [(libc::SYS_newfstatat, 3), (libc::SYS_statx, 2)] {
+                rules.insert(number, vec![rule([(flags, SeccompCmpOp::MaskedEq(empty), empty)])?]);
+            }
+        }
+        Ok(rules)
+    }
+
+    /// Of ioctl(2), by the second argument; KVM_RUN is first, for it is what each of the program's calls takes.
+    fn requests(&self, children: bool) -> Result<Vec<SeccompRule>, BackendError> {
+        let is = |value| rule([(1, SeccompCmpOp::Eq, value)]);
+        let of_kvm = (1, SeccompCmpOp::MaskedEq(0xff00), KVM);
+        let kvm =
+            if children { rule([of_kvm])? } else { rule([of_kvm, (1, SeccompCmpOp::Ne, KVM_CREATE_VM)])? };
+        let mut rules = vec![is(KVM_RUN)?, kvm, is(PROCMAP_QUERY)?];
+        let ioctl = dune_syscalls::by_number(libc::SYS_ioctl as u64).expect("a call of the table");
+        for variant in ioctl.variants.iter().flat_map(|table| table.list) {
+            let is_forwarded = variant.form.treatment == Treatment::Forwarded;
+            if is_forwarded && self.policy.may_allow(ioctl, &variant.form) {
+                rules.push(is(variant.value.into())?);
+            }
+        }
+        Ok(rules)
+    }
+}
+
+/// All of these arguments, as Linux has them in 32 bits.
+fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u64); N]) -> Result<SeccompRule, BackendError> {
+    let conditions = conditions
+        .into_iter()
+        .map(|(argument, how, value)| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value));
+    SeccompRule::new(conditions.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{AllowAll, Compute};
+
+    fn rules(policy: &dyn Policy) -> BTreeMap<i64, Vec<SeccompRule>> {
+        Allowed { policy }.rules().expect("rules of the table")
+    }
+
+    #[test]
+    fn compute_opens_and_makes_nothing() {
+        let rules = rules(&Compute);
+        for number in [
+            libc::SYS_open,
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_socket,
+            libc::SYS_socketpair,
+            libc::SYS_fork,
+            libc::SYS_vfork,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_ptrace,
+            libc::SYS_bpf,
+            libc::SYS_mount,
+            libc::SYS_unshare,
+            libc::SYS_io_uring_setup,
+            libc::SYS_pidfd_open,
+            libc::SYS_truncate,
+            libc::SYS_rename,
+            libc::SYS_stat,
+        ] {
+            assert!(!rules.contains_key(&number), "{number}");
+        }
+        for number in [libc::SYS_ioctl, libc::SYS_clone, libc::SYS_kill, libc::SYS_statx] {
+            assert!(!rules[&number].is_empty(), "{number} has conditions");
+        }
+        assert!(rules[&libc::SYS_write].is_empty());
+    }
+
+    #[test]
+    fn filters_are_as_long_as_linux_takes_them() {
+        for policy in [&Compute as &dyn Policy, &AllowAll] {
+            for program in programs(policy).expect("a filter") {
+                assert!(program.len() <= 4096, "BPF_MAXINSNS");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_executed_by_linux() {
+        let rules = rules(&AllowAll);
+        assert!(!rules.contains_key(&libc::SYS_execve) && !rules.contains_key(&libc::SYS_ptrace));
+        assert!(rules[&libc::SYS_clone].is_empty() && rules.contains_key(&libc::SYS_openat));
+    }
+}

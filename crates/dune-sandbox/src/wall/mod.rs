@@ -1,0 +1,52 @@
+//! The second wall: Linux confines the process as the policy does the program.
+//!
+//! The supervisor and what it stands on may have defects. So before the program is entered the process gives up the right to gain any
+//! (no_new_privs), and puts itself under a Landlock ruleset and a filter of system calls, which come from the same policy: code that has got
+//! out to ring 0 is an ordinary process then, under both. Threads and children inherit them.
+//!
+//! Both are made in Dune mode, when the program lies in its place: what was needed to come so far, as opening `/dev/kvm`, need not be
+//! allowed. What the runtime asks of Linux later is in `filter.rs`.
+
+mod filter;
+mod ruleset;
+
+use crate::error::{SandboxError, say};
+use crate::policy::Policy;
+use crate::raw::process;
+
+/// What Linux is to confine the process to, for a policy: no files but the descriptors that it has, no TCP, nobody's signals but its
+/// own, and of system calls those that the policy [may allow](Policy::may_allow) and the runtime needs.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Wall {}
+
+impl Wall {
+    /// A wall with nothing outside of it allowed.
+    pub fn new() -> Wall {
+        Wall::default()
+    }
+}
+
+/// A part of the wall.
+type Part = (&'static str, fn(&dyn Policy, &Wall) -> Result<(), String>);
+
+/// The filter is last: the others' calls it does not allow.
+const PARTS: [Part; 3] = [
+    ("no_new_privs", |_, _| process::forbid_new_privileges().map_err(|why| why.to_string())),
+    ("a Landlock ruleset", |_, wall| ruleset::install(wall)),
+    ("a filter of system calls (seccomp)", |policy, _| filter::install(policy)),
+];
+
+/// Puts the process, which has one thread, behind the wall of `policy`, if that has one. With `best_effort` what Linux can not do is told on
+/// standard error, and left out.
+pub(crate) fn install(policy: &dyn Policy, best_effort: bool) -> Result<(), SandboxError> {
+    let Some(wall) = policy.wall() else { return Ok(()) };
+    for (what, install) in PARTS {
+        match install(policy, &wall) {
+            Ok(()) => (),
+            Err(why) if best_effort => say(format_args!("dune: not enforced by Linux: {what}: {why}")),
+            Err(why) => return Err(SandboxError::Wall { what, why }),
+        }
+    }
+    Ok(())
+}
