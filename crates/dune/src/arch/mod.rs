@@ -4,6 +4,7 @@ pub(crate) mod atomic;
 pub mod cpu;
 pub(crate) mod descriptors;
 pub(crate) mod frame;
+pub(crate) mod instruction;
 pub(crate) mod page;
 pub(crate) mod registers;
 pub(crate) mod state;

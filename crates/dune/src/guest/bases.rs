@@ -4,12 +4,11 @@
 //! The GS base is 0 for the program, as Linux starts it: a thread that sets another one goes on in host mode. (A load of GS by a
 //! selector, which makes it 0, does not trap: `dune_trap_low_address` of trap.S.)
 
-use iced_x86::{Code, Instruction};
-
-use super::far::{instruction_at, value};
+use super::far::{addressed_by, instruction_at};
 use super::{filter, signal};
 use crate::arch::cpu;
 use crate::arch::frame::TrapFrame;
+use crate::arch::instruction::{Instruction, Opcode, Operand};
 use crate::arch::registers::{Registers, VectorArea};
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
@@ -58,7 +57,7 @@ pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame, area: VectorArea) -> bo
     {
         return false;
     }
-    registers.rip = instruction.next_ip();
+    registers.rip = instruction.next;
     registers.store_to(frame);
     true
 }
@@ -73,12 +72,13 @@ enum Base {
 
 impl Base {
     fn of(instruction: &Instruction, registers: &Registers) -> Option<Base> {
-        let operand = || value(registers, instruction.op0_register());
-        Some(match instruction.code() {
-            Code::Rdfsbase_r32 | Code::Rdfsbase_r64 => Base::Fs,
-            Code::Rdgsbase_r32 | Code::Rdgsbase_r64 => Base::Gs,
-            Code::Wrfsbase_r32 | Code::Wrfsbase_r64 => Base::SetFs(operand()?),
-            Code::Wrgsbase_r32 | Code::Wrgsbase_r64 => Base::SetGs(operand()?),
+        let Operand::Register { reg } = instruction.operand(0) else { return None };
+        let operand = || instruction.value(reg, &addressed_by(registers));
+        Some(match instruction.opcode() {
+            Opcode::RDFSBASE => Base::Fs,
+            Opcode::RDGSBASE => Base::Gs,
+            Opcode::WRFSBASE => Base::SetFs(operand()?),
+            Opcode::WRGSBASE => Base::SetGs(operand()?),
             _ => return None,
         })
     }
@@ -90,13 +90,13 @@ fn is_canonical(address: u64) -> bool {
 
 /// Loads the instruction's register with `base`, or with its lower half. False if it has none.
 fn set(registers: &mut Registers, instruction: &Instruction, base: u64) -> bool {
-    let register = instruction.op0_register();
-    let base = if register.is_gpr32() { base & 0xffff_ffff } else { base };
+    let Operand::Register { reg } = instruction.operand(0) else { return false };
+    let base = if reg.width() == 4 { base & 0xffff_ffff } else { base };
     let Registers { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
         registers;
     // In the order of their numbers (Intel SDM vol. 2 table 2-2).
     let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
-    match all.into_iter().nth(register.full_register().number()) {
+    match all.into_iter().nth(reg.num().into()) {
         Some(place) => {
             *place = base;
             true

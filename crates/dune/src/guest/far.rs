@@ -2,12 +2,11 @@
 //! selector: in ring 0 the CPU refuses them by their RPL (#GP; Intel SDM vol. 2 JMP, CALL, RET, MOV). For the code of an
 //! unmodified program they are made here, which stays in ring 0. (IRETQ goes to ring 3: `dune_trap_selectors` of trap.S.)
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
-
 use super::copy::{self, BadAddress};
 use crate::arch::cpu;
 use crate::arch::descriptors::{RING3_CODE, RING3_DATA};
 use crate::arch::frame::TrapFrame;
+use crate::arch::instruction::{AddressRegisters, Instruction, LONGEST, Opcode, Operand, SS};
 use crate::arch::page::TASK_SIZE;
 use crate::arch::registers::Registers;
 use crate::arch::token::Dune;
@@ -21,15 +20,11 @@ pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame) -> bool {
     }
     let mut registers = Registers::of_trap(frame);
     let Some(instruction) = instruction_at(registers.rip) else { return false };
-    let is_done = match instruction.code() {
-        Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16 => {
-            load_stack_segment(&instruction, &mut registers)
-        }
-        Code::Retfq | Code::Retfq_imm16 | Code::Retfd | Code::Retfd_imm16 => {
-            far_return(&instruction, &mut registers)
-        }
-        Code::Jmp_m1664 | Code::Jmp_m1632 => jump(&instruction, &mut registers),
-        Code::Call_m1664 | Code::Call_m1632 => call(&instruction, &mut registers),
+    let is_done = match instruction.opcode() {
+        Opcode::MOV => load_stack_segment(&instruction, &mut registers),
+        Opcode::RETF => far_return(&instruction, &mut registers),
+        Opcode::JMPF => jump(&instruction, &mut registers),
+        Opcode::CALLF => call(&instruction, &mut registers),
         _ => Err(BadAddress),
     };
     let is_done = is_done.is_ok() && registers.rip < TASK_SIZE;
@@ -39,7 +34,7 @@ pub(super) fn emulate(dune: Dune, frame: &mut TrapFrame) -> bool {
     is_done
 }
 
-/// The instruction at `rip`. Its decoder has made its tables when the process entered.
+/// The instruction at `rip`.
 pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {
     let mut code = [0u8; 16];
     // Two words: the second may be on a page that is not there.
@@ -51,35 +46,35 @@ pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {
             Err(_) => break,
         }
     }
-    let mut instruction = Instruction::default();
-    Decoder::with_ip(64, &code, rip, DecoderOptions::NONE).decode_out(&mut instruction);
-    (!instruction.is_invalid()).then_some(instruction)
+    Instruction::decode(&code[..LONGEST], rip).ok()
 }
 
 /// MOV to SS: it has that selector, as far as the program can tell. Fails with any other.
 fn load_stack_segment(instruction: &Instruction, registers: &mut Registers) -> Result<(), BadAddress> {
-    let selector = match instruction.op1_kind() {
-        OpKind::Register => value(registers, instruction.op1_register()).ok_or(BadAddress)?,
-        _ => word(operand(instruction, registers)?)?,
+    let selector = match instruction.operand(1) {
+        Operand::Register { reg } => instruction.value(reg, &addressed_by(registers)).ok_or(BadAddress)?,
+        _ => word(operand(instruction, 1, registers)?)?,
     };
-    if instruction.op0_register() != Register::SS || selector as u16 != RING3_DATA {
+    if instruction.operand(0) != (Operand::Register { reg: SS }) || selector as u16 != RING3_DATA {
         return Err(BadAddress);
     }
-    registers.rip = instruction.next_ip();
+    registers.rip = instruction.next;
     Ok(())
 }
 
 fn far_return(instruction: &Instruction, registers: &mut Registers) -> Result<(), BadAddress> {
-    let is_wide = matches!(instruction.code(), Code::Retfq | Code::Retfq_imm16);
-    let taken = match instruction.code() {
-        Code::Retfq_imm16 | Code::Retfd_imm16 => instruction.immediate16().into(),
+    let taken = match instruction.operand(0) {
+        Operand::ImmediateU16 { imm } => imm.into(),
+        Operand::ImmediateI16 { imm } => (imm as u16).into(),
         _ => 0,
     };
-    let (target, selector, popped) = if is_wide {
-        (word(registers.rsp)?, word(registers.rsp.wrapping_add(8))?, 16)
-    } else {
-        let both = word(registers.rsp)?;
-        (both & 0xffff_ffff, both >> 32, 8)
+    let (target, selector, popped) = match instruction.far_offset_bytes() {
+        8 => (word(registers.rsp)?, word(registers.rsp.wrapping_add(8))?, 16),
+        4 => {
+            let both = word(registers.rsp)?;
+            (both & 0xffff_ffff, both >> 32, 8)
+        }
+        _ => return Err(BadAddress),
     };
     registers.rip = checked(target, selector)?;
     registers.rsp = registers.rsp.wrapping_add(popped + taken);
@@ -92,9 +87,9 @@ fn jump(instruction: &Instruction, registers: &mut Registers) -> Result<(), BadA
 }
 
 fn call(instruction: &Instruction, registers: &mut Registers) -> Result<(), BadAddress> {
-    let (target, back) = (pointer(instruction, registers)?, instruction.next_ip());
+    let (target, back) = (pointer(instruction, registers)?, instruction.next);
     let selector = u64::from(RING3_CODE);
-    let (rsp, frame) = if instruction.code() == Code::Call_m1664 {
+    let (rsp, frame) = if instruction.far_offset_bytes() == 8 {
         let rsp = registers.rsp.wrapping_sub(16);
         (rsp, [back, selector])
     } else {
@@ -112,12 +107,15 @@ fn call(instruction: &Instruction, registers: &mut Registers) -> Result<(), BadA
 
 /// The target of the far pointer that the instruction names.
 fn pointer(instruction: &Instruction, registers: &Registers) -> Result<u64, BadAddress> {
-    let at = operand(instruction, registers)?;
-    if matches!(instruction.code(), Code::Jmp_m1664 | Code::Call_m1664) {
-        return checked(word(at)?, word(at.wrapping_add(2))? >> 48);
+    let at = operand(instruction, 0, registers)?;
+    match instruction.far_offset_bytes() {
+        8 => checked(word(at)?, word(at.wrapping_add(2))? >> 48),
+        4 => {
+            let both = word(at)?;
+            checked(both & 0xffff_ffff, both >> 32)
+        }
+        _ => Err(BadAddress),
     }
-    let both = word(at)?;
-    checked(both & 0xffff_ffff, both >> 32)
 }
 
 /// `target`, if the selector is the one that programs know.
@@ -125,33 +123,18 @@ fn checked(target: u64, selector: u64) -> Result<u64, BadAddress> {
     if selector as u16 == RING3_CODE { Ok(target) } else { Err(BadAddress) }
 }
 
-/// The address of the operand in memory.
-fn operand(instruction: &Instruction, registers: &Registers) -> Result<u64, BadAddress> {
-    let index = if instruction.op0_kind() == OpKind::Memory { 0 } else { 1 };
-    instruction.virtual_address(index, 0, |register, _, _| value(registers, register)).ok_or(BadAddress)
+/// The address of an operand in memory.
+fn operand(instruction: &Instruction, operand: u8, registers: &Registers) -> Result<u64, BadAddress> {
+    instruction.address(operand, &addressed_by(registers)).ok_or(BadAddress)
+}
+
+pub(super) fn addressed_by(registers: &Registers) -> AddressRegisters {
+    // SAFETY: ring 0.
+    AddressRegisters::new(registers, unsafe { cpu::fs_base() })
 }
 
 /// The word at `address` of the program's memory.
 fn word(address: u64) -> Result<u64, BadAddress> {
     // SAFETY: any bytes make a word.
     unsafe { copy::from_program(address) }
-}
-
-/// The value of a register, or the base of a segment.
-pub(super) fn value(registers: &Registers, register: Register) -> Option<u64> {
-    let Registers { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
-        *registers;
-    // In the order of their numbers (Intel SDM vol. 2 table 2-2).
-    let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
-    match register {
-        // SAFETY: ring 0.
-        Register::FS => Some(unsafe { cpu::fs_base() }),
-        Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
-        _ if register.is_gpr64() => all.get(register.number()).copied(),
-        _ if register.is_gpr32() || register.is_gpr16() => {
-            let mask = if register.is_gpr32() { 0xffff_ffff } else { 0xffff };
-            all.get(register.full_register().number()).map(|value| value & mask)
-        }
-        _ => None,
-    }
 }

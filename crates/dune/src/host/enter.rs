@@ -9,7 +9,7 @@ use super::error::EnterError;
 use super::process::{self, HostProcess};
 use super::switch::{Continuation, switch};
 use super::thread::{self, HostThread, ThreadMemory};
-use super::{accesses, huge, main_stack, windows};
+use super::{huge, main_stack, windows};
 use crate::arch::cpu;
 use crate::arch::token::Dune;
 use crate::contract::config::Config;
@@ -91,7 +91,6 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     let process = Leaked::new(HostProcess::new(machine, shared, trap::gates()));
     let mut place = HostThread::placed(process.get(), thread_memory)?;
     place.host().continuation.set(Continuation::here());
-    accesses::prepare();
     proc::keep();
     let kept = if config.untrusted_code { Some(kept::keep().map_err(cannot_keep)?) } else { None };
     report::withhold_addresses(config.untrusted_code);

@@ -7,7 +7,6 @@
 //! address, and the signal that Linux would have sent stands in the thread's block for it, should no handler of the
 //! program's want the fault.
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use linux_raw_sys::errno::EFAULT;
 use linux_raw_sys::general::{
     __NR_madvise, __NR_process_vm_readv, BUS_ADRERR, MADV_POPULATE_WRITE, SEGV_ACCERR, SEGV_MAPERR, SIGBUS,
@@ -20,6 +19,7 @@ use super::accesses::Accesses;
 use super::thread::HostThread;
 use super::touch::{self, Touched};
 use crate::arch::atomic::AtomicU64;
+use crate::arch::instruction::{AddressRegisters, Instruction, LONGEST, Undecoded};
 use crate::arch::page::{PAGE_BYTES, PagePermissions};
 use crate::arch::registers::INTERRUPT_FLAG;
 use crate::arch::state::RegisterDump;
@@ -99,26 +99,23 @@ pub(super) fn pass_on(thread: &HostThread) -> bool {
 /// What is wrong with the access of the vCPU with these `registers`, with which nothing was wrong so many `times` before.
 ///
 /// What is found may be older than what was found before it. So some things are said only of an access that has failed
-/// before: that a page can be read and not written to, and that there is nothing behind a mapping.
+/// before: that a page can be read and not written to, that there is nothing behind a mapping, and whatever is wrong where
+/// the access reaches another page.
 fn find(registers: &RegisterDump, times: u32) -> Option<Fault> {
-    /// The length of the longest instruction.
-    const LONGEST: usize = 15;
     let mut code = [0u8; LONGEST];
     let length = readable(registers.rip, &mut code);
     if length == 0 {
         return unreadable(registers.rip, Access::Fetch, times);
     }
-    let mut decoder = Decoder::with_ip(64, &code[..length], registers.rip, DecoderOptions::NONE);
-    let mut instruction = Instruction::default();
-    decoder.decode_out(&mut instruction);
-    if instruction.is_invalid() {
-        // Cut by a page that can not be read, or none that is known here.
-        let is_cut = decoder.last_error() == DecoderError::NoMoreBytes;
-        return if is_cut { unreadable(registers.rip + length as u64, Access::Fetch, times) } else { None };
-    }
-    let accesses = Accesses::new(&instruction, registers);
+    let instruction = match Instruction::decode(&code[..length], registers.rip) {
+        Ok(instruction) => instruction,
+        // Cut by a page that can not be read.
+        Err(Undecoded::Cut) => return unreadable(registers.rip + length as u64, Access::Fetch, times),
+        Err(Undecoded::Unknown) => return None,
+    };
+    let accesses = Accesses { instruction: &instruction, registers: AddressRegisters::from(registers) };
     let mut all_readable = true;
-    let found = accesses.first(|page, may_be_write| {
+    let found = accesses.first(times > 0, |page, may_be_write| {
         if readable(page, &mut [0]) > 0 {
             return None;
         }
@@ -128,7 +125,7 @@ fn find(registers: &RegisterDump, times: u32) -> Option<Fault> {
     if found.is_some() || !all_readable || times == 0 {
         return found;
     }
-    accesses.first(|page, may_be_write| if may_be_write { not_writable(page) } else { None })
+    accesses.first(true, |page, may_be_write| if may_be_write { not_writable(page) } else { None })
 }
 
 /// Reads as much as possible of the memory at `address`, which may be anything; how many bytes that is.
