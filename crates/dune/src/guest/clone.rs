@@ -256,6 +256,8 @@ fn start_thread(frame: &Registers, vector_area: VectorArea, mut request: Call, c
 /// Starts a child that stays outside of Dune mode. Its registers wait on this stack, which is the child's own copy, or its
 /// parent's, who waits: what lies below the program's stack pointer may be anybody's. Only where the parent goes on at once they
 /// wait on the child's own stack.
+// Not inlined: every call that ring 0 takes would have this stack frame, of nine pages.
+#[inline(never)]
 fn start_in_host_mode(
     dune: Dune,
     frame: &Registers,

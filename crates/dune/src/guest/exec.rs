@@ -79,6 +79,8 @@ impl From<BadAddress> for NotFollowed {
 
 /// Has the launcher execute the program; returns with [`RESTART`] if a signal came first, or with Linux's error if it refuses to open
 /// the file.
+// Not inlined, for its stack frame.
+#[inline(never)]
 fn follow(launcher: &Launcher, call: Execute, path: u64, argv: u64, envp: u64) -> Result<u64, NotFollowed> {
     // A debugger wants to see its program start, not the launcher.
     if proc::has_new_tracer().unwrap_or(true) || !may_open_device() {
