@@ -37,20 +37,20 @@ const HYPERVISOR: u32 = 0x4000_0000;
 const EXTENDED: u32 = 0x8000_0000;
 
 impl CpuidList {
-    fn empty() -> CpuidList {
-        CpuidList { count: 0, padding: 0, entries: [kvm_cpuid_entry2::default(); ENTRIES] }
+    fn empty() -> Box<CpuidList> {
+        Box::new(CpuidList { count: 0, padding: 0, entries: [kvm_cpuid_entry2::default(); ENTRIES] })
     }
 
     /// What the KVM of `device` supports.
-    pub(super) fn supported(device: &Descriptor) -> Result<CpuidList, EngineError> {
+    pub(super) fn supported(device: &Descriptor) -> Result<Box<CpuidList>, EngineError> {
         let mut list = CpuidList::empty();
         list.count = ENTRIES as u32;
-        ioctl::GET_SUPPORTED_CPUID.of(device, &mut list)?;
+        ioctl::GET_SUPPORTED_CPUID.of(device, &mut *list)?;
         Ok(list)
     }
 
     /// What Dune mode is told with the KVM of `device`.
-    pub(super) fn of(device: &Descriptor) -> Result<CpuidList, EngineError> {
+    pub(super) fn of(device: &Descriptor) -> Result<Box<CpuidList>, EngineError> {
         let supported = CpuidList::supported(device)?;
         /// A thread that changes its CPU meanwhile reads parts of two.
         const TRIES: usize = 8;
@@ -65,7 +65,7 @@ impl CpuidList {
     }
 
     /// What `cpu` tells, as far as `supported` goes.
-    fn compose(supported: &CpuidList, cpu: impl Fn(u32, u32) -> CpuidResult) -> CpuidList {
+    fn compose(supported: &CpuidList, cpu: impl Fn(u32, u32) -> CpuidResult) -> Box<CpuidList> {
         let mut list = CpuidList::empty();
         let has_hypervisor = cpu(1, 0).ecx & FEATURES_1.ecx & 1 << 31 != 0;
         for start in [BASIC, HYPERVISOR, EXTENDED] {
@@ -131,7 +131,14 @@ impl CpuidList {
     }
 
     /// Adds an entry, as long as there is room.
+    ///
+    /// Not one of zeros: KVM answers so for what is not there (`kvm_cpuid`, Linux arch/x86/kvm/cpuid.c), and each costs time when a
+    /// child's vCPU is made. Of levels it is told all.
     fn push(&mut self, entry: kvm_cpuid_entry2) {
+        let is_level = indices(entry.function) == Indices::ToLevelTypeNone;
+        if !is_level && [entry.eax, entry.ebx, entry.ecx, entry.edx] == [0; 4] {
+            return;
+        }
         if let Some(place) = self.entries.get_mut(self.count as usize) {
             *place = entry;
             self.count += 1;
@@ -250,7 +257,7 @@ mod tests {
         }
     }
 
-    fn supported() -> CpuidList {
+    fn supported() -> Box<CpuidList> {
         let mut list = CpuidList::empty();
         for (function, index) in
             [(1, 0), (7, 0), (7, 1), (0xd, 0), (0xd, 1), (HYPERVISOR, 0), (0x8000_0001, 0)]
@@ -306,6 +313,19 @@ mod tests {
             _ => full(function, index),
         });
         assert!(list.find(HYPERVISOR, 0).is_some() && list.find(HYPERVISOR + 1, 0).is_none());
+    }
+
+    #[test]
+    fn zeros_are_left_out() {
+        let list = CpuidList::compose(&supported(), |function, index| match function {
+            0x17 | 0xb if index > 0 => CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+            0x1e => CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+            0x17 => CpuidResult { eax: 3, ebx: 0, ecx: 0, edx: 0 },
+            _ => full(function, index),
+        });
+        let has = |function, index| list.find(function, index).is_some();
+        assert!(has(0x17, 0) && !has(0x17, 1) && !has(0x1e, 0));
+        assert!(has(0xb, 1), "levels end with one");
     }
 
     #[test]

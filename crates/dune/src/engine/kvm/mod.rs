@@ -35,8 +35,8 @@ pub(crate) struct KvmMachine {
     /// Kept for the children, which may not be allowed to open it any more.
     device: Descriptor,
     vm: Descriptor,
-    /// In place, as a machine is closed where nothing may be freed: on the host loop.
-    cpuid: CpuidList,
+    /// Boxed, as a machine is moved a few times: what moves write on the stack each fork copies. Closing a machine frees nothing.
+    cpuid: Box<CpuidList>,
     slots: AtomicU32,
     /// Where vCPUs count second-level faults, once there is one to ask.
     statistics: OnceLock<Option<Statistics>>,
