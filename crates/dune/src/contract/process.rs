@@ -73,9 +73,12 @@ impl Dune {
 }
 
 /// The process in Dune mode.
+///
+/// A fork writes to the locks, its child to more, and each page that either writes to costs both sides a copy and faults of both
+/// levels: they are together.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Process {
-    memory: Memory,
     threads_start_in: Threads,
     launcher: Option<Launcher>,
     unmodified: bool,
@@ -93,6 +96,8 @@ pub(crate) struct Process {
     births: SpinLock<()>,
     /// Whose it is (getpid(2)).
     id: AtomicU32,
+    /// Last: its end is large.
+    memory: Memory,
 }
 
 impl Process {
@@ -170,7 +175,11 @@ impl Process {
     /// As for [`enlist`](Process::enlist); there is no other thread.
     pub(crate) unsafe fn survive(&self, survivor: *mut Thread) {
         // SAFETY: the caller's.
-        unsafe { (*survivor).next.store(null_mut(), Ordering::Relaxed) };
+        let next = unsafe { &(*survivor).next };
+        // Most have none: a page that is not written to is not copied.
+        if !next.load(Ordering::Relaxed).is_null() {
+            next.store(null_mut(), Ordering::Relaxed);
+        }
         self.threads.store(survivor, Ordering::Release);
         while self.active_threads() > 1 {
             self.depart();

@@ -22,14 +22,15 @@ use crate::memory::Flush;
 use crate::memory::mirror::{MirrorMode, Ownership};
 
 /// The process in Dune mode, with its machine.
+/// Begins a page, as what a fork writes to has to be together: see [`Process`].
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(4096))]
 pub(crate) struct HostProcess {
     /// First, so that a pointer to it leads to all.
     shared: Process,
     machine: UnsafeCell<Engine>,
-    pub(super) idt: Idt,
     next_vcpu: AtomicU32,
+    pub(super) idt: Idt,
 }
 
 // SAFETY: the machine is replaced only in the child of a fork, which has one thread; else it is only read, and its

@@ -67,7 +67,8 @@ const TOO_LONG: u32 = if cfg!(test) { 500 } else { 3000 };
 )]
 pub struct Busy;
 
-/// A `T` behind a lock.
+/// A `T` behind a lock, in this order: those that every fork takes are few pages.
+#[repr(C)]
 pub(crate) struct SpinLock<T> {
     /// [`FREE`], or the word of its [`Holder`] with the number of a fork above it if that is what holds it; in both cases with
     /// [`AWAITED`] if somebody may sleep until it is free.

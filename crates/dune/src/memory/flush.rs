@@ -285,8 +285,12 @@ pub(super) fn everything(dune: Dune) {
 
 /// In the child of a fork, whose CPU has cached nothing yet: what other threads of its parent owed is nobody's.
 pub(super) fn start_over() {
-    OWED.store(0, Ordering::Release);
-    DEFERRED.store(0, Ordering::Release);
+    for count in [&OWED, &DEFERRED] {
+        // Where it is 0 the page need not be copied.
+        if count.load(Ordering::Relaxed) != 0 {
+            count.store(0, Ordering::Release);
+        }
+    }
 }
 
 impl Drop for Flush<'_> {

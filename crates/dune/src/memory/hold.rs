@@ -19,6 +19,7 @@ pub(crate) struct Held<'m> {
 
 impl Held<'_> {
     /// In the child: whether the copy is of a moment when nobody else had one of the locks.
+    #[inline]
     pub(crate) fn is_whole(&self) -> bool {
         fn is_held<T>(lock: &Option<ForkGuard<'_, T>>) -> bool {
             lock.as_ref().is_none_or(ForkGuard::is_held)
@@ -73,6 +74,7 @@ impl Memory {
 
     /// In the child of a fork, whose only thread is `survivor`: gives the locks back and forgets the calls of its parent's other
     /// threads.
+    #[inline]
     pub(crate) fn go_on_alone(&self, held: Held<'_>, survivor: Holder) {
         if let Some(mut list) = held.calls.and_then(ForkGuard::back) {
             list.forget(&self.missed, |caller| caller != survivor);

@@ -158,15 +158,15 @@ pub enum MemoryError {
 }
 
 /// The memory of the process: its windows, its frames, its page tables. There is one per process.
+// In this order: what a fork writes to (the locks) is near its beginning, on one page with that of `Process`.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Memory {
     windows: Windows,
     frames: FrameAllocator,
     limits: Limits,
     features: PagingFeatures,
     root: PhysAddr,
-    /// The system calls that are changing mappings, and who edits after them.
-    turns: Turns,
     /// The lock of all page tables.
     edits: SpinLock<Edits>,
     /// Counts the uses of the process's own tables, for address spaces that share some of them.
@@ -184,6 +184,8 @@ pub struct Memory {
     program_break: AtomicU64,
     /// Where a sequential first touch is waited for.
     streams: Streams,
+    /// The system calls that are changing mappings, and who edits after them. Last: large.
+    turns: Turns,
 }
 
 impl Memory {

@@ -63,12 +63,14 @@ const NOBODY: Entry = Entry { caller: Holder::of(0), spans: [Span::NONE; 2], oth
 
 /// The calls that are under way.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct List {
     /// A bit for each place that is taken.
     taken: u64,
-    entries: [Entry; MOST],
     /// How many found no place.
     without_place: u32,
+    /// Last, for they are as large as a page, and a fork looks only at those that are taken.
+    entries: [Entry; MOST],
 }
 
 impl List {
@@ -152,6 +154,7 @@ impl List {
 
     /// Forgets the calls of callers that are gone. Whether Linux has made them nobody knows: `missed` notes what they may have
     /// changed.
+    #[inline]
     pub(super) fn forget(&mut self, missed: &Missed, is_gone: impl Fn(Holder) -> bool) {
         for place in self.others(None) {
             let Entry { caller, spans, .. } = self.entries[place];
@@ -167,16 +170,19 @@ impl List {
 
     /// In the child of a fork: those without a place are the parent's.
     pub fn forget_all_without_place(&mut self) {
-        self.without_place = 0;
+        if self.without_place != 0 {
+            self.without_place = 0;
+        }
     }
 }
 
 /// The list, and who may edit.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Turns {
-    list: SpinLock<List>,
     /// How many calls have ended.
     ended: AtomicU64,
+    list: SpinLock<List>,
 }
 
 impl Turns {
