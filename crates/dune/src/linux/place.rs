@@ -40,9 +40,11 @@ struct Stretch {
 
 /// Above the main thread's stack.
 static ABOVE: Stretch = Stretch::new(2 << 20);
+/// Behind [`ABOVE`], for what has to begin on multiples of 1 GiB.
+static WHOLE: Stretch = Stretch::new(GIB);
 /// Far below.
 static BELOW: Stretch = Stretch::new(GIB);
-/// What has to begin on multiples of 1 GiB ends here, below [`BELOW`].
+/// Where [`WHOLE`] has no room: what has to begin on multiples of 1 GiB ends here, below [`BELOW`].
 static LARGE: AtomicU64 = AtomicU64::new(0);
 
 impl Stretch {
@@ -84,6 +86,10 @@ pub(crate) fn stack_ends_at(end: u64) {
     let end = (start + 1).next_multiple_of(GIB).min(TASK_SIZE);
     if end.saturating_sub(start) >= ROOM {
         ABOVE.open(start, end);
+    }
+    let last = TASK_SIZE & !(GIB - 1);
+    if end < last {
+        WHOLE.open(end, last);
     }
 }
 
@@ -144,6 +150,9 @@ fn in_place(bytes: u64, alignment: u64, flags: u32, descriptor: u64) -> Option<R
 /// A place for `bytes` bytes, and whose it is of those that grow upwards.
 fn take(bytes: u64, alignment: u64) -> Option<(u64, Option<&'static Stretch>)> {
     if alignment >= GIB {
+        if let Some(start) = WHOLE.take(bytes, alignment) {
+            return Some((start, Some(&WHOLE)));
+        }
         open_below()?;
         let start = |end: u64| {
             end.checked_sub(bytes).map(|start| start & !(alignment - 1)).filter(|&start| start >= GIB)
