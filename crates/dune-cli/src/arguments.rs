@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -195,10 +196,9 @@ pub(crate) struct EnterOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// What the program may do.
-    #[arg(long, value_name = "NAME", default_value = "compute",
-          value_parser = PossibleValuesParser::new(dune_sandbox::policy::NAMES))]
-    pub(crate) policy: String,
+    /// What the program may do: compute, allow-all, or a file (TOML) with a / or .toml in its name.
+    #[arg(long, value_name = "NAME|FILE", default_value = "compute", value_parser = known_policy)]
+    pub(crate) policy: PathBuf,
     /// Show each system call on standard error, as strace does.
     #[arg(long)]
     pub(crate) trace: bool,
@@ -222,6 +222,16 @@ pub(crate) enum MemoryMode {
     Precise,
     /// No upkeep: big pages over everything, and no protection.
     Full,
+}
+
+/// A policy's name or file. What is neither is refused here.
+fn known_policy(word: &str) -> Result<PathBuf, String> {
+    let is_file = word.contains('/') || word.ends_with(".toml");
+    let names = dune_sandbox::policy::NAMES;
+    if is_file || names.contains(&word) {
+        return Ok(word.into());
+    }
+    Err(format!("the policies are {}; a file with one has a / or .toml in its name", names.join(" and ")))
 }
 
 /// Row names, which completions and errors then list.

@@ -8,6 +8,7 @@ use dune::EnterError;
 use dune_bench::BenchError;
 use dune_loader::{LoadError, StartError};
 use dune_sandbox::SandboxError;
+use dune_sandbox::policy::PolicyError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub(crate) enum Failure {
     /// The program for Dune mode was not started.
     #[error(transparent)]
     Start(#[from] StartError<EnterError>),
+    /// The file has no policy in it.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The program was not run in a sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -62,6 +66,7 @@ impl Failure {
             | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
             Failure::Load(error) => error.exit_status(),
             Failure::Sandbox(error) => error.exit_status(),
+            Failure::Policy(_) => 2,
             Failure::Start(_) => 126,
             _ => 1,
         }

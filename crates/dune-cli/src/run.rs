@@ -10,7 +10,11 @@ use crate::failure::Failure;
 /// Becomes the program. Returns only if that fails.
 pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     let program = options.command.first().expect("the command line requires a program");
-    let policy = policy::by_name(&options.policy).expect("the command line takes names of policies only");
+    let shipped = options.policy.to_str().and_then(policy::by_name);
+    let policy = match shipped {
+        Some(policy) => policy,
+        None => Box::new(policy::FromFile::read(&options.policy)?),
+    };
     let sandbox = Sandbox::new(policy).trace(options.trace).best_effort(options.best_effort);
     Ok(sandbox.run(program, &options.command)?)
 }

@@ -18,6 +18,7 @@
 //! | calls checked and copied in by the types of their arguments | `checked.rs` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
+//! | files by paths: what is below a policy's roots | `files.rs`, `supervisor/places.rs` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
 //! | all unsafe code | `raw/` |
@@ -29,6 +30,7 @@
 mod areas;
 mod checked;
 mod error;
+mod files;
 mod load;
 mod part;
 pub mod policy;
@@ -47,6 +49,7 @@ use dune_loader::Opening;
 
 pub use checked::{PathArgument, Request};
 pub use error::SandboxError;
+pub use files::{Access, Files};
 use policy::Policy;
 use raw::process;
 use supervisor::{Process, Thread};
@@ -94,7 +97,7 @@ impl Sandbox {
         let prepare = |what| move |why| SandboxError::Prepare { what, why };
         process::close_inherited()
             .map_err(prepare("close the descriptors that the process has inherited"))?;
-        let environment = dune_loader::environment();
+        let environment = self.policy.environment(dune_loader::environment());
         let path = std::env::var_os("PATH");
         let opened =
             dune_loader::parts::open(program, words.to_vec(), path.as_deref(), Opening::ForExecution)?;
@@ -115,6 +118,7 @@ impl Sandbox {
         let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.trace, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
+        process::limit(process.policy().limits()).map_err(prepare("set the limits of the policy"))?;
         wall::install(process.policy(), self.best_effort)?;
         Thread::new(dune, process, context).run()?;
         unreachable!("the first thread ends with the process, or by itself")

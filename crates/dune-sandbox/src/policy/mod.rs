@@ -2,15 +2,20 @@
 
 mod allow_all;
 mod compute;
+mod file;
 
+use std::ffi::CString;
 use std::fmt::Debug;
 
 pub use allow_all::AllowAll;
 pub use compute::Compute;
+pub use file::{FromFile, PolicyError};
 
 use dune_syscalls::{Call, Form};
+use serde::Deserialize;
 
 use crate::checked::Request;
+use crate::files::Files;
 use crate::wall::Wall;
 
 /// What becomes of a call.
@@ -50,6 +55,27 @@ pub trait Policy: Debug + Send + Sync {
         None
     }
 
+    /// The files that the program may open and ask about by their paths, if the policy is about that. What they lead to the supervisor finds
+    /// below the roots, and [`decide`](Self::decide) has to allow the calls: opening, `stat` and its like, `access`, `readlink`, `chdir`.
+    fn files(&self) -> Option<&Files> {
+        None
+    }
+
+    /// What becomes of a call with a path that leads to none of the [`files`](Self::files).
+    fn denial(&self) -> Decision {
+        Decision::Deny(libc::EACCES)
+    }
+
+    /// Limits that Linux keeps the process to.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    /// Which of these variables the program gets, and which others. Default: these.
+    fn environment(&self, all: Vec<CString>) -> Vec<CString> {
+        all
+    }
+
     /// Whether memory may be writable and executable at once: for compilers that run what they have just compiled.
     fn allows_writable_code(&self) -> bool {
         false
@@ -66,4 +92,15 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "allow-all" => Some(Box::new(AllowAll)),
         _ => None,
     }
+}
+
+/// Limits of setrlimit(2).
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Seconds of CPU time, after which comes SIGXCPU, and SIGKILL a second later (RLIMIT_CPU).
+    pub cpu_seconds: Option<u64>,
+    /// How long a file may become by what is written, after which comes SIGXFSZ (RLIMIT_FSIZE).
+    pub file_bytes: Option<u64>,
 }

@@ -103,3 +103,50 @@ pub(crate) fn send_signal(process: u64, signal: u64, info: &super::signals::Info
     // SAFETY: the call reads the `siginfo_t`.
     unsafe { system_call(libc::SYS_pidfd_send_signal, arguments) }
 }
+
+/// `struct stat` of what an O_PATH descriptor is, as bytes; or the raw error.
+pub(crate) fn stat_of(descriptor: i32) -> Result<[u8; size_of::<libc::stat>()], i64> {
+    const EMPTY: u64 = libc::AT_EMPTY_PATH as u64;
+    let mut bytes = [0; size_of::<libc::stat>()];
+    let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
+    let arguments = [descriptor as u64, nameless(), buffer, EMPTY, 0, 0];
+    // SAFETY: the call reads an empty string and writes a `struct stat`.
+    super::result(unsafe { system_call(libc::SYS_newfstatat, arguments) }).map(|_| bytes)
+}
+
+/// `struct statx`, the same.
+pub(crate) fn statx_of(
+    descriptor: i32,
+    flags: u64,
+    mask: u64,
+) -> Result<[u8; size_of::<libc::statx>()], i64> {
+    let mut bytes = [0; size_of::<libc::statx>()];
+    let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
+    let flags = flags & !(libc::AT_SYMLINK_NOFOLLOW as u64) | libc::AT_EMPTY_PATH as u64;
+    let arguments = [descriptor as u64, nameless(), flags, mask, buffer, 0];
+    // SAFETY: the call reads an empty string and writes a `struct statx`.
+    super::result(unsafe { system_call(libc::SYS_statx, arguments) }).map(|_| bytes)
+}
+
+/// Whether the process may access what an O_PATH descriptor is (faccessat2(2), Linux 5.8).
+pub(crate) fn may_access(descriptor: i32, mode: u64, flags: u64) -> Result<i64, i64> {
+    let arguments = [descriptor as u64, nameless(), mode, flags | libc::AT_EMPTY_PATH as u64, 0, 0];
+    // SAFETY: the call reads an empty string.
+    super::result(unsafe { system_call(libc::SYS_faccessat2, arguments) })
+}
+
+/// The target of the link that an O_PATH descriptor is.
+pub(crate) fn link_of(descriptor: i32) -> Result<Vec<u8>, i64> {
+    let mut bytes = vec![0; dune_syscalls::PATH_MAX as usize];
+    let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
+    let arguments = [descriptor as u64, nameless(), buffer, bytes.len() as u64, 0, 0];
+    // SAFETY: the call reads an empty string and writes at most as many bytes as there are.
+    let length = super::result(unsafe { system_call(libc::SYS_readlinkat, arguments) })?;
+    bytes.truncate(length as usize);
+    Ok(bytes)
+}
+
+/// The address of an empty string.
+fn nameless() -> u64 {
+    c"".as_ptr().expose_provenance() as u64
+}

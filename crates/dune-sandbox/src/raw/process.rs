@@ -23,6 +23,22 @@ pub(crate) fn forbid_core_dumps() -> io::Result<()> {
     limited.or_else(|_| checked(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }))
 }
 
+/// Sets limits, or lower ones that there are.
+pub(crate) fn limit(limits: crate::policy::Limits) -> io::Result<()> {
+    let all = [(libc::RLIMIT_CPU, limits.cpu_seconds, 1), (libc::RLIMIT_FSIZE, limits.file_bytes, 0)];
+    for (resource, limit, more) in all {
+        let Some(limit) = limit else { continue };
+        let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the call writes the structure.
+        checked(unsafe { libc::getrlimit(resource, &raw mut old) })?;
+        let hard = limit.saturating_add(more).min(old.rlim_max);
+        let new = libc::rlimit { rlim_cur: limit.min(old.rlim_cur).min(hard), rlim_max: hard };
+        // SAFETY: the call reads the structure.
+        checked(unsafe { libc::setrlimit(resource, &raw const new) })?;
+    }
+    Ok(())
+}
+
 /// No execve(2) will give the process rights that it does not have: set-user-ID, file capabilities.
 pub(crate) fn forbid_new_privileges() -> io::Result<()> {
     // SAFETY: touches no memory.

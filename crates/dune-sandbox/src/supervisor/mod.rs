@@ -12,6 +12,7 @@ mod children;
 mod descriptors;
 mod exec;
 mod open;
+mod places;
 mod signals;
 mod supervised;
 mod threads;
@@ -273,6 +274,9 @@ impl Thread {
                 ));
                 process::die(libc::SIGSYS);
             }
+        }
+        if let Some(answer) = places::answer(self, &request) {
+            return (answer, "");
         }
         match handler {
             Some(handler) => (handler(self, request), ""),

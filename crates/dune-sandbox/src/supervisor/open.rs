@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use dune_syscalls::Memory;
 
-use super::{Answer, Thread, error};
+use super::{Answer, Thread, error, places};
 use crate::checked::Request;
 use crate::raw::call::{self, OpenHow};
 use crate::raw::result;
@@ -114,34 +114,48 @@ fn at(thread: &mut Thread, request: &Request, directory: i32, argument: u8, how:
 }
 
 fn find_and_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Result<i64, i64> {
-    let has = |flag: i32| how.flags & flag as u64 == flag as u64;
     for _ in 0..TRIES {
         let _held = thread.process.keep_descriptors();
-        if has(libc::O_PATH) {
-            // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
-            let found = Probe(result(call::open(directory, path, &mut how.clone()))? as i32);
-            refuse_memory(thread, found.0)?;
-            return Ok(found.keep());
-        }
-        let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
-        let flags = (libc::O_PATH | libc::O_CLOEXEC) as u64 | how.flags & kept;
-        let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
-        let found = match result(call::open(directory, path, &mut probe)) {
-            Ok(found) => Probe(found as i32),
-            Err(why) if why == error(libc::ENOENT) && has(libc::O_CREAT) => {
-                // With O_EXCL it is a new file, whatever comes between.
-                let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, ..how };
-                match result(call::open(directory, path, &mut create)) {
-                    Err(why) if why == error(libc::EEXIST) && !has(libc::O_EXCL) => continue,
-                    done => return done,
-                }
+        let done = match thread.process.policy.files() {
+            None => try_open(thread, directory, path, how)?,
+            Some(files) => {
+                let (root, name, how) = places::to_open(thread, files, directory, path, how)?;
+                try_open(thread, root.0, &name, how)?
             }
-            Err(why) => return Err(why),
         };
-        return open_found(thread, found, has(libc::O_CREAT) && has(libc::O_EXCL), how);
+        if let Some(descriptor) = done {
+            return Ok(descriptor);
+        }
     }
     // Something is there that leads nowhere.
     Err(error(libc::ENOENT))
+}
+
+/// Finds and opens the file, while nobody changes descriptors; `None` if something has come in between.
+fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Result<Option<i64>, i64> {
+    let has = |flag: i32| how.flags & flag as u64 == flag as u64;
+    if has(libc::O_PATH) {
+        // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
+        let found = Probe(result(call::open(directory, path, &mut how.clone()))? as i32);
+        refuse_memory(thread, found.0)?;
+        return Ok(Some(found.keep()));
+    }
+    let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
+    let flags = (libc::O_PATH | libc::O_CLOEXEC) as u64 | how.flags & kept;
+    let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
+    let found = match result(call::open(directory, path, &mut probe)) {
+        Ok(found) => Probe(found as i32),
+        Err(why) if why == error(libc::ENOENT) && has(libc::O_CREAT) => {
+            // With O_EXCL it is a new file, whatever comes between.
+            let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, ..how };
+            return match result(call::open(directory, path, &mut create)) {
+                Err(why) if why == error(libc::EEXIST) && !has(libc::O_EXCL) => Ok(None),
+                done => done.map(Some),
+            };
+        }
+        Err(why) => return Err(why),
+    };
+    open_found(thread, found, has(libc::O_CREAT) && has(libc::O_EXCL), how).map(Some)
 }
 
 fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -> Result<i64, i64> {
@@ -189,7 +203,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
 }
 
 /// The name of one of the calling thread's own descriptors. (`/proc/self/fd` is the first thread's.)
-fn own_link(descriptor: i32) -> CString {
+pub(super) fn own_link(descriptor: i32) -> CString {
     CString::new(format!("/proc/thread-self/fd/{descriptor}")).expect("no NUL")
 }
 
@@ -226,7 +240,7 @@ fn gives_memory(descriptor: i32) -> bool {
 }
 
 /// A descriptor that is closed unless the program gets it.
-struct Probe(i32);
+pub(super) struct Probe(pub(super) i32);
 
 impl Probe {
     fn keep(self) -> i64 {

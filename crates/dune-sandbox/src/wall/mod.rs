@@ -11,19 +11,37 @@ mod filter;
 mod ruleset;
 
 use crate::error::{SandboxError, say};
+use crate::files::{Files, Root};
 use crate::policy::Policy;
 use crate::raw::process;
 
-/// What Linux is to confine the process to, for a policy: no files but the descriptors that it has, no TCP, nobody's signals but its
-/// own, and of system calls those that the policy [may allow](Policy::may_allow) and the runtime needs.
+/// What Linux is to confine the process to, for a policy: no files but the descriptors that it has and those that are named, no TCP, nobody's
+/// signals but its own, and of system calls those that the policy [may allow](Policy::may_allow) and the runtime needs.
 #[derive(Debug, Default)]
 #[non_exhaustive]
-pub struct Wall {}
+pub struct Wall {
+    roots: Vec<Root>,
+    network: bool,
+}
 
 impl Wall {
     /// A wall with nothing outside of it allowed.
     pub fn new() -> Wall {
         Wall::default()
+    }
+
+    /// Lets `files` be read, and written to. What is hidden below another root Landlock can not take away again.
+    #[must_use]
+    pub fn files(mut self, files: &Files) -> Wall {
+        self.roots = files.roots().to_vec();
+        self
+    }
+
+    /// Whether Landlock leaves TCP alone.
+    #[must_use]
+    pub fn network(mut self, network: bool) -> Wall {
+        self.network = network;
+        self
     }
 }
 

@@ -1,26 +1,46 @@
 //! Landlock (landlock(7)): which files can be opened and changed, by whatever way.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use super::Wall;
+use crate::files::{Access, Root};
+use crate::raw::call;
 
-/// Puts the calling thread under a ruleset that allows nothing.
-pub(super) fn install(_: &Wall) -> Result<(), String> {
-    restrict().map_err(|why| why.to_string())
+/// Puts the calling thread under a ruleset that allows what the wall does.
+pub(super) fn install(wall: &Wall) -> Result<(), String> {
+    let mut ruleset = create(wall).map_err(|why| why.to_string())?;
+    for root in wall.roots.iter().filter(|root| root.access != Access::Hidden) {
+        ruleset = add(ruleset, root)?;
+    }
+    ruleset.restrict_self().map(drop).map_err(|why| why.to_string())
 }
 
-fn restrict() -> Result<(), RulesetError> {
+fn create(wall: &Wall) -> Result<RulesetCreated, RulesetError> {
     // What a kernel does not know of the newer rights, the filter refuses.
-    Ruleset::default()
+    let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V5))?
-        .handle_access(AccessNet::from_all(ABI::V4))?
-        .scope(Scope::from_all(ABI::V6))?
-        .create()?
-        .restrict_self()
-        .map(drop)
+        .scope(Scope::from_all(ABI::V6))?;
+    let ruleset = if wall.network { ruleset } else { ruleset.handle_access(AccessNet::from_all(ABI::V4))? };
+    ruleset.create()
+}
+
+fn add(ruleset: RulesetCreated, root: &Root) -> Result<RulesetCreated, String> {
+    let file = PathFd::new(&root.path).map_err(|why| why.to_string())?;
+    if call::about(file.as_fd().as_raw_fd()).is_none_or(|about| about.identity != root.identity) {
+        return Err(format!("{} is another file than it was", root.path.display()));
+    }
+    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    let access = match root.access {
+        Access::Write => read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg,
+        _ => read,
+    };
+    ruleset.add_rule(PathBeneath::new(file, access)).map_err(|why| why.to_string())
 }

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod escapes;
+mod policies;
 mod programs;
 mod walls;
 
@@ -39,6 +40,10 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::unknown_numbers", escapes::unknown_numbers),
     Case::new("sandbox::devices", escapes::devices),
     Case::new("sandbox::core_dumps", escapes::core_dumps),
+    Case::new("sandbox::policy_files", policies::files),
+    Case::new("sandbox::policy_files_that_change", policies::files_that_change),
+    Case::new("sandbox::policy_settings", policies::settings),
+    Case::new("sandbox::policy_errors", policies::errors),
     Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::kernels_without_walls", walls::lacking),

@@ -1,0 +1,296 @@
+//! The files that a policy lets a program have: roots in the tree of files, and finding what a path leads to below them.
+//!
+//! A path is walked here, part by part, with its links: that gives a root and a name below it that has no link and no `..`. What is then
+//! opened is that name, from the root's directory, by openat2(2) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS. So whatever
+//! others rename or put in the place of what was looked at, it is below the root, or an error.
+//!
+//! A root is known by its canonical path and by what it was at the start (device and inode): no descriptor stays open that the program
+//! could name.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What a program may do with the files of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Access {
+    /// Nothing: they are not there for it.
+    Hidden,
+    /// Read files, list directories.
+    Read,
+    /// The same, and write and make files.
+    Write,
+}
+
+/// A file, or a directory with all that is below it.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    pub(crate) identity: (u64, u64),
+    pub(crate) access: Access,
+}
+
+/// The files that a program may have. Where one root is below another, the lower one counts.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    roots: Vec<Root>,
+    /// Names of roots that lead to them by links, with the canonical ones.
+    names: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Files {
+    /// None.
+    pub fn new() -> Files {
+        Files::default()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// Adds the file or directory that `path` leads to now.
+    ///
+    /// # Errors
+    ///
+    /// Linux's, if there is none. ENOTUNIQ if it has been added with another access, EINVAL for a path that is not absolute.
+    pub fn add(&mut self, path: &Path, access: Access) -> io::Result<()> {
+        if !path.is_absolute() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let canonical = path.canonicalize()?;
+        let about = canonical.symlink_metadata()?;
+        let identity = (about.dev(), about.ino());
+        match self.roots.iter().find(|root| root.identity == identity) {
+            Some(root) if root.access != access => return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ)),
+            _ => (),
+        }
+        if canonical != path {
+            self.names.push((path.to_owned(), canonical.clone()));
+        }
+        self.roots.push(Root { path: canonical, identity, access });
+        Ok(())
+    }
+
+    pub(crate) fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// The root that counts for a canonical path, with the name below it.
+    fn root_of(&self, path: &Path) -> Option<(&Root, PathBuf)> {
+        let all = self.roots.iter().filter_map(|root| Some((root, path.strip_prefix(&root.path).ok()?)));
+        let (root, below) = all.max_by_key(|(root, _)| root.path.as_os_str().len())?;
+        Some((root, below.to_owned()))
+    }
+
+    /// Whether a root, or a name of one, is below `path`.
+    fn leads_to_root(&self, path: &Path) -> bool {
+        let names = self.names.iter().map(|(name, _)| name);
+        self.roots.iter().map(|root| &root.path).chain(names).any(|root| root.starts_with(path))
+    }
+
+    /// Finds what `path` leads to from the directory `base`, which is canonical; not through the link that it ends with unless it `follows`.
+    /// `look` tells what is at a name below a root. [`OUTSIDE`] for what is below no root, ENOENT for what is hidden.
+    pub(crate) fn find(
+        &self,
+        base: &Path,
+        path: &[u8],
+        follows: bool,
+        look: &mut dyn FnMut(&Root, &Path) -> Result<Look, i32>,
+    ) -> Result<Found<'_>, i32> {
+        const LINKS: u32 = 40;
+        if path.is_empty() {
+            return Err(libc::ENOENT);
+        }
+        let mut at = if path[0] == b'/' { PathBuf::from("/") } else { base.to_owned() };
+        let mut left: Vec<Vec<u8>> = Vec::new();
+        push(&mut left, path);
+        let mut links = 0;
+        let is_directory = matches!(path.rsplit(|byte| *byte == b'/').next(), Some(b"" | b"." | b".."));
+        while let Some(part) = left.pop() {
+            match &part[..] {
+                b"." => continue,
+                b".." => {
+                    at.pop();
+                    continue;
+                }
+                name => at.push(OsStr::from_bytes(name)),
+            }
+            if let Some((_, canonical)) = self.names.iter().find(|(name, _)| *name == at) {
+                at.clone_from(canonical);
+            }
+            let Some((root, below)) = self.root_of(&at) else {
+                if self.leads_to_root(&at) {
+                    continue;
+                }
+                return Err(OUTSIDE);
+            };
+            if root.access == Access::Hidden {
+                return Err(libc::ENOENT);
+            }
+            let is_last = left.is_empty();
+            match look(root, &below) {
+                Ok(Look::Link(target)) if !is_last || follows || is_directory => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(libc::ELOOP);
+                    }
+                    at.pop();
+                    if target.first() == Some(&b'/') {
+                        at = PathBuf::from("/");
+                    }
+                    push(&mut left, &target);
+                }
+                Ok(Look::Other { identity }) if self.is_hidden(identity) => return Err(libc::ENOENT),
+                Ok(Look::Other { .. }) if !is_last => return Err(libc::ENOTDIR),
+                Ok(Look::Directory { identity }) if self.is_hidden(identity) => return Err(libc::ENOENT),
+                Ok(_) => (),
+                Err(libc::ENOENT) if is_last => (),
+                Err(errno) => return Err(errno),
+            }
+        }
+        let (root, below) = self.root_of(&at).ok_or(OUTSIDE)?;
+        if root.access == Access::Hidden {
+            return Err(libc::ENOENT);
+        }
+        Ok(Found { root, below, is_directory })
+    }
+
+    /// Whether it is hidden by another name: a hard link, a mount.
+    fn is_hidden(&self, identity: (u64, u64)) -> bool {
+        self.roots.iter().any(|root| root.access == Access::Hidden && root.identity == identity)
+    }
+}
+
+/// Below no root: what openat2(2) says of RESOLVE_BENEATH, and no other call that looks.
+pub(crate) const OUTSIDE: i32 = libc::EXDEV;
+
+/// Puts the parts of a path before what is left.
+fn push(left: &mut Vec<Vec<u8>>, path: &[u8]) {
+    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    left.extend(parts.rev().map(<[u8]>::to_vec));
+}
+
+/// What is at a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Link(Vec<u8>),
+    Directory { identity: (u64, u64) },
+    Other { identity: (u64, u64) },
+}
+
+/// What a path leads to, or would if it were there.
+#[derive(Debug)]
+pub(crate) struct Found<'f> {
+    pub(crate) root: &'f Root,
+    /// Below the root, without links; empty for the root itself.
+    below: PathBuf,
+    /// Whether the path is one of a directory by its form.
+    pub(crate) is_directory: bool,
+}
+
+impl Found<'_> {
+    /// The name below the root.
+    pub(crate) fn name(&self) -> CString {
+        name(&self.below)
+    }
+}
+
+/// A name below a root as calls take it.
+pub(crate) fn name(below: &Path) -> CString {
+    let bytes = below.as_os_str().as_bytes();
+    CString::new(if bytes.is_empty() { b"." } else { bytes }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Files {
+        let root = |path: &str, number, access| Root { path: path.into(), identity: (1, number), access };
+        let roots = vec![
+            root("/usr", 1, Access::Read),
+            root("/usr/secret", 2, Access::Hidden),
+            root("/home/me/out", 3, Access::Write),
+        ];
+        Files { roots, names: vec![("/lib".into(), "/usr/lib".into())] }
+    }
+
+    /// What a tree says: links by their names, directories with a slash, files.
+    fn look(tree: &[(&str, &str)], root: &Root, below: &Path) -> Result<Look, i32> {
+        let path = root.path.join(below);
+        let path = path.to_str().expect("text").trim_end_matches('/');
+        let (_, what) = tree.iter().find(|(name, _)| *name == path).ok_or(libc::ENOENT)?;
+        Ok(match *what {
+            "/dir" => Look::Directory { identity: (1, 100) },
+            "/file" => Look::Other { identity: (1, 101) },
+            "/secret" => Look::Other { identity: (1, 2) },
+            target => Look::Link(target.as_bytes().to_vec()),
+        })
+    }
+
+    const TREE: &[(&str, &str)] = &[
+        ("/usr", "/dir"),
+        ("/usr/lib", "/dir"),
+        ("/usr/lib/libc.so", "libc-2.so"),
+        ("/usr/lib/libc-2.so", "/file"),
+        ("/usr/out", "/etc"),
+        ("/usr/up", "../home/me/out/made"),
+        ("/usr/loop", "loop"),
+        ("/usr/other-name", "/secret"),
+        ("/usr/to-secret", "secret/key"),
+        ("/home/me/out", "/dir"),
+        ("/home/me/out/made", "/file"),
+    ];
+
+    fn found(base: &str, path: &str, follows: bool) -> Result<String, i32> {
+        let files = files();
+        let mut look = |root: &Root, below: &Path| look(TREE, root, below);
+        let found = files.find(Path::new(base), path.as_bytes(), follows, &mut look)?;
+        Ok(format!("{}|{}", found.root.path.display(), found.name().to_str().expect("text")))
+    }
+
+    #[test]
+    fn paths_lead_below_roots() {
+        for (base, path, follows, wanted) in [
+            ("/", "/usr/lib/libc-2.so", true, "/usr|lib/libc-2.so"),
+            ("/", "usr//./lib/libc.so", true, "/usr|lib/libc-2.so"),
+            ("/", "/usr/lib/libc.so", false, "/usr|lib/libc.so"),
+            ("/", "/lib/libc.so", true, "/usr|lib/libc-2.so"),
+            ("/usr/lib", "../lib/../../usr/lib/libc.so", true, "/usr|lib/libc-2.so"),
+            ("/", "/usr", true, "/usr|."),
+            ("/", "/usr/up", true, "/home/me/out|made"),
+            ("/home/me/out", "new", true, "/home/me/out|new"),
+            ("/", "/home/../usr/lib", true, "/usr|lib"),
+        ] {
+            assert_eq!(found(base, path, follows).as_deref(), Ok(wanted), "{base} {path}");
+        }
+    }
+
+    #[test]
+    fn others_lead_nowhere() {
+        for (base, path, wanted) in [
+            ("/", "/etc/passwd", OUTSIDE),
+            ("/", "/usr/../etc/passwd", OUTSIDE),
+            ("/", "/usr/out/passwd", OUTSIDE),
+            ("/", "/usr/out", OUTSIDE),
+            ("/", "/", OUTSIDE),
+            ("/", "/home", OUTSIDE),
+            ("/", "/usr/secret", libc::ENOENT),
+            ("/", "/usr/secret/key", libc::ENOENT),
+            ("/usr/secret", "key", libc::ENOENT),
+            ("/", "/usr/to-secret", libc::ENOENT),
+            ("/", "/usr/other-name", libc::ENOENT),
+            ("/", "/usr/loop", libc::ELOOP),
+            ("/", "/usr/lib/libc.so/more", libc::ENOTDIR),
+            ("/", "/usr/nothing/more", libc::ENOENT),
+            ("/", "", libc::ENOENT),
+            ("/root", "file", OUTSIDE),
+        ] {
+            assert_eq!(found(base, path, true), Err(wanted), "{base} {path}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Policies in files (TOML).
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use dune_syscalls::{Call, Class, Form};
+use serde::Deserialize;
+use thiserror::Error;
+use toml::Spanned;
+
+use super::{Compute, Decision, Limits, Policy};
+use crate::checked::Request;
+use crate::files::{Access, Files};
+use crate::wall::Wall;
+
+/// Why a file is no policy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// It can not be read.
+    #[error("cannot read the policy {}: {why}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Linux's reason.
+        #[source]
+        why: io::Error,
+    },
+    /// Something in it is not as docs/sandbox.md says.
+    #[error("{}:{line}: {what}, in `{text}`", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+        /// The line's text: the key is in it.
+        text: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    #[serde(default)]
+    files: Paths,
+    #[serde(default)]
+    environment: Environment,
+    #[serde(default)]
+    network: Network,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    denial: Denial,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Paths {
+    read: Vec<Spanned<PathBuf>>,
+    write: Vec<Spanned<PathBuf>>,
+    hidden: Vec<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Environment {
+    keep: Vec<String>,
+    set: BTreeMap<String, Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Network {
+    families: Vec<Family>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Family {
+    Inet,
+    Inet6,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Denial {
+    #[default]
+    Error,
+    Kill,
+}
+
+/// A policy from a file: `compute`, and the files, the network, the variables and the limits that it names.
+#[derive(Debug)]
+pub struct FromFile {
+    name: String,
+    files: Files,
+    families: Vec<Family>,
+    keep: Vec<String>,
+    set: Vec<CString>,
+    limits: Limits,
+    denial: Denial,
+}
+
+impl FromFile {
+    /// Reads the policy in the file `path`. What its paths lead to is looked up now.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`], which names the line.
+    pub fn read(path: &Path) -> Result<FromFile, PolicyError> {
+        let text =
+            fs::read_to_string(path).map_err(|why| PolicyError::Read { path: path.to_owned(), why })?;
+        FromFile::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
+        let wrong = |span: Range<usize>, what: String| {
+            let start = span.start.min(text.len());
+            let line = text[..start].matches('\n').count();
+            let shown = text.lines().nth(line).unwrap_or_default().trim().to_owned();
+            PolicyError::Wrong { path: path.to_owned(), line: line + 1, what, text: shown }
+        };
+        let contents: Contents = toml::from_str(text)
+            .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))?;
+        let mut files = Files::new();
+        let Paths { read, write, hidden } = contents.files;
+        for (list, access) in [(read, Access::Read), (write, Access::Write), (hidden, Access::Hidden)] {
+            for path in list {
+                let (span, path) = (path.span(), path.into_inner());
+                let why = |why: io::Error| match why.raw_os_error() {
+                    Some(libc::EINVAL) => "is not absolute".to_owned(),
+                    Some(libc::ENOTUNIQ) => "is there already, with another access".to_owned(),
+                    _ => format!("cannot be had: {why}"),
+                };
+                files
+                    .add(&path, access)
+                    .map_err(|error| wrong(span, format!("the path {} {}", path.display(), why(error))))?;
+            }
+        }
+        let mut set = Vec::new();
+        for (name, value) in contents.environment.set {
+            let span = value.span();
+            let variable = CString::new(format!("{name}={}", value.into_inner()));
+            let variable = variable.ok().filter(|_| !name.is_empty() && !name.contains('='));
+            set.push(variable.ok_or_else(|| wrong(span, format!("{name:?} can not be a variable so")))?);
+        }
+        Ok(FromFile {
+            name: path.display().to_string(),
+            files,
+            families: contents.network.families,
+            keep: contents.environment.keep,
+            set,
+            limits: contents.limits,
+            denial: contents.denial,
+        })
+    }
+
+    /// Whether it is about files, by their paths or by directories that are open, in a way that the supervisor looks after.
+    fn is_of_files(&self, call: &Call) -> bool {
+        const CALLS: [&str; 18] = [
+            "open",
+            "openat",
+            "openat2",
+            "creat",
+            "stat",
+            "lstat",
+            "newfstatat",
+            "statx",
+            "access",
+            "faccessat",
+            "faccessat2",
+            "readlink",
+            "readlinkat",
+            "chdir",
+            "fchdir",
+            "getcwd",
+            "getdents",
+            "getdents64",
+        ];
+        !self.files.is_empty() && CALLS.contains(&call.name())
+    }
+
+    fn is_of_network(&self, call: &Call) -> bool {
+        !self.families.is_empty() && call.class == Class::Network && call.name() != "socketpair"
+    }
+
+    fn has_family(&self, number: u64) -> bool {
+        self.families.iter().any(|family| {
+            let family = match family {
+                Family::Inet => libc::AF_INET,
+                Family::Inet6 => libc::AF_INET6,
+            };
+            family as u64 == number
+        })
+    }
+}
+
+impl Policy for FromFile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn decide(&self, request: &Request) -> Decision {
+        let call = request.call();
+        let is_allowed = match call.name() {
+            "socket" => self.has_family(request.arguments()[0]),
+            _ => self.is_of_files(call) || self.is_of_network(call),
+        };
+        if is_allowed || Compute.decide(request) == Decision::Allow {
+            return Decision::Allow;
+        }
+        self.denial()
+    }
+
+    fn may_allow(&self, call: &Call, form: &Form) -> bool {
+        self.is_of_files(call) || self.is_of_network(call) || Compute.may_allow(call, form)
+    }
+
+    fn denial(&self) -> Decision {
+        match self.denial {
+            Denial::Error => Decision::Deny(libc::EACCES),
+            Denial::Kill => Decision::Kill,
+        }
+    }
+
+    fn wall(&self) -> Option<Wall> {
+        Some(Wall::new().files(&self.files).network(!self.families.is_empty()))
+    }
+
+    fn files(&self) -> Option<&Files> {
+        (!self.files.is_empty()).then_some(&self.files)
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn environment(&self, all: Vec<CString>) -> Vec<CString> {
+        let name = |variable: &CString| {
+            let bytes = variable.to_bytes();
+            bytes[..bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len())].to_vec()
+        };
+        let is_set = |variable: &CString| self.set.iter().any(|other| name(other) == name(variable));
+        let is_kept = |variable: &CString| self.keep.iter().any(|kept| kept.as_bytes() == name(variable));
+        let kept = all.into_iter().filter(|variable| is_kept(variable) && !is_set(variable));
+        kept.chain(self.set.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        FromFile::parse(Path::new("p.toml"), text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        for (text, line, parts) in [
+            ("[files]\nread = [\"/usr\"]\nraed = [\"/etc\"]\n", 3, &["unknown field `raed`", "`read`"][..]),
+            ("[filse]\n", 1, &["unknown field `filse`"]),
+            ("\n[files]\nread = \"/usr\"\n", 3, &["invalid type", "read = "]),
+            ("[files]\nread = [\"/usr\",\n  \"usr\"]\n", 3, &["usr is not absolute"]),
+            ("[files]\nwrite = [\"/no/such/file\"]\n", 2, &["/no/such/file cannot be had", "write = "]),
+            ("[files]\nread = [\"/usr\"]\nwrite = [\"/usr\"]\n", 3, &["with another access", "write = "]),
+            ("[network]\nfamilies = [\"unix\"]\n", 2, &["unknown variant `unix`", "families = "]),
+            ("[limits]\ncpu_seconds = -1\n", 2, &["cpu_seconds = -1"]),
+            ("[limits]\nmemory = 1\n", 2, &["unknown field `memory`"]),
+            ("denial = \"shrug\"\n", 1, &["unknown variant `shrug`", "denial = "]),
+            ("[environment.set]\n\"A=B\" = \"c\"\n", 2, &["\"A=B\" can not be a variable"]),
+            ("denial = \"kill\"\ndenial = \"kill\"\n", 2, &["duplicate key"]),
+            ("files =\n", 1, &["files ="]),
+        ] {
+            let said = error(text);
+            assert!(said.starts_with(&format!("p.toml:{line}: ")), "{said}");
+            assert!(parts.iter().all(|part| said.contains(part)) && !said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_what_is_named() {
+        let text = "[environment]\nkeep = [\"A\", \"B\"]\n[environment.set]\nB = \"2\"\nC = \"3\"\n";
+        let policy = FromFile::parse(Path::new("p.toml"), text).expect("a policy");
+        let given = ["A=1", "AB=1", "B=1", "D=1"].map(|text| CString::new(text).expect("no NUL"));
+        let said: Vec<_> = policy.environment(given.to_vec());
+        assert_eq!(said, [c"A=1", c"B=2", c"C=3"].map(CString::from));
+    }
+
+    #[test]
+    fn nothing_is_allowed_that_is_not_named() {
+        let policy = FromFile::parse(Path::new("p.toml"), "").expect("a policy");
+        assert!(policy.files().is_none() && policy.environment(vec![c"A=1".into()]).is_empty());
+        for name in ["open", "socket", "execve", "fork"] {
+            let call = dune_syscalls::by_name(name).expect("a call");
+            assert!(!policy.may_allow(call, &call.form), "{name}");
+        }
+    }
+}
