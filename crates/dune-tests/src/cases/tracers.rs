@@ -3,8 +3,10 @@
 
 use std::arch::{asm, global_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::both::{Notes, alike, outcome};
+use super::filters;
+use crate::both::{self, Notes, alike, outcome};
 use crate::case::Case;
 use crate::probe;
 
@@ -15,6 +17,7 @@ pub const CASES: &[Case] = &[
     Case::new("tracers::breakpoint_and_steps", || alike(breakpoint_and_steps)),
     Case::new("tracers::child_of_a_traced_process", || alike(child_of_a_traced_process)),
     Case::new("tracers::attached", || alike(|notes| attached(notes, Meanwhile::Waits))),
+    Case::new("tracers::refused_files_of_a_leaver", || alike(refused_files_of_a_leaver)),
     Case::new("tracers::attached_while_it_computes", || alike(|notes| attached(notes, Meanwhile::Computes))),
 ];
 
@@ -236,7 +239,7 @@ fn attached(notes: &Notes, meanwhile: Meanwhile) {
             }
             // Longer than the moment for which Dune takes it as known that there is no tracer.
             let start = std::time::Instant::now();
-            while start.elapsed() < std::time::Duration::from_millis(700) {
+            while start.elapsed() < Duration::from_millis(700) {
                 asm!("pause");
             }
             libc::_exit(fault_body());
@@ -254,4 +257,58 @@ fn attached(notes: &Notes, meanwhile: Meanwhile) {
     note_stop(notes, child, wait(child), at_fault());
     ptrace(libc::PTRACE_CONT, child, libc::SIGSEGV as u64);
     notes.note("end", wait(child));
+}
+
+/// A tracer that refuses openat(2) to a process that goes on in host mode, for a filter that kills its thread: nothing is left of it.
+fn refused_files_of_a_leaver(notes: &Notes) {
+    const SECCOMP_RET_KILL_THREAD: u32 = 0;
+    const AT_CALL: i32 = libc::SIGTRAP | 0x80;
+    let mut pipe = [0; 2];
+    // SAFETY: makes two descriptors; the child ends by _exit.
+    let child = unsafe {
+        assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+        libc::fork()
+    };
+    if child == 0 {
+        // SAFETY: reads a byte; ends the child.
+        unsafe {
+            libc::read(pipe[0], (&raw mut pipe[1]).cast(), 1);
+            let filter = filters::filter(&[(libc::SYS_mknodat, SECCOMP_RET_KILL_THREAD)], filters::ALLOW);
+            filters::under(filter, filters::by_seccomp);
+            probe::syscall(libc::SYS_mknodat as u64, [0; 6]);
+            libc::_exit(1);
+        }
+    }
+    // It waits for the byte by then, mostly.
+    std::thread::sleep(Duration::from_millis(100));
+    notes.note("attach", ptrace(libc::PTRACE_ATTACH, child, 0));
+    notes.note("stop", wait(child));
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+    ptrace(libc::PTRACE_SETOPTIONS, child, options as u64);
+    // SAFETY: writes a byte.
+    unsafe { libc::write(pipe[1], (&raw const pipe).cast(), 1) };
+    let mut is_refused = false;
+    let end = loop {
+        ptrace(libc::PTRACE_SYSCALL, child, 0);
+        match both::wait(child, Duration::from_secs(20)) {
+            Some(status) if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) != AT_CALL => continue,
+            Some(status) if libc::WIFSTOPPED(status) => (),
+            end => break end,
+        }
+        // SAFETY: integers.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        ptrace(libc::PTRACE_GETREGS, child, (&raw mut registers) as u64);
+        // At the beginning of a call RAX is an error (arch/x86/entry/entry_64.S).
+        let begins = registers.rax as i64 == -i64::from(libc::ENOSYS);
+        if std::mem::take(&mut is_refused) {
+            registers.rax = -i64::from(libc::ESRCH) as u64;
+        } else if begins && registers.orig_rax == libc::SYS_openat as u64 {
+            is_refused = true;
+            registers.orig_rax = u64::MAX;
+        } else {
+            continue;
+        }
+        ptrace(libc::PTRACE_SETREGS, child, (&raw mut registers) as u64);
+    };
+    notes.note("end", end);
 }

@@ -74,7 +74,10 @@ fn depart_for_good(process: &HostProcess) {
         return;
     }
     signal::give_actions_back(|| process.active_threads() == 0);
-    if tasks::nobody_else(|id| process.is_ending(id)) {
+    // Nobody enters later where programs know nothing of it.
+    let is_last =
+        if process.is_unmodified() { tasks::nobody_else_as_far_as_known } else { tasks::nobody_else };
+    if is_last(|id| process.is_ending(id)) {
         // How it ends is not known here any more.
         // SAFETY: this was the last thread in Dune mode, and the process has no other that could enter.
         unsafe { process.abandon() };

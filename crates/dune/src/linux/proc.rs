@@ -4,11 +4,14 @@
 //! (`descriptor.rs`); children of forks inherit it.
 
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::os::fd::RawFd;
 
 use linux_raw_sys::errno::ENAMETOOLONG;
-use linux_raw_sys::general::{__NR_pread64, __NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY};
+use linux_raw_sys::general::{
+    __NR_newfstatat, __NR_pread64, __NR_readlinkat, AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY, stat,
+};
 
 use super::descriptor::{Descriptor, made_high, own_argument};
 use super::kept::Source;
@@ -57,6 +60,18 @@ pub(crate) fn path_of(number: u32, to: &mut [u8]) -> Option<&[u8]> {
     let mut name = [0u8; 32];
     let name = name_of([b"self/fd/", decimal(number, &mut [0; 10])], &mut name)?;
     read_link(name, to)
+}
+
+/// How many links the file `name` below the directory that is kept has (newfstatat(2)).
+pub(crate) fn links(name: &CStr) -> Option<u64> {
+    let mut found = MaybeUninit::<stat>::uninit();
+    let directory = own_argument(DIRECTORY.load(Ordering::Relaxed));
+    // SAFETY: the call writes `found` at most, and all of it if it succeeds.
+    unsafe {
+        sys::call(__NR_newfstatat, [directory, name.as_ptr() as u64, found.as_mut_ptr() as u64, 0, 0, 0])
+            .ok()?;
+        Some(found.assume_init().st_nlink)
+    }
 }
 
 /// Opens the list of the tasks of `process`, by its name in /proc.
