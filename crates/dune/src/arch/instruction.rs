@@ -56,10 +56,8 @@ impl From<&RegisterDump> for AddressRegisters {
 impl AddressRegisters {
     /// Those of code in ring 0, whose GS is Dune's.
     pub(crate) fn new(registers: &Registers, fs_base: u64) -> AddressRegisters {
-        let Registers {
-            rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, ..
-        } = *registers;
-        let general = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+        let mut registers = *registers;
+        let general = registers.by_number().map(|register| *register);
         AddressRegisters { general, fs_base, gs_base: 0 }
     }
 }

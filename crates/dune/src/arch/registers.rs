@@ -36,12 +36,22 @@ pub(crate) struct Registers {
 const _: () = assert!(size_of::<Registers>() == 20 * 8, "as many as syscall.S pushes, and 16-byte aligned");
 const _: () = assert!(offset_of!(Registers, rip) == 15 * 8);
 
+/// RFLAGS.TF (Intel SDM vol. 1 §3.4.3.3).
+pub(crate) const TRAP_FLAG: u64 = 1 << 8;
 /// RFLAGS.IF (Intel SDM vol. 1 §3.4.3.3).
 pub(crate) const INTERRUPT_FLAG: u64 = 1 << 9;
 /// RFLAGS.IOPL.
 pub(crate) const IOPL: u64 = 3 << 12;
 
 impl Registers {
+    /// The general registers by their numbers in instructions (Intel SDM vol. 2 table 2-2).
+    pub(crate) fn by_number(&mut self) -> [&mut u64; 16] {
+        let Registers {
+            rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, ..
+        } = self;
+        [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15]
+    }
+
     /// The arguments of a system call in the order of the ABI.
     pub(crate) fn arguments(&self) -> [u64; 6] {
         [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9]

@@ -9,12 +9,9 @@ use super::{filter, signal};
 use crate::arch::cpu;
 use crate::arch::frame::TrapFrame;
 use crate::arch::instruction::{Instruction, Opcode, Operand};
-use crate::arch::registers::{Registers, VectorArea};
+use crate::arch::registers::{Registers, TRAP_FLAG, VectorArea};
 use crate::arch::token::Dune;
 use crate::arch::vector::Vector;
-
-/// RFLAGS.TF.
-const TRAP_FLAG: u64 = 1 << 8;
 
 /// Makes the instruction that the trap of `frame` is about, if it is one of these, or has the thread leave before it. Returns true if
 /// `frame` is to go on.
@@ -92,15 +89,6 @@ fn is_canonical(address: u64) -> bool {
 fn set(registers: &mut Registers, instruction: &Instruction, base: u64) -> bool {
     let Operand::Register { reg } = instruction.operand(0) else { return false };
     let base = if reg.width() == 4 { base & 0xffff_ffff } else { base };
-    let Registers { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
-        registers;
-    // In the order of their numbers (Intel SDM vol. 2 table 2-2).
-    let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
-    match all.into_iter().nth(reg.num().into()) {
-        Some(place) => {
-            *place = base;
-            true
-        }
-        None => false,
-    }
+    let register = registers.by_number().into_iter().nth(reg.num().into());
+    register.map(|register| *register = base).is_some()
 }
