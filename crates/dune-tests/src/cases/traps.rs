@@ -4,7 +4,7 @@ use std::arch::{asm, naked_asm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune::memory::{PagePermissions, PageRange};
-use dune::{Dune, GeneralRegisters, HandlerError, LeanHandler, MirrorMode, TrapFrame, TrapOutcome, Vector};
+use dune::{Dune, GeneralRegisters, HandlerError, LeanHandler, TrapFrame, TrapOutcome, Vector};
 use x86_64::registers::rflags::RFlags;
 
 use crate::case::{Case, CaseResult, Ending};
@@ -21,10 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("traps::handlers_of_all_kinds_nest", handlers_of_all_kinds_nest),
     Case::new("traps::deep_nesting_comes_back", deep_nesting_comes_back),
     // #BP is benign: the page fault of its delivery is an ordinary one, with a stack of its own.
-    Case::new("traps::nesting_too_deep_is_reported", || nesting_too_deep(MirrorMode::Precise))
-        .ends(Ending::Signal(libc::SIGSEGV, &["14 #PF", "CAUSED_BY_WRITE", "traps::nested", "rip"])),
-    // The guards are the page tables' business alone.
-    Case::new("traps::nesting_too_deep_is_reported_in_full", || nesting_too_deep(MirrorMode::Full))
+    Case::new("traps::nesting_too_deep_is_reported", nesting_too_deep)
         .ends(Ending::Signal(libc::SIGSEGV, &["14 #PF", "CAUSED_BY_WRITE", "traps::nested", "rip"])),
     Case::new("traps::page_faults_nested_too_deep_are_reported", page_faults_nested_too_deep)
         .ends(Ending::Signal(libc::SIGSEGV, &["8 #DF", "rip"])),
@@ -265,8 +262,8 @@ fn deep_nesting_comes_back() -> CaseResult {
     Ok(())
 }
 
-fn nesting_too_deep(mapping: MirrorMode) -> CaseResult {
-    let dune = dune::Config::new().mapping(mapping).enter()?;
+fn nesting_too_deep() -> CaseResult {
+    let dune = dune::enter()?;
     probe::handle(dune, Vector::BREAKPOINT, nested);
     int3(1000);
     probe::fail("1000 levels fitted".into())

@@ -1,11 +1,10 @@
 //! The stacks that ring 0 switches to: one region per interrupt stack, one for system calls handled in ring 0.
 //!
 //! A region is divided into levels; each use moves its start one level down, so that nested use finds fresh space.
-//! The lowest level has no rights in the page tables, whoever pins the regions sees to that: what nests deeper ends in a double
-//! fault with a report, not in foreign memory. For Linux all is one mapping, since each costs every fork and its child's end some
-//! 10,000 instructions.
+//! The lowest level has no rights: what nests deeper ends in a double fault with a report, not in
+//! foreign memory.
 
-use linux_raw_sys::general::{__NR_munmap, MAP_NORESERVE, MAP_STACK};
+use linux_raw_sys::general::{__NR_mprotect, __NR_munmap, MAP_NORESERVE, MAP_STACK, PROT_NONE};
 
 use crate::arch::page::PAGE_BYTES;
 use crate::linux::mapped::OutOfMemory;
@@ -42,7 +41,9 @@ impl Regions {
     /// Reserves `count` regions; memory is used when touched.
     pub(crate) fn reserve(count: usize) -> Result<Regions, OutOfMemory> {
         let first = map("trap stacks", Self::bytes(count), SIZE as u64)?;
-        Ok(Regions { first, count })
+        let regions = Regions { first, count };
+        regions.protect_guards()?;
+        Ok(regions)
     }
 
     /// Of `count` regions and the page behind.
@@ -66,9 +67,15 @@ impl Regions {
         (0..self.count).map(region).chain([(self.flush_page(), PAGE_BYTES)])
     }
 
-    /// Start and size of each guard, the lowest level of a region: the next trap's start lies in it.
-    pub(crate) fn guards(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        (0..self.count).map(|index| (self.first + (index * SIZE) as u64, LEVEL as u64))
+    /// Takes all rights from the lowest level of each region: the next trap's start lies in it.
+    fn protect_guards(&self) -> Result<(), OutOfMemory> {
+        for index in 0..self.count {
+            let guard = self.first + (index * SIZE) as u64;
+            // SAFETY: the guard is this value's own, and nobody uses it.
+            unsafe { sys::call(__NR_mprotect, [guard, LEVEL as u64, PROT_NONE.into(), 0, 0, 0]) }
+                .map_err(|errno| OutOfMemory { what: "guards of trap stacks", bytes: LEVEL as u64, errno })?;
+        }
+        Ok(())
     }
 
     /// Where the stack of region `index` starts, after writing `block` to its top for code that has lost GS.

@@ -132,11 +132,11 @@ impl HostProcess {
         }
     }
 
-    /// Gives memory of the library's own windows and page-table entries that stay, with these `permissions`: ring 0 can not do
-    /// without it, not even to take a page fault, or must not get there. In both modes.
+    /// Gives memory of the library's own windows and page-table entries that stay: ring 0 can not do without it, not even
+    /// to take a page fault. In both modes.
     ///
     /// The mirror leaves the entries alone: what it is told may be older than this memory, and say that there is a gap.
-    pub(super) fn pin(&self, start: u64, bytes: u64, permissions: PagePermissions) -> Result<(), EnterError> {
+    pub(super) fn pin(&self, start: u64, bytes: u64) -> Result<(), EnterError> {
         /// Others may take the entries away as fast as they are made; the lock of the tables does the waiting.
         const TRIES: u32 = 1000;
         let range = PageRange::covering(VirtAddr::new_truncate(start), bytes)
@@ -144,24 +144,23 @@ impl HostProcess {
         for address in [start, start + bytes - 1] {
             windows::give(self.memory(), self.machine(), address)?;
         }
-        let is_mapped_in_full = self.memory().mapping() == MirrorMode::Full;
-        if is_mapped_in_full && !permissions.is_empty() {
+        if self.memory().mapping() == MirrorMode::Full {
             return Ok(());
         }
         let keep = || {
             let mut tables = self.memory().page_tables()?;
             // No CPU has used entries for this memory.
-            tables.pin(range, permissions).map(Flush::waive)
+            tables.pin(range).map(Flush::waive)
         };
         let mut kept = keep();
         for _ in 0..TRIES {
             if kept.is_ok() {
                 break;
             }
-            if !is_mapped_in_full {
-                let mirrored = self.memory().mirror(range, PagePermissions::READ_WRITE, Ownership::Respect);
-                let _ = mirrored.map(Flush::waive);
-            }
+            let _ = self
+                .memory()
+                .mirror(range, PagePermissions::READ_WRITE, Ownership::Respect)
+                .map(Flush::waive);
             kept = keep();
         }
         kept.map_err(|error| EnterError::Memory(error.into()))

@@ -13,7 +13,6 @@ use super::second_level::Unexplained;
 use super::switch::Continuation;
 use crate::arch::cpu;
 use crate::arch::descriptors::{self, Gdt, Idt, TaskStateSegment};
-use crate::arch::page::PagePermissions;
 use crate::arch::registers::{Registers, VectorArea};
 use crate::arch::state::{CpuState, DescriptorTable, Xcr0};
 use crate::contract::birth::Preparation;
@@ -157,16 +156,14 @@ impl Place {
         &mut self.host
     }
 
-    /// Pins what ring 0 finds through its registers, block and stacks with their guards, and this, since ring 0 goes through the
-    /// list of threads in calls that it makes to settle page faults.
+    /// Pins what ring 0 finds through its registers, block and stacks, and this, since ring 0 goes through the list of
+    /// threads in calls that it makes to settle page faults.
     pub(super) fn pin(&self) -> Result<(), EnterError> {
         let thread = &self.host;
         let block = ((&raw const *thread.block) as u64, size_of::<ThreadBlock>() as u64);
         let own = (core::ptr::from_ref(self) as u64, size_of::<Place>() as u64);
-        let pin = |permissions| move |(start, bytes)| thread.process.pin(start, bytes, permissions);
         let mut all = thread.regions.usable().chain([block, own]);
-        all.try_for_each(pin(PagePermissions::READ_WRITE))?;
-        thread.regions.guards().try_for_each(pin(PagePermissions::empty()))
+        all.try_for_each(|(start, bytes)| thread.process.pin(start, bytes))
     }
 }
 

@@ -226,13 +226,9 @@ impl<'m> PageTables<'m> {
         Some(flush)
     }
 
-    /// Gives the pages of `range`, which are mapped, these `permissions` for ever.
-    pub(crate) fn pin(
-        &mut self,
-        range: PageRange,
-        permissions: PagePermissions,
-    ) -> Result<Flush<'m>, EditError> {
-        let bits = Entry::permission_bits(permissions) | Entry::OWNED | Entry::PINNED;
+    /// Makes the pages of `range`, which are mapped, readable and writable for ever.
+    pub(crate) fn pin(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
+        let bits = Entry::permission_bits(PagePermissions::READ_WRITE) | Entry::OWNED | Entry::PINNED;
         self.edit_leaves(range, false, |entry| entry.with_permissions(bits))
     }
 

@@ -213,7 +213,7 @@ fn pinned_pages_stay() {
     let lookup =
         |tables: &PageTables<'_>, address| tables.lookup(VirtAddr::new(address)).map(|leaf| leaf.permissions);
     tables.mirror(around, PagePermissions::ALL, Ownership::TakeBack).unwrap().unused();
-    tables.pin(pinned, PagePermissions::READ_WRITE).unwrap().unused();
+    tables.pin(pinned).unwrap().unused();
     for permissions in [PagePermissions::empty(), PagePermissions::READ, PagePermissions::ALL] {
         for range in [around, pinned, PageRange::known(9 * GIB, pinned.first() + PAGE_BYTES)] {
             tables.mirror(range, permissions, Ownership::TakeBack).unwrap().unused();
