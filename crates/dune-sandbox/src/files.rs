@@ -144,9 +144,10 @@ impl Files {
                     }
                     push(&mut left, &target);
                 }
-                Ok(Look::Other { identity }) if self.is_hidden(identity) => return Err(libc::ENOENT),
+                Ok(Look::Directory { identity } | Look::Other { identity }) if self.is_hidden(identity) => {
+                    return Err(libc::ENOENT);
+                }
                 Ok(Look::Other { .. }) if !is_last => return Err(libc::ENOTDIR),
-                Ok(Look::Directory { identity }) if self.is_hidden(identity) => return Err(libc::ENOENT),
                 Ok(_) => (),
                 Err(libc::ENOENT) if is_last => (),
                 Err(errno) => return Err(errno),

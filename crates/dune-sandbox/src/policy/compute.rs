@@ -153,8 +153,11 @@ impl Policy for Compute {
     }
 
     fn decide(&self, request: &Request) -> Decision {
-        let may_be = self.may_allow(request.call(), request.form());
-        if may_be && is_allowed(request) { Decision::Allow } else { Decision::Deny(libc::EACCES) }
+        let call = request.call();
+        // Most calls: neither their names nor their arguments need be looked at.
+        let is_allowed =
+            ALLOWED[call.number as usize] || self.may_allow(call, request.form()) && is_allowed(request);
+        if is_allowed { Decision::Allow } else { Decision::Deny(libc::EACCES) }
     }
 
     fn may_allow(&self, call: &Call, form: &Form) -> bool {
