@@ -47,6 +47,31 @@ pub(crate) fn open(directory: i32, path: &std::ffi::CStr, how: &mut OpenHow) -> 
     unsafe { super::signals::system_call(libc::SYS_openat2, &arguments) }
 }
 
+/// Whether the child has not ended yet.
+pub(crate) fn is_running(child: i32) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    let mut info = super::signals::Info::default();
+    let address = std::ptr::from_mut(&mut info).expose_provenance() as u64;
+    let arguments = [libc::P_PID as u64, child as u64, address, options as u64, 0, 0];
+    // SAFETY: the call writes a `siginfo_t`.
+    let result = unsafe { system_call(libc::SYS_waitid, arguments) };
+    // Nothing is written of a child that runs (`si_signo` is 0).
+    result == 0 && info[0] as i32 == 0
+}
+
+/// Reads memory of a child's (process_vm_readv(2)); whether that worked.
+pub(crate) fn read_child(child: i32, address: u64, into: &mut [u8]) -> bool {
+    let length = into.len() as u64;
+    let here = [into.as_mut_ptr().expose_provenance() as u64, length];
+    let there = [address, length];
+    let word = |iovec: &[u64; 2]| std::ptr::from_ref(iovec).expose_provenance() as u64;
+    // SAFETY: the call writes the bytes, which `here` says, and reads the other process.
+    let result = unsafe {
+        system_call(libc::SYS_process_vm_readv, [child as u64, word(&here), 1, word(&there), 1, 0])
+    };
+    result == length as i64
+}
+
 /// `struct open_how` (openat2(2)).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

@@ -6,6 +6,7 @@ pub(crate) mod call;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod ring3;
+pub(crate) mod shared;
 pub(crate) mod signals;
 
 use std::arch::asm;

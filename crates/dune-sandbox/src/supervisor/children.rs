@@ -1,16 +1,56 @@
 //! Children: fork(2) and its relatives.
 //!
 //! A child is a process of Linux's, in Dune mode from its first instruction, whose supervisor goes on where the parent's was: it is a copy,
-//! as all else. Children that are to share the parent's memory until they exec (vfork, posix_spawn) get a copy, too, and the parent does
-//! not wait: it sees nothing of what they do to their memory.
+//! as all else. A parent whose memory is borrowed until an exec (vfork, posix_spawn) waits: see `borrowed.rs`.
 
-use super::{Answer, FS_LIMIT, Thread, error, threads};
+use super::borrowed::Borrowed;
+use super::wish::{Kind, Wish};
+use super::{Answer, Thread, error, threads};
 use crate::checked::Request;
-use crate::raw::signals;
+use crate::raw::{call, signals};
 
-/// fork(2), vfork(2).
+/// fork(2).
 pub(super) fn fork(thread: &mut Thread, _: Request) -> Answer {
     new_process(thread)
+}
+
+/// vfork(2).
+pub(super) fn vfork(thread: &mut Thread, _: Request) -> Answer {
+    child(thread, &Wish::VFORK)
+}
+
+/// clone(2).
+pub(super) fn clone(thread: &mut Thread, request: Request) -> Answer {
+    make(thread, &Wish::of_clone(*request.arguments()))
+}
+
+/// clone3(2), with a note for the trace. Policies see it as the clone(2) that it is: with flags that nobody can change any more.
+pub(super) fn clone3(thread: &mut Thread, request: &Request) -> (Answer, &'static str) {
+    let [address, size, ..] = *request.arguments();
+    let wish = match Wish::of_clone3(thread.memory(), address, size) {
+        Ok(wish) => wish,
+        Err(errno) => return (error(errno), ""),
+    };
+    match thread.permit(&wish.request()) {
+        Ok(()) => (make(thread, &wish), ""),
+        Err(denied) => denied,
+    }
+}
+
+fn make(thread: &mut Thread, wish: &Wish) -> Answer {
+    match wish.kind() {
+        Ok(Kind::Thread) => threads::start(thread, wish),
+        Ok(Kind::Child) => child(thread, wish),
+        Err(errno) => {
+            if errno == libc::ENOSYS {
+                thread.process.log(
+                    "clone with other flags than those of threads and children",
+                    "is not implemented yet, and answered with ENOSYS",
+                );
+            }
+            error(errno)
+        }
+    }
 }
 
 fn new_process(thread: &mut Thread) -> i64 {
@@ -21,49 +61,46 @@ fn new_process(thread: &mut Thread) -> i64 {
         let mask = thread.signals.mask();
         thread.signals.begin(mask);
         thread.cleared = 0;
+        thread.borrowed = None;
     }
     result
 }
 
-/// clone(2) of a process.
-pub(super) fn clone(thread: &mut Thread, request: Request) -> Answer {
-    /// The signal that tells the parent of the end.
-    const SIGNAL: u64 = 0xff;
-    const SHARES: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
-    const KNOWN: u64 = SIGNAL
-        | (libc::CLONE_VFORK
-            | libc::CLONE_SETTLS
-            | libc::CLONE_PARENT_SETTID
-            | libc::CLONE_CHILD_SETTID
-            | libc::CLONE_CHILD_CLEARTID) as u64;
-    let [flags, stack, parent_word, child_word, base, _] = *request.arguments();
-    if threads::is_thread(flags) {
-        return threads::start(thread, &request);
-    }
-    let has = |flag: i32| flags & flag as u64 != 0;
-    // Sharing memory for longer is what threads do.
-    let is_child = flags & !(KNOWN | SHARES) == 0 && (!has(libc::CLONE_VM) || has(libc::CLONE_VFORK));
-    if !is_child {
-        thread.process.log(
-            "clone with other flags than those of threads and children",
-            "is not implemented yet, and answered with ENOSYS",
-        );
-        return error(libc::ENOSYS);
-    }
-    if flags & SIGNAL != libc::SIGCHLD as u64 || has(libc::CLONE_SETTLS) && base >= FS_LIMIT {
-        return error(libc::EINVAL);
-    }
+fn child(thread: &mut Thread, wish: &Wish) -> Answer {
+    let parent = call::plain(libc::SYS_getpid, [0; 6]);
+    let borrowed = wish.has(libc::CLONE_VFORK).then(|| Borrowed::new(thread)).transpose();
+    let mut borrowed = match borrowed {
+        Ok(borrowed) => borrowed,
+        Err(error) => return error,
+    };
     let result = new_process(thread);
-    if result != 0 {
-        if result > 0 && has(libc::CLONE_PARENT_SETTID) {
-            // Linux does not say where that fails, either.
-            let _ = thread.memory().write(parent_word, &(result as u32).to_le_bytes());
+    if result == 0 {
+        threads::set_registers(&mut thread.context, wish);
+        if wish.clears_handlers() {
+            thread.process.actions().reset();
         }
-        return result;
+        if wish.has(libc::CLONE_CHILD_SETTID) {
+            let _ = thread.memory().write(wish.child_word, &std::process::id().to_le_bytes());
+        }
+        if wish.has(libc::CLONE_CHILD_CLEARTID) {
+            thread.cleared = wish.child_word;
+        }
+        thread.borrowed = borrowed.take().map(|borrowed| (borrowed, parent));
+        return 0;
     }
-    threads::set_registers(&mut thread.context, flags, stack, base);
-    if has(libc::CLONE_CHILD_SETTID) {
-        let _ = thread.memory().write(child_word, &std::process::id().to_le_bytes());
+    if result > 0 {
+        // Linux does not say where a write fails, either.
+        if wish.has(libc::CLONE_PARENT_SETTID) {
+            let _ = thread.memory().write(wish.parent_word, &(result as u32).to_le_bytes());
+        }
+        if wish.has(libc::CLONE_PIDFD) {
+            let _changes = thread.process.change_descriptors();
+            let descriptor = call::plain(libc::SYS_pidfd_open, [result as u64, 0, 0, 0, 0, 0]);
+            let _ = thread.memory().write(wish.pidfd_word, &(descriptor as u32).to_le_bytes());
+        }
+        if let Some(borrowed) = borrowed {
+            borrowed.wait_for(thread, result as i32);
+        }
     }
-    0
+    result
 }

@@ -68,6 +68,9 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
     thread.process.set_executable(&opened);
     drop(opened);
     close_on_exec();
+    if let Some((borrowed, _)) = thread.borrowed.take() {
+        borrowed.release();
+    }
     thread.start_anew(context);
     Ok(())
 }

@@ -8,6 +8,7 @@
 //!         ──trap─────▶ Thread::trap ─── the page is the program's after all: again; else the end by the signal
 //! ```
 
+mod borrowed;
 mod children;
 mod descriptors;
 mod exec;
@@ -16,6 +17,7 @@ mod places;
 mod signals;
 mod supervised;
 mod threads;
+mod wish;
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -34,6 +36,7 @@ use crate::error::{SandboxError, say};
 use crate::policy::{Decision, Policy};
 use crate::raw::{call, process, ring3, signals as raw_signals};
 use crate::space::Space;
+use borrowed::Borrowed;
 use signals::{Actions, Details, Signals};
 use threads::Threads;
 
@@ -158,6 +161,8 @@ pub(crate) struct Thread {
     signals: Signals,
     /// What is to be cleared when the thread ends, for whoever waits for that (set_tid_address(2)); 0 for nothing.
     cleared: u64,
+    /// The parent's memory, if it waits for this process to exec or exit, and the parent.
+    borrowed: Option<(Borrowed, i64)>,
     /// Whether the thread has ended.
     is_over: bool,
     /// Whether the program goes on with all registers as they are in the context: not from a system call.
@@ -174,6 +179,7 @@ impl Thread {
             settled: None,
             signals,
             cleared: 0,
+            borrowed: None,
             is_over: false,
             returns_all: true,
         }
@@ -184,6 +190,14 @@ impl Thread {
         self.process.actions().reset();
         self.signals.reset();
         (self.context, self.settled, self.returns_all) = (context, None, true);
+    }
+
+    /// exit_group(2).
+    fn end_process(&mut self, status: i32) -> ! {
+        if let Some((borrowed, parent)) = self.borrowed.take() {
+            borrowed.give_back(parent);
+        }
+        process::exit(status)
     }
 
     /// Runs the program to its end.
@@ -247,6 +261,9 @@ impl Thread {
             self.process.log(&name, "is refused");
             return (error(refusal(call.name())), " (refused)");
         }
+        if i64::from(call.number) == libc::SYS_clone3 {
+            return children::clone3(self, &request);
+        }
         let handler = supervised::handler(call.number);
         if treatment == Treatment::Supervised && handler.is_none() {
             self.process.log(&qualified(call, form.name), "is not implemented yet, and answered with ENOSYS");
@@ -259,21 +276,8 @@ impl Thread {
             Ok(request) => request,
             Err(refusal) => return (self.refuse(call, form.name, refusal), ""),
         };
-        match self.process.policy.decide(&request) {
-            Decision::Allow => (),
-            Decision::Deny(errno) => {
-                let why = format!("is denied by the policy {}", self.process.policy.name());
-                self.process.log(call.name(), &why);
-                return (error(errno), " (denied)");
-            }
-            Decision::Kill => {
-                say(format_args!(
-                    "dune: the policy {} ends the program for {}",
-                    self.process.policy.name(),
-                    call.name()
-                ));
-                process::die(libc::SIGSYS);
-            }
+        if let Err(denied) = self.permit(&request) {
+            return denied;
         }
         if let Some(answer) = places::answer(self, &request) {
             return (answer, "");
@@ -283,6 +287,22 @@ impl Thread {
             None => {
                 let answer = self.forward(request);
                 (self.interrupted(answer, call), "")
+            }
+        }
+    }
+
+    /// Asks the policy: nothing, or what becomes of a call that it denies.
+    fn permit(&self, request: &Request) -> Result<(), (Answer, &'static str)> {
+        let (policy, name) = (self.process.policy(), request.call().name());
+        match policy.decide(request) {
+            Decision::Allow => Ok(()),
+            Decision::Deny(errno) => {
+                self.process.log(name, &format!("is denied by the policy {}", policy.name()));
+                Err((error(errno), " (denied)"))
+            }
+            Decision::Kill => {
+                say(format_args!("dune: the policy {} ends the program for {name}", policy.name()));
+                process::die(libc::SIGSYS);
             }
         }
     }

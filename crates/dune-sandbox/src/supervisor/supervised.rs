@@ -5,7 +5,7 @@ use dune::memory::VirtAddr;
 
 use super::{Answer, FS_LIMIT, Thread, children, descriptors, error, exec, open, signals, threads};
 use crate::checked::Request;
-use crate::raw::{call, process};
+use crate::raw::call;
 
 /// Makes a call in the supervisor's own way.
 pub(super) type Handler = fn(&mut Thread, Request) -> Answer;
@@ -24,7 +24,7 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_madvise, madvise),
     (libc::SYS_brk, brk),
     (libc::SYS_fork, children::fork),
-    (libc::SYS_vfork, children::fork),
+    (libc::SYS_vfork, children::vfork),
     (libc::SYS_clone, children::clone),
     (libc::SYS_execve, exec::execve),
     (libc::SYS_exit, threads::exit),
@@ -124,8 +124,8 @@ fn brk(thread: &mut Thread, request: Request) -> Answer {
 }
 
 /// exit_group(2).
-fn exit(_: &mut Thread, request: Request) -> Answer {
-    process::exit(request.arguments()[0] as i32)
+fn exit(thread: &mut Thread, request: Request) -> Answer {
+    thread.end_process(request.arguments()[0] as i32)
 }
 
 fn arch_prctl(thread: &mut Thread, request: Request) -> Answer {

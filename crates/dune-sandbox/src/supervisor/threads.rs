@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use dune::memory::VirtAddr;
 use dune::user::UserContext;
 
+use super::wish::Wish;
 use super::{Answer, Thread, error};
 use crate::checked::Request;
 use crate::error::say;
@@ -34,48 +35,26 @@ impl Threads {
     }
 }
 
-/// What clone(2) has to say of a thread, neither more nor less, and what it may say besides.
-const NEEDED: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;
-const POSSIBLE: u64 = (libc::CLONE_SETTLS
-    | libc::CLONE_PARENT_SETTID
-    | libc::CLONE_CHILD_SETTID
-    | libc::CLONE_CHILD_CLEARTID
-    | libc::CLONE_DETACHED) as u64;
-
-/// Whether clone(2) with these flags makes a thread as C libraries make them.
-pub(super) fn is_thread(flags: u64) -> bool {
-    flags & !POSSIBLE == NEEDED
-}
-
-/// What clone(2) sets in the registers of a new thread or child. `base` has been checked.
-pub(super) fn set_registers(context: &mut UserContext, flags: u64, stack: u64, base: u64) {
-    if stack != 0 {
-        context.registers.rsp = stack;
+/// What clone(2) sets in the registers of a new thread or child.
+pub(super) fn set_registers(context: &mut UserContext, wish: &Wish) {
+    context.set_return_value(0);
+    if wish.stack != 0 {
+        context.registers.rsp = wish.stack;
     }
-    if flags & libc::CLONE_SETTLS as u64 != 0 {
-        context.set_fs_base(VirtAddr::new_truncate(base));
+    if wish.has(libc::CLONE_SETTLS) {
+        context.set_fs_base(VirtAddr::new_truncate(wish.base));
     }
 }
 
 /// clone(2) of a thread.
-pub(super) fn start(thread: &mut Thread, request: &Request) -> Answer {
-    let [flags, stack, parent_word, child_word, base, _] = *request.arguments();
-    let has = |flag: i32| flags & flag as u64 != 0;
+pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
     let mut context = thread.context.clone();
-    context.set_return_value(0);
-    if has(libc::CLONE_SETTLS) && base >= super::FS_LIMIT {
-        return error(libc::EPERM);
-    }
-    set_registers(&mut context, flags, stack, base);
+    set_registers(&mut context, wish);
     let (process, mask) = (thread.process, thread.signals.mask());
-    let cleared = if has(libc::CLONE_CHILD_CLEARTID) { child_word } else { 0 };
-    let told = if has(libc::CLONE_CHILD_SETTID) { child_word } else { 0 };
-    let told_parent = if has(libc::CLONE_PARENT_SETTID) { parent_word } else { 0 };
+    let word = |flag: i32, address: u64| if wish.has(flag) { address } else { 0 };
+    let cleared = word(libc::CLONE_CHILD_CLEARTID, wish.child_word);
+    let told = word(libc::CLONE_CHILD_SETTID, wish.child_word);
+    let told_parent = word(libc::CLONE_PARENT_SETTID, wish.parent_word);
     let (tell, hear) = mpsc::sync_channel(1);
     process.threads.count.fetch_add(1, Ordering::Relaxed);
     // The new thread starts with all signals blocked: see `Signals::begin`.
@@ -136,7 +115,7 @@ const STACK: usize = 256 << 10;
 pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
     let status = request.arguments()[0] as i32;
     if thread.process.threads.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-        process::exit(status);
+        thread.end_process(status);
     }
     // Signals are for others from now on; also those that have come in between.
     process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));

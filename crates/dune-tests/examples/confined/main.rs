@@ -5,6 +5,7 @@
 
 #![no_main]
 
+mod births;
 mod escapes;
 mod signals;
 
@@ -40,6 +41,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "files" => files(&words[1..]),
         "trap" => trap(&words[1]),
         "race" => race(),
+        "births" => births::all(),
         "signals" => signals::all(),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::dynamic_programs", programs::dynamic_programs),
     Case::new("sandbox::busybox", programs::busybox),
     Case::new("sandbox::children", programs::children),
+    Case::new("sandbox::children_of_c_libraries", programs::children_of_c_libraries),
     Case::new("sandbox::threads", programs::threads),
     Case::new("sandbox::signals", programs::signals),
     Case::new("sandbox::deaths", programs::deaths),

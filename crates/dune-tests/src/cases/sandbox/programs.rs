@@ -87,6 +87,16 @@ pub fn children() -> CaseResult {
     )
 }
 
+/// By posix_spawn, by vfork, by clone3.
+pub fn children_of_c_libraries() -> CaseResult {
+    compare(
+        &path_of("confined")?,
+        &["births"],
+        "allow-all",
+        "missing Err(NotFound)\na directory Err(PermissionDenied)\nspawned Ok(Some(5))\nborrowed (7, 1, 3)\n",
+    )
+}
+
 /// Threads of the C library's and of Rust's, which are joined.
 pub fn threads() -> CaseResult {
     for way in ["dynamic-pie", "static-nopie"] {
