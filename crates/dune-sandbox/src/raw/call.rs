@@ -1,6 +1,9 @@
 //! System calls that are made in the program's place.
 
+use std::fs::File;
+use std::io::Write;
 use std::ops::Not;
+use std::os::fd::{FromRawFd, IntoRawFd};
 
 use super::system_call;
 use crate::checked::Request;
@@ -70,6 +73,22 @@ pub(crate) fn read_child(child: i32, address: u64, into: &mut [u8]) -> bool {
         system_call(libc::SYS_process_vm_readv, [child as u64, word(&here), 1, word(&there), 1, 0])
     };
     result == length as i64
+}
+
+/// A new file in memory (memfd_create(2)) with these bytes in it; the raw result.
+pub(crate) fn file_of(name: &std::ffi::CStr, bytes: &[u8]) -> i64 {
+    let arguments = [name.as_ptr().expose_provenance() as u64, libc::MFD_CLOEXEC.into(), 0, 0, 0, 0];
+    // SAFETY: the call reads the name, which ends with NUL.
+    let made = unsafe { system_call(libc::SYS_memfd_create, arguments) };
+    if made < 0 {
+        return made;
+    }
+    // SAFETY: the descriptor is new, and nobody else's.
+    let mut file = unsafe { File::from_raw_fd(made as i32) };
+    match file.write_all(bytes) {
+        Ok(()) => file.into_raw_fd().into(),
+        Err(why) => -i64::from(why.raw_os_error().unwrap_or(libc::EIO)),
+    }
 }
 
 /// `struct open_how` (openat2(2)).

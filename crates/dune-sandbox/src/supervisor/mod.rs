@@ -14,6 +14,7 @@ mod descriptors;
 mod exec;
 mod open;
 mod places;
+mod shown;
 mod signals;
 mod supervised;
 mod threads;

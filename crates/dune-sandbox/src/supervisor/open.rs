@@ -1,19 +1,21 @@
-//! Opening files: what gives a process's memory by the name of a file is refused.
+//! Opening files: what gives a process's memory by the name of a file is refused, or shown without what is the runtime's.
 //!
 //! The file is found first, as a descriptor that can not be read (O_PATH), and asked what it is: names, links and mounts may say
 //! what they like. Then that file is opened.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 use dune_syscalls::Memory;
 
+use super::shown::Shown;
 use super::{Answer, Thread, error, places};
 use crate::checked::Request;
 use crate::raw::call::{self, OpenHow};
 use crate::raw::result;
 
-/// Files of procfs that are a process's memory, or tell where the runtime is.
+/// Files of procfs that are a process's memory, or tell where the runtime is. Some can be [shown](Shown).
 const OF_PROCESSES: [&str; 13] = [
     "mem",
     "maps",
@@ -137,7 +139,9 @@ fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Resul
     if has(libc::O_PATH) {
         // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
         let found = Probe(result(call::open(directory, path, &mut how.clone()))? as i32);
-        refuse_memory(thread, found.0)?;
+        if shown(thread, found.0)?.is_some() {
+            return Err(refuse_memory(thread));
+        }
         return Ok(Some(found.keep()));
     }
     let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
@@ -171,7 +175,10 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
         thread.process.log(&format!("open of the device {major}:{minor}"), "is refused");
         return Err(error(libc::EACCES));
     }
-    refuse_memory(thread, found.0)?;
+    if let Some(shown) = shown(thread, found.0)? {
+        let shown = shown.open(&found, how.flags)?;
+        return found.replace_by(&shown, how.flags);
+    }
     if about.mode & libc::S_IFMT == libc::S_IFIFO
         && !thread.process.threads.is_one()
         && how.flags & libc::O_NONBLOCK as u64 == 0
@@ -194,12 +201,10 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     if !creates && !call::about(opened.0).is_some_and(is_same) {
         return Err(error(libc::EACCES));
     }
-    refuse_memory(thread, opened.0)?;
-    // The program gets the lowest number that was free.
-    let on_exec = how.flags & libc::O_CLOEXEC as u64;
-    let moved = call::plain(libc::SYS_dup3, [opened.0 as u64, found.0 as u64, on_exec, 0, 0, 0]);
-    result(moved)?;
-    Ok(found.keep())
+    if shown(thread, opened.0)?.is_some() {
+        return Err(refuse_memory(thread));
+    }
+    found.replace_by(&opened, how.flags)
 }
 
 /// The name of one of the calling thread's own descriptors. (`/proc/self/fd` is the first thread's.)
@@ -216,33 +221,58 @@ fn is_harmless_device(device: u64) -> bool {
     }
 }
 
-fn refuse_memory(thread: &Thread, descriptor: i32) -> Result<(), i64> {
-    if call::is_on_procfs(descriptor) && gives_memory(descriptor) {
-        thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
-        return Err(error(libc::EACCES));
-    }
-    Ok(())
+fn refuse_memory(thread: &Thread) -> i64 {
+    thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
+    error(libc::EACCES)
 }
 
-/// Whether the file, of procfs, is one of those above. procfs may be mounted anywhere, so the last parts of its name count.
-fn gives_memory(descriptor: i32) -> bool {
+/// How the file is to be shown, if it is not harmless; an error if it is not to be opened at all.
+fn shown(thread: &Thread, descriptor: i32) -> Result<Option<Shown>, i64> {
+    if !call::is_on_procfs(descriptor) {
+        return Ok(None);
+    }
+    match memory_name(descriptor) {
+        None => Ok(None),
+        Some(name) => Shown::by_name(&name).map(Some).ok_or_else(|| refuse_memory(thread)),
+    }
+}
+
+/// The name of the file, of procfs, if it is one of those above. procfs may be mounted anywhere, so the last parts of its name count.
+fn memory_name(descriptor: i32) -> Option<String> {
+    // A name that can not be told is no harmless one.
     let Ok(path) = std::fs::read_link(OsStr::from_bytes(own_link(descriptor).to_bytes())) else {
-        return true;
+        return Some(String::new());
     };
-    let Some(path) = path.to_str() else { return true };
+    let Some(path) = path.to_str() else { return Some(String::new()) };
     let mut parts = path.rsplit('/');
     let (name, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let is_of_process = !parent.is_empty() && parent.bytes().all(|byte| byte.is_ascii_digit());
-    // A file system's root has no parent to tell by: procfs can be mounted at a single process.
-    parent == "map_files"
+    let is_memory = parent == "map_files"
         || OF_THE_KERNEL.contains(&name)
-        || OF_PROCESSES.contains(&name) && (is_of_process || name != "stat")
+        || OF_PROCESSES.contains(&name)
+            && (is_of_process || name != "stat" || begins_with_a_number(descriptor));
+    is_memory.then(|| if parent == "map_files" { String::new() } else { name.to_owned() })
+}
+
+/// Whether a file `stat`, of procfs, is a process's and not the system's. Its parent does not tell where a single process is mounted.
+fn begins_with_a_number(descriptor: i32) -> bool {
+    let mut first = [0];
+    let path = OsStr::from_bytes(own_link(descriptor).to_bytes()).to_owned();
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first));
+    !matches!(read, Ok(1)) || first[0].is_ascii_digit()
 }
 
 /// A descriptor that is closed unless the program gets it.
 pub(super) struct Probe(pub(super) i32);
 
 impl Probe {
+    /// Gives the program `other` by this one's number, which is the lowest that was free.
+    fn replace_by(self, other: &Probe, flags: u64) -> Result<i64, i64> {
+        let on_exec = flags & libc::O_CLOEXEC as u64;
+        result(call::plain(libc::SYS_dup3, [other.0 as u64, self.0 as u64, on_exec, 0, 0, 0]))?;
+        Ok(self.keep())
+    }
+
     fn keep(self) -> i64 {
         let number = self.0;
         std::mem::forget(self);

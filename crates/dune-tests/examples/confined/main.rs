@@ -7,6 +7,7 @@
 
 mod births;
 mod escapes;
+mod shown;
 mod signals;
 
 use std::arch::asm;
@@ -42,6 +43,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "trap" => trap(&words[1]),
         "race" => race(),
         "births" => births::all(),
+        "mappings" => shown::mappings(),
+        "state" => shown::state(),
         "signals" => signals::all(),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::children", programs::children),
     Case::new("sandbox::children_of_c_libraries", programs::children_of_c_libraries),
     Case::new("sandbox::threads", programs::threads),
+    Case::new("sandbox::own_process_in_procfs", programs::own_process_in_procfs),
     Case::new("sandbox::signals", programs::signals),
     Case::new("sandbox::deaths", programs::deaths),
     Case::new("sandbox::refusals", programs::refusals),

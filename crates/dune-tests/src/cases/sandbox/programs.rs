@@ -97,6 +97,25 @@ pub fn children_of_c_libraries() -> CaseResult {
     )
 }
 
+/// What tells where memory is is shown without the runtime's.
+pub fn own_process_in_procfs() -> CaseResult {
+    let said = |argument: &str| -> Result<String, std::io::Error> {
+        let output =
+            command(&path_of("confined").expect("in PATH"), &[argument], Some("allow-all")).output()?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let expected = |file: &str| {
+        format!(
+            "{file}: code Some(\"r-xp\")\n{file}: stack Some(\"rw-p\")\n{file}: beyond 0\n{file}: written false\n"
+        )
+    };
+    assert_eq!(said("mappings")?, format!("{}{}", expected("maps"), expected("smaps")));
+    let state = "own true\nparent true\naddresses 1 1 0 0 0 0 0 0 0 0 0 0\n";
+    assert_eq!(said("state")?, state.repeat(2));
+    Ok(())
+}
+
 /// Threads of the C library's and of Rust's, which are joined.
 pub fn threads() -> CaseResult {
     for way in ["dynamic-pie", "static-nopie"] {
