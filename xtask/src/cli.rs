@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::machine::{MachineName, memory_in_mib};
+use crate::programs::Mode;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,14 +51,14 @@ pub enum Task {
     /// The last line counts; what can not run here says why and counts as skipped.
     Check(CheckArguments),
 
-    /// Run real programs natively and in Dune mode on svm, compare, and write docs/programs.md anew.
+    /// Run real programs natively, in Dune mode and in the sandbox on svm, compare, and write docs/programs.md anew.
     ///
     /// Debian's packages of the programs are fetched on the first run. What lies between `<!-- notes -->` and
     /// `<!-- /notes -->` in docs/programs.md is kept. With names of cases only those run; results and output of the
     /// others stay as they are below target/programs.
     #[command(after_help = "Examples:\n  \
         cargo xtask programs\n  \
-        cargo xtask programs --native-only\n  \
+        cargo xtask programs --mode native\n  \
         cargo xtask programs --verbose -- redis python-test_signal")]
     Programs(ProgramsArguments),
 
@@ -112,13 +113,10 @@ pub struct TestArguments {
 /// Arguments of `cargo xtask programs`.
 #[derive(Debug, Args)]
 pub struct ProgramsArguments {
-    /// Run the programs natively, on svm's Linux, and not in Dune mode.
-    #[arg(long, conflicts_with = "dune_only")]
-    pub native_only: bool,
-
-    /// Run the programs in Dune mode only, and compare with the last native results below target/programs.
-    #[arg(long)]
-    pub dune_only: bool,
+    /// Run the programs in this mode only; may be given several times. Without native runs it compares with the last ones
+    /// below target/programs.
+    #[arg(long, value_enum)]
+    pub mode: Vec<Mode>,
 
     /// Show what the programs print.
     #[arg(long, short)]

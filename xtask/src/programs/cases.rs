@@ -1,8 +1,9 @@
 //! The table of cases: what is run, what proves success, how long it may take.
 
+use clap::ValueEnum;
 use std::time::Duration;
 
-/// One program, or one use of it, to be run natively and in Dune mode.
+/// One program, or one use of it, to be run in all modes.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// Its name, on the command line and in the page.
@@ -15,7 +16,7 @@ pub struct Case {
     pub what: &'static str,
     /// How long it may take natively on svm, in seconds: several times what it took.
     pub native_limit: u32,
-    /// How long it may take in Dune mode on svm, in seconds.
+    /// How long it may take in each of the other modes on svm, in seconds.
     pub dune_limit: u32,
 }
 
@@ -24,19 +25,21 @@ impl Case {
     pub fn limit(&self, mode: Mode, patience: u32) -> Duration {
         let seconds = match mode {
             Mode::Native => self.native_limit,
-            Mode::Dune => self.dune_limit,
+            Mode::Dune | Mode::Sandbox => self.dune_limit,
         };
         Duration::from_secs(u64::from(seconds * patience))
     }
 }
 
 /// How a case's programs are started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Mode {
     /// As they are.
     Native,
     /// By `dune enter --`.
     Dune,
+    /// By `dune run --policy allow-all --`.
+    Sandbox,
 }
 
 impl Mode {
@@ -45,6 +48,7 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Dune => "dune",
+            Self::Sandbox => "sandbox",
         }
     }
 }

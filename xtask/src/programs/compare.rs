@@ -1,4 +1,4 @@
-//! What a case's run in Dune mode lacks against its native run.
+//! What a case's run in Dune mode, or in the sandbox, lacks against its native run.
 
 use super::checks::{Checks, Verdict};
 use super::transcript::{End, Outcome};
@@ -18,11 +18,11 @@ pub fn native_fault(outcome: &Outcome) -> Option<String> {
     }
 }
 
-/// What is worse in Dune mode, one sentence each; nothing if all that passes natively passes.
-pub fn differences(native: &Outcome, dune: &Outcome) -> Vec<String> {
+/// What is worse in another mode, one sentence each; nothing if all that passes natively passes.
+pub fn differences(native: &Outcome, other: &Outcome) -> Vec<String> {
     let mut all = Vec::new();
-    if dune.end != native.end {
-        all.push(format!("{} (natively: {})", describe(&dune.end), describe(&native.end)));
+    if other.end != native.end {
+        all.push(format!("{} (natively: {})", describe(&other.end), describe(&native.end)));
     }
     let verdicts = [
         (Some(Verdict::Failed), "failed"),
@@ -33,14 +33,14 @@ pub fn differences(native: &Outcome, dune: &Outcome) -> Vec<String> {
     for (verdict, word) in verdicts {
         let lost = names(&native.checks, |native| native == Verdict::Passed)
             .into_iter()
-            .filter(|name| dune.checks.get(*name).copied() == verdict)
+            .filter(|name| other.checks.get(*name).copied() == verdict)
             .collect::<Vec<_>>();
         if !lost.is_empty() {
             all.push(format!("{word}: {}", list(&lost)));
         }
     }
     // What natively does not exist and fails here, for example a class's preparation.
-    let new = names(&dune.checks, |verdict| verdict == Verdict::Failed)
+    let new = names(&other.checks, |verdict| verdict == Verdict::Failed)
         .into_iter()
         .filter(|name| !native.checks.contains_key(*name))
         .collect::<Vec<_>>();

@@ -20,6 +20,7 @@ END
     case $mode in
         native) enter='' ;;
         dune) enter='dune enter --' ;;
+        sandbox) enter='dune run --policy allow-all --' ;;
     esac
     start=$(seconds)
     # A process ID namespace of its own: nothing a case starts outlives it.

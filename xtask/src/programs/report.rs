@@ -20,10 +20,11 @@ pub struct Conditions {
 const INTRODUCTION: &str = "\
 # Programs
 
-Real programs on `svm` (QEMU, 2 CPUs), natively and in Dune mode by `dune enter -- PROGRAM`. This page is written by
-`cargo xtask programs`; only what lies between the notes markers is kept. A case is a script in `xtask/src/programs/cases`
-that makes checks; a module of Python's tests has its tests for checks. In Dune mode a case is as it should be if it ends
-as it does natively and every check that passes natively passes. Seconds are the machine's, which QEMU translates: they
+Real programs on `svm` (QEMU, 2 CPUs): natively, in Dune mode by `dune enter -- PROGRAM`, and in the sandbox, in ring 3, by
+`dune run --policy allow-all -- PROGRAM`. This page is written by `cargo xtask programs`; only what lies between the notes
+markers is kept. A case is a script in `xtask/src/programs/cases` that makes checks; a module of Python's tests has its
+tests for checks. In the other modes a case is as it should be if it ends as it does natively and every check that passes
+natively passes. Seconds are the machine's, which QEMU translates: they
 tell whether something hangs, and nothing of speed.
 ";
 
@@ -55,13 +56,14 @@ pub fn page(old: &str, store: &Store, conditions: &Conditions) -> String {
     let mut text = format!("{INTRODUCTION}\n| | |\n|---|---|\n| date | {} |\n", conditions.date);
     text +=
         &format!("| kernel | {} |\n| packages | {} |\n\n", conditions.kernel, versions(&conditions.packages));
-    text += "| case | native | Dune mode | differences | what runs |\n|---|---|---|---|---|\n";
+    text += "| case | native | Dune mode | sandbox | differences | what runs |\n|---|---|---|---|---|---|\n";
     for (case, results) in &results {
         let cell = |outcome: &Option<Outcome>| outcome.as_ref().map_or("not run".to_owned(), summary);
         let cells = [
             format!("`{}`", case.name),
             cell(&results.native),
             cell(&results.dune),
+            cell(&results.sandbox),
             verdict(results),
             case.what.to_owned(),
         ];
@@ -105,19 +107,27 @@ pub fn summary(outcome: &Outcome) -> String {
 
 /// The cell on the differences.
 fn verdict(results: &Results) -> String {
-    match (&results.native, &results.dune) {
-        (Some(native), Some(dune)) if compare::differences(native, dune).is_empty() => "none".to_owned(),
-        (Some(_), Some(_)) => "**see below**".to_owned(),
-        _ => "–".to_owned(),
+    let Some(native) = &results.native else { return "–".to_owned() };
+    let others: Vec<_> = [&results.dune, &results.sandbox].into_iter().flatten().collect();
+    let is_different = others.iter().any(|other| !compare::differences(native, other).is_empty());
+    match others[..] {
+        [] => "–",
+        _ if is_different => "**see below**",
+        _ => "none",
     }
+    .to_owned()
 }
 
 /// What is to be told of a case, one sentence each.
 pub fn details(results: &Results) -> Vec<String> {
     let Some(native) = &results.native else { return Vec::new() };
     let fault = compare::native_fault(native).map(|fault| format!("natively: {fault}"));
-    let worse = results.dune.iter().flat_map(|dune| compare::differences(native, dune));
-    fault.into_iter().chain(worse.map(|line| format!("in Dune mode: {line}"))).collect()
+    let modes = [("in Dune mode", &results.dune), ("in the sandbox", &results.sandbox)];
+    let worse = modes.into_iter().flat_map(|(where_, outcome)| {
+        let lines = outcome.iter().flat_map(|outcome| compare::differences(native, outcome));
+        lines.map(move |line| format!("{where_}: {line}"))
+    });
+    fault.into_iter().chain(worse).collect()
 }
 
 /// The versions of the packages that matter.
@@ -164,7 +174,8 @@ mod tests {
         assert!(is_complete(&store));
         let native = page("", &store, &conditions());
         assert!(
-            native.contains("| `sqlite` | 2 passed, 1 skipped; 12 s | not run | – | sqlite3 builds"),
+            native
+                .contains("| `sqlite` | 2 passed, 1 skipped; 12 s | not run | not run | – | sqlite3 builds"),
             "{native}"
         );
         assert!(
@@ -177,9 +188,15 @@ mod tests {
         let noted = native.replace("<!-- notes -->\n", "<!-- notes -->\nbecause\n");
         let both = page(&noted, &store, &conditions());
         assert!(both.contains("<!-- notes -->\nbecause\n<!-- /notes -->"), "{both}");
-        assert!(both.contains("| 1 passed, 1 failed, ended with status 1; 12 s | **see below** |"), "{both}");
+        assert!(
+            both.contains("| 1 passed, 1 failed, ended with status 1; 12 s | not run | **see below** |"),
+            "{both}"
+        );
         assert!(both.contains("* `sqlite`: in Dune mode: failed: `b`\n"), "{both}");
-        assert!(both.contains("| `redis` | 2 passed, 1 skipped; 12 s | 2 passed; 12 s | none |"), "{both}");
+        assert!(
+            both.contains("| `redis` | 2 passed, 1 skipped; 12 s | 2 passed; 12 s | not run | none |"),
+            "{both}"
+        );
         assert_eq!(page(&both, &store, &conditions()), both);
     }
 }

@@ -16,6 +16,9 @@ pub struct Results {
     pub native: Option<Outcome>,
     /// The last run in Dune mode.
     pub dune: Option<Outcome>,
+    /// The last run in the sandbox.
+    #[serde(default)]
+    pub sandbox: Option<Outcome>,
 }
 
 /// The results of all cases by their names.
@@ -38,6 +41,7 @@ impl Store {
         match mode {
             Mode::Native => results.native = Some(outcome),
             Mode::Dune => results.dune = Some(outcome),
+            Mode::Sandbox => results.sandbox = Some(outcome),
         }
     }
 

@@ -1,5 +1,5 @@
-# Runs one case's script, `$1`, with the argument `$2`, in a fresh /tmp. `$enter` is empty or `dune enter --`: scripts put
-# it before each program that is on trial, and tell the outcome in lines `@pass NAME`, `@fail NAME` and `@skip NAME`.
+# Runs one case's script, `$1`, with the argument `$2`, in a fresh /tmp. `$enter` is empty or what starts a program in the mode
+# on trial: scripts put it before each program that is on trial, and tell the outcome in lines `@pass NAME`, `@fail NAME` and `@skip NAME`.
 
 busybox mount -t tmpfs -o mode=1777 tmpfs /tmp && cd /tmp || exit 94
 ulimit -c 0
@@ -46,14 +46,15 @@ until_true() {
     done
 }
 
-# A launcher that forgets to enter Dune mode would make every case pass.
+# A launcher that forgets its mode would make every case pass.
 if [ -n "$enter" ]; then
-    $enter busybox ls -l /proc/self/fd >descriptors
-    if ! grep -q kvm-vcpu descriptors; then
-        cat descriptors
-        echo '@fail programs run in Dune mode'
+    $enter busybox sleep 3 &
+    until_true 3 sh -c "ls -l /proc/$!/fd | grep kvm-vcpu"
+    if ! ls -l /proc/$!/fd | grep -q kvm-vcpu; then
+        echo '@fail programs run in the mode on trial'
         exit 95
     fi
+    kill $!
 fi
 
 . "/dune/programs/$1"

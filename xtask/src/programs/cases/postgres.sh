@@ -10,7 +10,7 @@ limited="timeout --signal KILL 180 $nobody $enter"
 sql() { $limited psql -h /tmp -d postgres -U postgres -q -At -c "$1"; }
 start() { $limited pg_ctl -D data -l server.log -w -t 120 start >started 2>&1 || { cat started server.log; return 1; }; }
 mode() {
-    if ls -l "/proc/$(head -n 1 data/postmaster.pid)/fd" | grep -q kvm-vcpu; then echo 'dune enter --'; fi
+    if ls -l "/proc/$(head -n 1 data/postmaster.pid)/fd" | grep -q kvm-vcpu; then echo "${enter:-not natively}"; fi
 }
 
 check initdb $limited initdb -D data -U postgres -A trust --no-locale
