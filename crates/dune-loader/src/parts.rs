@@ -60,11 +60,44 @@ pub fn open(
     opening: Opening,
 ) -> Result<Opened, LoadError> {
     let found = find::find(program, path, opening)?;
-    let resolved = script::resolve(found, words, opening)?;
+    open_found(found, words, &mut |path, _| find::open(path, opening))
+}
+
+/// What a file is for the program that is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is executed: the program, or what a `#!` line names.
+    Executed,
+    /// The interpreter (dynamic linker) that an ELF program asks for.
+    Interpreter,
+}
+
+/// As [`open()`] with a path, for whoever opens files in a way of its own: `open` opens each that is needed, by the name that the caller, a
+/// `#!` line or an ELF file has for it, and says no to those that may not be executed.
+///
+/// # Errors
+///
+/// [`LoadError`], and what `open` returns.
+pub fn open_by(
+    path: &Path,
+    words: Vec<OsString>,
+    open: &mut dyn FnMut(&Path, Role) -> Result<File, LoadError>,
+) -> Result<Opened, LoadError> {
+    let file = open(path, Role::Executed)?;
+    open_found(find::Found { path: path.to_owned(), file }, words, open)
+}
+
+fn open_found(
+    found: find::Found,
+    words: Vec<OsString>,
+    open: &mut dyn FnMut(&Path, Role) -> Result<File, LoadError>,
+) -> Result<Opened, LoadError> {
+    let resolved = script::resolve(found, words, &mut |path| open(path, Role::Executed))?;
     let image = Image::read(&resolved.file, &resolved.path)?;
-    let interpreter = image.interpreter.as_ref();
-    let interpreter =
-        interpreter.map(|interpreter| open_interpreter(interpreter, &resolved.path, opening)).transpose()?;
+    let interpreter = match &image.interpreter {
+        Some(path) => Some(read_interpreter(path, &resolved.path, open)?),
+        None => None,
+    };
     Ok(Opened {
         interpreter,
         name: c_string(resolved.first.into_os_string())?,
@@ -73,9 +106,13 @@ pub fn open(
     })
 }
 
-/// Opens the interpreter that `program` asks for.
-pub(crate) fn open_interpreter(path: &Path, program: &Path, opening: Opening) -> Result<Object, LoadError> {
-    let file = find::open(path, opening).map_err(|why| LoadError::Interpreter {
+/// The interpreter that `program` asks for.
+fn read_interpreter(
+    path: &Path,
+    program: &Path,
+    open: &mut dyn FnMut(&Path, Role) -> Result<File, LoadError>,
+) -> Result<Object, LoadError> {
+    let file = open(path, Role::Interpreter).map_err(|why| LoadError::Interpreter {
         program: program.to_owned(),
         interpreter: path.to_owned(),
         why: Box::new(why),

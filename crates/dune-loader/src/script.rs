@@ -6,9 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::Opening;
 use crate::error::{FormatError, LoadError};
-use crate::find::{self, Found};
+use crate::find::Found;
 
 /// Linux looks at so many bytes of a file (BINPRM_BUF_SIZE).
 pub(crate) const LINE: usize = 256;
@@ -34,11 +33,11 @@ pub(crate) struct Line<'a> {
     pub argument: Option<&'a [u8]>,
 }
 
-/// Follows `#!` lines from `found`, whose arguments are `words`, to an ELF program.
+/// Follows `#!` lines from `found`, whose arguments are `words`, to an ELF program. `open` opens the interpreters.
 pub(crate) fn resolve(
     found: Found,
     mut words: Vec<OsString>,
-    opening: Opening,
+    open: &mut dyn FnMut(&Path) -> Result<File, LoadError>,
 ) -> Result<Resolved, LoadError> {
     let mut first = found.path.clone();
     let Found { mut path, mut file } = found;
@@ -54,7 +53,7 @@ pub(crate) fn resolve(
             // execvp(3): Linux said ENOEXEC, so the shell shall try.
             words.splice(..1, [SHELL.into(), path.clone().into_os_string()]);
             first = SHELL.into();
-            file = open_interpreter(Path::new(SHELL), &path, opening)?;
+            file = open_interpreter(Path::new(SHELL), &path, open)?;
             path = SHELL.into();
             continue;
         };
@@ -63,14 +62,18 @@ pub(crate) fn resolve(
         front.extend(line.argument.map(|argument| OsStr::from_bytes(argument).to_owned()));
         front.push(path.clone().into_os_string());
         words.splice(..1, front);
-        file = open_interpreter(&interpreter, &path, opening)?;
+        file = open_interpreter(&interpreter, &path, open)?;
         path = interpreter;
     }
     Err(LoadError::TooManyInterpreters { path: first, limit: NESTING })
 }
 
-fn open_interpreter(interpreter: &Path, script: &Path, opening: Opening) -> Result<File, LoadError> {
-    find::open(interpreter, opening).map_err(|why| LoadError::Interpreter {
+fn open_interpreter(
+    interpreter: &Path,
+    script: &Path,
+    open: &mut dyn FnMut(&Path) -> Result<File, LoadError>,
+) -> Result<File, LoadError> {
+    open(interpreter).map_err(|why| LoadError::Interpreter {
         program: script.to_owned(),
         interpreter: interpreter.to_owned(),
         why: Box::new(why),
@@ -153,6 +156,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::{Opening, find};
 
     fn buffer(text: &[u8]) -> [u8; LINE] {
         let mut buffer = [0; LINE];
@@ -196,7 +200,7 @@ mod tests {
 
     fn resolved(path: &Path) -> Result<Resolved, LoadError> {
         let found = Found { path: path.to_owned(), file: find::open(path, Opening::Plain)? };
-        resolve(found, vec!["zero".into(), "one".into()], Opening::Plain)
+        resolve(found, vec!["zero".into(), "one".into()], &mut |path| find::open(path, Opening::Plain))
     }
 
     #[test]

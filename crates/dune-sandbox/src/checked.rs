@@ -178,6 +178,12 @@ impl Request {
         &self.arguments
     }
 
+    /// Puts another number in the place of one.
+    pub(crate) fn set_argument(&mut self, index: usize, number: u64) {
+        debug_assert!(matches!(self.form.arguments[index].kind, Kind::Value(_)));
+        self.arguments[index] = number;
+    }
+
     /// The paths among them.
     pub fn paths(&self) -> &[PathArgument] {
         &self.paths

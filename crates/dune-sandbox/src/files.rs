@@ -31,6 +31,8 @@ pub(crate) struct Root {
     pub(crate) path: PathBuf,
     pub(crate) identity: (u64, u64),
     pub(crate) access: Access,
+    /// Whether what is there, or below, may be executed.
+    pub(crate) executes: bool,
 }
 
 /// The files that a program may have. Where one root is below another, the lower one counts.
@@ -58,21 +60,50 @@ impl Files {
     ///
     /// Linux's, if there is none. ENOTUNIQ if it has been added with another access, EINVAL for a path that is not absolute.
     pub fn add(&mut self, path: &Path, access: Access) -> io::Result<()> {
+        let (canonical, identity) = self.named(path)?;
+        match self.roots.iter().find(|root| root.identity == identity) {
+            Some(root) if root.access != access => return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ)),
+            _ => (),
+        }
+        self.roots.push(Root { path: canonical, identity, access, executes: false });
+        Ok(())
+    }
+
+    /// Lets the file or directory that `path` leads to now be executed, with all that is below it and not hidden. It can be read, too; whether it
+    /// can be written to says what has been added before.
+    ///
+    /// # Errors
+    ///
+    /// As for [`add`](Self::add); ENOTUNIQ for what is hidden.
+    pub fn add_executable(&mut self, path: &Path) -> io::Result<()> {
+        let (canonical, identity) = self.named(path)?;
+        let access = self.root_of(&canonical).map_or(Access::Read, |(root, _)| root.access);
+        if access == Access::Hidden {
+            return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ));
+        }
+        match self.roots.iter_mut().find(|root| root.identity == identity) {
+            Some(root) => root.executes = true,
+            None => self.roots.push(Root { path: canonical, identity, access, executes: true }),
+        }
+        Ok(())
+    }
+
+    /// What the path of a root leads to: its canonical path, and which file it is.
+    fn named(&mut self, path: &Path) -> io::Result<(PathBuf, (u64, u64))> {
         if !path.is_absolute() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let canonical = path.canonicalize()?;
         let about = canonical.symlink_metadata()?;
-        let identity = (about.dev(), about.ino());
-        match self.roots.iter().find(|root| root.identity == identity) {
-            Some(root) if root.access != access => return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ)),
-            _ => (),
-        }
         if canonical != path {
             self.names.push((path.to_owned(), canonical.clone()));
         }
-        self.roots.push(Root { path: canonical, identity, access });
-        Ok(())
+        Ok((canonical, (about.dev(), about.ino())))
+    }
+
+    /// Whether something may be executed.
+    pub(crate) fn has_executables(&self) -> bool {
+        self.roots.iter().any(|root| root.executes)
     }
 
     pub(crate) fn roots(&self) -> &[Root] {
@@ -157,7 +188,8 @@ impl Files {
         if root.access == Access::Hidden {
             return Err(libc::ENOENT);
         }
-        Ok(Found { root, below, is_directory })
+        let executes = self.roots.iter().any(|root| root.executes && at.starts_with(&root.path));
+        Ok(Found { root, below, is_directory, executes })
     }
 
     /// Whether it is hidden by another name: a hard link, a mount.
@@ -191,6 +223,8 @@ pub(crate) struct Found<'f> {
     below: PathBuf,
     /// Whether the path is one of a directory by its form.
     pub(crate) is_directory: bool,
+    /// Whether it may be executed.
+    pub(crate) executes: bool,
 }
 
 impl Found<'_> {
@@ -211,11 +245,17 @@ mod tests {
     use super::*;
 
     fn files() -> Files {
-        let root = |path: &str, number, access| Root { path: path.into(), identity: (1, number), access };
+        let root = |path: &str, number, access| Root {
+            path: path.into(),
+            identity: (1, number),
+            access,
+            executes: number == 4,
+        };
         let roots = vec![
             root("/usr", 1, Access::Read),
             root("/usr/secret", 2, Access::Hidden),
             root("/home/me/out", 3, Access::Write),
+            root("/usr/bin", 4, Access::Read),
         ];
         Files { roots, names: vec![("/lib".into(), "/usr/lib".into())] }
     }
@@ -269,6 +309,37 @@ mod tests {
         ] {
             assert_eq!(found(base, path, follows).as_deref(), Ok(wanted), "{base} {path}");
         }
+    }
+
+    #[test]
+    fn what_is_executed_is_below_what_may_be() {
+        let files = files();
+        let look = |_: &Root, _: &Path| Ok(Look::Other { identity: (1, 101) });
+        for (path, wanted) in [("/usr/bin/sh", true), ("/usr/binary", false), ("/usr/lib", false)] {
+            let found = files.find(Path::new("/"), path.as_bytes(), true, &mut |root, below| {
+                if below.as_os_str().is_empty() {
+                    Ok(Look::Directory { identity: (1, 100) })
+                } else {
+                    look(root, below)
+                }
+            });
+            assert_eq!(found.map(|found| found.executes).ok(), Some(wanted), "{path}");
+        }
+    }
+
+    #[test]
+    fn executables_keep_their_access() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [bin, hidden] = ["bin", "hidden"].map(|name| folder.path().join(name));
+        [&bin, &hidden].into_iter().for_each(|path| std::fs::create_dir(path).expect("made"));
+        let mut files = Files::new();
+        files.add(folder.path(), Access::Write).expect("there");
+        files.add(&hidden, Access::Hidden).expect("there");
+        files.add_executable(&bin).expect("there");
+        let added = files.roots().last().expect("three");
+        assert!(added.executes && added.access == Access::Write && files.has_executables());
+        let refused = files.add_executable(&hidden).expect_err("hidden");
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOTUNIQ));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
 
-use super::{Compute, Decision, Limits, Policy};
+use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
 use crate::files::{Access, Files};
 use crate::wall::Wall;
@@ -57,6 +57,7 @@ struct Contents {
     limits: Limits,
     #[serde(default)]
     denial: Denial,
+    children: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,7 +65,15 @@ struct Contents {
 struct Paths {
     read: Vec<Spanned<PathBuf>>,
     write: Vec<Spanned<PathBuf>>,
+    execute: Vec<Spanned<PathBuf>>,
     hidden: Vec<Spanned<PathBuf>>,
+}
+
+/// What a list of paths is for.
+#[derive(Clone, Copy)]
+enum Use {
+    Have(Access),
+    Execute,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,6 +114,7 @@ pub struct FromFile {
     set: Vec<CString>,
     limits: Limits,
     denial: Denial,
+    children: bool,
 }
 
 impl FromFile {
@@ -129,8 +139,10 @@ impl FromFile {
         let contents: Contents = toml::from_str(text)
             .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))?;
         let mut files = Files::new();
-        let Paths { read, write, hidden } = contents.files;
-        for (list, access) in [(read, Access::Read), (write, Access::Write), (hidden, Access::Hidden)] {
+        let Paths { read, write, execute, hidden } = contents.files;
+        let (read, write) = ((read, Use::Have(Access::Read)), (write, Use::Have(Access::Write)));
+        // Last: what is executed is written to if it is so without that.
+        for (list, how) in [read, write, (hidden, Use::Have(Access::Hidden)), (execute, Use::Execute)] {
             for path in list {
                 let (span, path) = (path.span(), path.into_inner());
                 let why = |why: io::Error| match why.raw_os_error() {
@@ -138,9 +150,11 @@ impl FromFile {
                     Some(libc::ENOTUNIQ) => "is there already, with another access".to_owned(),
                     _ => format!("cannot be had: {why}"),
                 };
-                files
-                    .add(&path, access)
-                    .map_err(|error| wrong(span, format!("the path {} {}", path.display(), why(error))))?;
+                let added = match how {
+                    Use::Have(access) => files.add(&path, access),
+                    Use::Execute => files.add_executable(&path),
+                };
+                added.map_err(|error| wrong(span, format!("the path {} {}", path.display(), why(error))))?;
             }
         }
         let mut set = Vec::new();
@@ -152,6 +166,7 @@ impl FromFile {
         }
         Ok(FromFile {
             name: path.display().to_string(),
+            children: contents.children.unwrap_or(files.has_executables()),
             files,
             families: contents.network.families,
             keep: contents.environment.keep,
@@ -186,6 +201,13 @@ impl FromFile {
         !self.files.is_empty() && CALLS.contains(&call.name())
     }
 
+    /// Whether it makes processes, or is about them.
+    fn is_of_processes(&self, call: &Call) -> bool {
+        const CALLS: [&str; 7] = ["fork", "vfork", "clone", "kill", "tgkill", "setpgid", "setsid"];
+        self.children && CALLS.contains(&call.name())
+            || self.files.has_executables() && call.name() == "execve"
+    }
+
     fn is_of_network(&self, call: &Call) -> bool {
         !self.families.is_empty() && call.class == Class::Network && call.name() != "socketpair"
     }
@@ -214,13 +236,17 @@ impl Policy for FromFile {
         let call = request.call();
         let is_allowed = match call.name() {
             "socket" => self.has_family(request.arguments()[0]),
-            _ => self.is_of_files(call) || self.is_of_network(call),
+            "kill" | "tgkill" => self.children && signal::may_signal(request.arguments()[0] as i32),
+            _ => self.is_of_files(call) || self.is_of_processes(call) || self.is_of_network(call),
         };
         if is_allowed { Decision::Allow } else { self.denial() }
     }
 
     fn may_allow(&self, call: &Call, form: &Form) -> bool {
-        self.is_of_files(call) || self.is_of_network(call) || Compute.may_allow(call, form)
+        self.is_of_files(call)
+            || self.is_of_processes(call)
+            || self.is_of_network(call)
+            || Compute.may_allow(call, form)
     }
 
     fn denial(&self) -> Decision {
@@ -231,7 +257,8 @@ impl Policy for FromFile {
     }
 
     fn wall(&self) -> Option<Wall> {
-        Some(Wall::new().files(&self.files).network(!self.families.is_empty()))
+        let asks_proc = self.children || self.files.has_executables();
+        Some(Wall::new().files(&self.files).network(!self.families.is_empty()).proc(asks_proc))
     }
 
     fn files(&self) -> Option<&Files> {
@@ -278,6 +305,12 @@ mod tests {
             ("[environment.set]\n\"A=B\" = \"c\"\n", 2, &["\"A=B\" can not be a variable"]),
             ("denial = \"kill\"\ndenial = \"kill\"\n", 2, &["duplicate key"]),
             ("files =\n", 1, &["files ="]),
+            (
+                "[files]\nhidden = [\"/usr\"]\nexecute = [\"/usr\"]\n",
+                3,
+                &["with another access", "execute = "],
+            ),
+            ("children = 1\n", 1, &["children = 1"]),
         ] {
             let said = error(text);
             assert!(said.starts_with(&format!("p.toml:{line}: ")), "{said}");
@@ -292,6 +325,20 @@ mod tests {
         let given = ["A=1", "AB=1", "B=1", "D=1"].map(|text| CString::new(text).expect("no NUL"));
         let said: Vec<_> = policy.environment(given.to_vec());
         assert_eq!(said, [c"A=1", c"B=2", c"C=3"].map(CString::from));
+    }
+
+    #[test]
+    fn who_executes_has_children() {
+        let may = |text: &str, name| {
+            let policy = FromFile::parse(Path::new("p.toml"), text).expect("a policy");
+            let call = dune_syscalls::by_name(name).expect("a call");
+            policy.may_allow(call, &call.form)
+        };
+        let execute = "[files]\nexecute = [\"/usr\"]\n";
+        assert!(may(execute, "execve") && may(execute, "fork"));
+        let alone = format!("children = false\n{execute}");
+        assert!(may(&alone, "execve") && !may(&alone, "fork"));
+        assert!(!may("children = true\n", "execve") && may("children = true\n", "vfork"));
     }
 
     #[test]

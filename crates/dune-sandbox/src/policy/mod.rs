@@ -3,6 +3,7 @@
 mod allow_all;
 mod compute;
 mod file;
+mod signal;
 
 use std::ffi::CString;
 use std::fmt::Debug;

@@ -131,6 +131,15 @@ pub(crate) fn fork() -> i64 {
     }
 }
 
+/// Whether `id` is a child of this process that has not been waited for.
+pub(crate) fn is_child(id: i32) -> bool {
+    // SAFETY: all zero bytes are a `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the call writes a `siginfo_t`.
+    u32::try_from(id).is_ok_and(|id| unsafe { libc::waitid(libc::P_PID, id, &raw mut info, options) } == 0)
+}
+
 /// Sends the process `signal` (again).
 pub(crate) fn raise(signal: i32) {
     // SAFETY: no handler of Rust's is called.

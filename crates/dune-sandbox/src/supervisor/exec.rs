@@ -4,13 +4,15 @@
 //! and what Linux does at one (set-user-ID, file capabilities) is not done.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::{fs, io};
 
-use dune_loader::{LoadError, Opening, parts};
+use dune_loader::parts::{self, Opened, Role};
+use dune_loader::{LoadError, Opening};
 use dune_syscalls::Memory;
 
-use super::{Answer, Thread, error};
+use super::{Answer, Thread, error, places};
 use crate::checked::{ProgramMemory, Request};
 use crate::error::say;
 use crate::load;
@@ -53,8 +55,7 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
         path if path.contains(&b'/') => path.to_vec(),
         name => [b"./", name].concat(),
     };
-    let opened =
-        parts::open(OsStr::from_bytes(&path), words, None, Opening::Plain).map_err(|error| errno(&error))?;
+    let opened = find(thread, OsStr::from_bytes(&path), words).map_err(|error| errno(&error))?;
     // From here on there is no program to return to.
     thread.process.space.clear();
     let context = match load::load(thread.dune, &thread.process.space, &opened, &environment) {
@@ -73,6 +74,20 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
     }
     thread.start_anew(context);
     Ok(())
+}
+
+/// Finds and opens what is to be executed, by the policy's roots if it has some.
+fn find(thread: &Thread, path: &OsStr, words: Vec<OsString>) -> Result<Opened, LoadError> {
+    let Some(files) = thread.process.policy.files() else {
+        return parts::open(path, words, None, Opening::Plain);
+    };
+    parts::open_by(Path::new(path), words, &mut |path, role| {
+        let opened = places::open_program(thread, files, path, role == Role::Executed);
+        opened.map_err(|error| {
+            let why = io::Error::from_raw_os_error(-error as i32);
+            LoadError::Denied { path: path.to_owned(), why }
+        })
+    })
 }
 
 /// Strings up to a null pointer; `left` is how many bytes all may have.

@@ -139,9 +139,7 @@ fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Resul
     if has(libc::O_PATH) {
         // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
         let found = Probe(result(call::open(directory, path, &mut how.clone()))? as i32);
-        if shown(thread, found.0)?.is_some() {
-            return Err(refuse_memory(thread));
-        }
+        is_harmless(thread, found.0)?;
         return Ok(Some(found.keep()));
     }
     let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
@@ -201,9 +199,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     if !creates && !call::about(opened.0).is_some_and(is_same) {
         return Err(error(libc::EACCES));
     }
-    if shown(thread, opened.0)?.is_some() {
-        return Err(refuse_memory(thread));
-    }
+    is_harmless(thread, opened.0)?;
     found.replace_by(&opened, how.flags)
 }
 
@@ -224,6 +220,11 @@ fn is_harmless_device(device: u64) -> bool {
 fn refuse_memory(thread: &Thread) -> i64 {
     thread.process.log("open of a process's memory", "or of what tells where the runtime is, is refused");
     error(libc::EACCES)
+}
+
+/// An error for a file that is not to be had as it is.
+pub(super) fn is_harmless(thread: &Thread, descriptor: i32) -> Result<(), i64> {
+    if shown(thread, descriptor)?.is_some() { Err(refuse_memory(thread)) } else { Ok(()) }
 }
 
 /// How the file is to be shown, if it is not harmless; an error if it is not to be opened at all.

@@ -2,10 +2,11 @@
 //! and the call is made on what has been opened.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::open::{Probe, own_link};
+use super::open::{Probe, is_harmless, own_link};
 use super::{Answer, Thread, error};
 use crate::checked::Request;
 use crate::files::{self, Access, Files, Found, Look, Root};
@@ -115,6 +116,32 @@ pub(super) fn to_open(
     let stays = if follows { 0 } else { libc::O_NOFOLLOW as u64 };
     let how = OpenHow { flags: how.flags | kind | stays, resolve: STRICT, ..how };
     Ok((root, name, how))
+}
+
+/// Opens a program to read it, or the interpreter that it asks for, which only has to be readable: it is to be an ordinary file that the
+/// user may execute.
+pub(super) fn open_program(
+    thread: &Thread,
+    files: &Files,
+    path: &Path,
+    is_executed: bool,
+) -> Result<File, i64> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| error(libc::EINVAL))?;
+    let _held = thread.process.keep_descriptors();
+    let found = find(thread, files, AT_FDCWD, &name, true)?;
+    if is_executed && !found.executes {
+        return Err(denied(thread, &name));
+    }
+    let kind = if found.is_directory { libc::O_DIRECTORY } else { 0 };
+    let probe = open_below(&open_root(found.root)?, &found.name(), kind)?;
+    let about = call::about(probe.0).ok_or(error(libc::EACCES))?;
+    if about.mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(error(libc::EACCES));
+    }
+    call::may_access(probe.0, libc::X_OK as u64, libc::AT_EACCESS as u64)?;
+    is_harmless(thread, probe.0)?;
+    File::open(OsStr::from_bytes(own_link(probe.0).to_bytes()))
+        .map_err(|why| error(why.raw_os_error().unwrap_or(libc::EACCES)))
 }
 
 fn find<'f>(

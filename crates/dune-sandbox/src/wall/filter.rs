@@ -67,8 +67,8 @@ const RUNTIME: [i64; 49] = [
     libc::SYS_getrandom,
 ];
 
-/// Finding and opening files, and listing them.
-const FILES: [i64; 7] = [
+/// Finding and opening files, listing them, and showing what is in some of /proc.
+const FILES: [i64; 8] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_readlink,
@@ -76,19 +76,23 @@ const FILES: [i64; 7] = [
     libc::SYS_statx,
     libc::SYS_newfstatat,
     libc::SYS_getdents64,
+    libc::SYS_memfd_create,
 ];
 
 /// A child makes a machine of its own, and opens the files that tell of its mappings.
-const CHILDREN: [i64; 6] = [
-    libc::SYS_clone3,
-    libc::SYS_openat,
-    libc::SYS_eventfd2,
-    libc::SYS_waitid,
-    libc::SYS_sysinfo,
-    libc::SYS_getdents64,
-];
+const CHILDREN: [i64; 5] =
+    [libc::SYS_openat, libc::SYS_eventfd2, libc::SYS_waitid, libc::SYS_sysinfo, libc::SYS_getdents64];
 
-/// About the process that is the first argument, or the caller: where there are no children, itself.
+/// The flags of clone(2) that make namespaces.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u64;
+
+/// About the process that is the first argument, or the caller if that is 0, which the supervisor makes of a process's own number.
 const ABOUT_ONE: [i64; 7] = [
     libc::SYS_prlimit64,
     libc::SYS_sched_setparam,
@@ -118,12 +122,10 @@ pub(super) fn install(policy: &dyn Policy) -> Result<(), String> {
 
 fn programs(policy: &dyn Policy) -> Result<Vec<BpfProgram>, BackendError> {
     let allowed = Allowed { policy };
-    let mut programs = Vec::new();
-    if !allowed.children() {
-        // A filter can not see what clone3 makes; the C library then makes threads by clone, of which it can.
-        let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        programs.push(compile(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?);
-    }
+    // A filter can not see what clone3 makes; the C library then makes threads and children by clone, of which it can.
+    let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let absent = SeccompAction::Errno(libc::ENOSYS as u32);
+    let mut programs = vec![compile(unknown, SeccompAction::Allow, absent)?];
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     programs.push(compile(allowed.rules()?, refused, SeccompAction::Allow)?);
     Ok(programs)
@@ -181,18 +183,19 @@ impl Allowed<'_> {
             .map(|number| (number, Vec::new()))
             .collect();
         rules.insert(libc::SYS_ioctl, self.requests(children)?);
+        let clone =
+            if children { (NAMESPACES, 0) } else { (libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64) };
+        rules.insert(libc::SYS_clone, vec![rule([(0, SeccompCmpOp::MaskedEq(clone.0), clone.1)])?]);
+        let own = u64::from(std::process::id());
+        let is = |value| rule([(0, SeccompCmpOp::Eq, value)]);
+        for number in ABOUT_ONE {
+            if let Some(conditions) = rules.get_mut(&number) {
+                *conditions = vec![is(0)?, is(own)?];
+            }
+        }
         if !children {
-            let thread = libc::CLONE_THREAD as u64;
-            rules.insert(libc::SYS_clone, vec![rule([(0, SeccompCmpOp::MaskedEq(thread), thread)])?]);
-            let own = u64::from(std::process::id());
-            let is = |value| rule([(0, SeccompCmpOp::Eq, value)]);
             rules.insert(libc::SYS_kill, vec![is(own)?]);
             rules.insert(libc::SYS_tgkill, vec![is(own)?]);
-            for number in ABOUT_ONE {
-                if let Some(conditions) = rules.get_mut(&number) {
-                    *conditions = vec![is(0)?, is(own)?];
-                }
-            }
         }
         if !files {
             // What is open already.
@@ -284,6 +287,7 @@ mod tests {
     fn nothing_is_executed_by_linux() {
         let rules = rules(&AllowAll);
         assert!(!rules.contains_key(&libc::SYS_execve) && !rules.contains_key(&libc::SYS_ptrace));
-        assert!(rules[&libc::SYS_clone].is_empty() && rules.contains_key(&libc::SYS_openat));
+        assert!(rules.contains_key(&libc::SYS_openat) && rules[&libc::SYS_kill].is_empty());
+        assert!(!rules[&libc::SYS_clone].is_empty() && !rules[&libc::SYS_prlimit64].is_empty());
     }
 }

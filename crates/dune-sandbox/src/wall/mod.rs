@@ -10,6 +10,8 @@
 mod filter;
 mod ruleset;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::error::{SandboxError, say};
 use crate::files::{Files, Root};
 use crate::policy::Policy;
@@ -22,6 +24,7 @@ use crate::raw::process;
 pub struct Wall {
     roots: Vec<Root>,
     network: bool,
+    proc: bool,
 }
 
 impl Wall {
@@ -43,6 +46,22 @@ impl Wall {
         self.network = network;
         self
     }
+
+    /// Whether files of `/proc` can be read: the supervisor of a child asks there what it has mapped, and that of a program that executes
+    /// others which descriptors are open. Landlock refuses what is about the memory of processes outside.
+    #[must_use]
+    pub fn proc(mut self, proc: bool) -> Wall {
+        self.proc = proc;
+        self
+    }
+}
+
+/// Whether Linux lets signals go to processes of this wall only.
+static SCOPES_SIGNALS: AtomicBool = AtomicBool::new(false);
+
+/// Whether Linux lets signals of this process go to processes behind its wall only.
+pub(crate) fn scopes_signals() -> bool {
+    SCOPES_SIGNALS.load(Ordering::Relaxed)
 }
 
 /// A part of the wall.
@@ -51,7 +70,9 @@ type Part = (&'static str, fn(&dyn Policy, &Wall) -> Result<(), String>);
 /// The filter is last: the others' calls it does not allow.
 const PARTS: [Part; 3] = [
     ("no_new_privs", |_, _| process::forbid_new_privileges().map_err(|why| why.to_string())),
-    ("a Landlock ruleset", |_, wall| ruleset::install(wall)),
+    ("a Landlock ruleset", |_, wall| {
+        ruleset::install(wall).map(|scopes| SCOPES_SIGNALS.store(scopes, Ordering::Relaxed))
+    }),
     ("a filter of system calls (seccomp)", |policy, _| filter::install(policy)),
 ];
 

@@ -3,21 +3,25 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use super::Wall;
 use crate::files::{Access, Root};
 use crate::raw::call;
 
-/// Puts the calling thread under a ruleset that allows what the wall does.
-pub(super) fn install(wall: &Wall) -> Result<(), String> {
+/// Puts the calling thread under a ruleset that allows what the wall does. Returns whether it keeps signals in (Linux 6.12).
+pub(super) fn install(wall: &Wall) -> Result<bool, String> {
     let mut ruleset = create(wall).map_err(|why| why.to_string())?;
     for root in wall.roots.iter().filter(|root| root.access != Access::Hidden) {
         ruleset = add(ruleset, root)?;
     }
-    ruleset.restrict_self().map(drop).map_err(|why| why.to_string())
+    if wall.proc {
+        ruleset = add_proc(ruleset)?;
+    }
+    let status = ruleset.restrict_self().map_err(|why| why.to_string())?;
+    Ok(matches!(status.landlock, LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V6))
 }
 
 fn create(wall: &Wall) -> Result<RulesetCreated, RulesetError> {
@@ -37,10 +41,23 @@ fn add(ruleset: RulesetCreated, root: &Root) -> Result<RulesetCreated, String> {
     if call::about(file.as_fd().as_raw_fd()).is_none_or(|about| about.identity != root.identity) {
         return Err(format!("{} is another file than it was", root.path.display()));
     }
-    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    let read = reading();
     let access = match root.access {
         Access::Write => read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg,
         _ => read,
     };
     ruleset.add_rule(PathBeneath::new(file, access)).map_err(|why| why.to_string())
+}
+
+fn reading() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir
+}
+
+/// Children have numbers that are not known yet, so it is all of procfs.
+fn add_proc(ruleset: RulesetCreated) -> Result<RulesetCreated, String> {
+    let proc = PathFd::new("/proc").map_err(|why| why.to_string())?;
+    if !call::is_on_procfs(proc.as_fd().as_raw_fd()) {
+        return Err("/proc is not procfs, which children need".to_owned());
+    }
+    ruleset.add_rule(PathBeneath::new(proc, reading())).map_err(|why| why.to_string())
 }

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod escapes;
+mod executed;
 mod policies;
 mod programs;
 mod walls;
@@ -46,8 +47,11 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::policy_files_that_change", policies::files_that_change),
     Case::new("sandbox::policy_settings", policies::settings),
     Case::new("sandbox::policy_errors", policies::errors),
+    Case::new("sandbox::policy_executes", executed::named),
+    Case::new("sandbox::policy_executes_what_changes", executed::that_changes),
     Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
+    Case::new("sandbox::second_wall_of_children", walls::of_children).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::kernels_without_walls", walls::lacking),
 ];
 

@@ -7,16 +7,18 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use super::{command, path_of};
 use crate::case::CaseResult;
 
 /// A folder with files that a policy lets a program read (`in`), write (`out`), and with one that it does not name (`secret`).
-struct Tree(PathBuf);
+pub(super) struct Tree(pub(super) PathBuf);
 
 impl Tree {
-    fn new(name: &str) -> Result<Tree, Box<dyn std::error::Error>> {
+    pub(super) fn new(name: &str) -> Result<Tree, Box<dyn std::error::Error>> {
         let folder = PathBuf::from(format!("/tmp/policy-{name}"));
         let _ = fs::remove_dir_all(&folder);
         for part in ["in/below", "in/hidden", "out"] {
@@ -34,12 +36,12 @@ impl Tree {
         Ok(Tree(folder))
     }
 
-    fn path(&self, part: &str) -> String {
+    pub(super) fn path(&self, part: &str) -> String {
         self.0.join(part).display().to_string()
     }
 
     /// Writes a policy for the tree, with `more` at its end.
-    fn policy(&self, more: &str) -> std::io::Result<String> {
+    pub(super) fn policy(&self, more: &str) -> std::io::Result<String> {
         let path = self.path("policy.toml");
         let [readable, single, writable, hidden] =
             ["in", "single", "out", "in/hidden"].map(|part| self.path(part));
@@ -51,7 +53,40 @@ impl Tree {
     }
 }
 
-fn busybox(policy: &str, arguments: &[&str]) -> Result<Output, Box<dyn std::error::Error>> {
+/// Exchanges files of a tree with others, all the time.
+pub(super) struct Exchanger {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Exchanger {
+    pub(super) fn start(tree: &Tree, pairs: &[(&str, &str)]) -> Exchanger {
+        let name = |part: &str| CString::new(tree.0.join(part).as_os_str().as_bytes()).expect("no NUL");
+        let pairs: Vec<_> = pairs.iter().map(|(one, other)| [name(one), name(other)]).collect();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            let here = libc::AT_FDCWD;
+            while !seen.load(Ordering::Relaxed) {
+                for [one, other] in &pairs {
+                    let (one, other) = (one.as_ptr(), other.as_ptr());
+                    // SAFETY: the call reads two paths.
+                    unsafe {
+                        libc::syscall(libc::SYS_renameat2, here, one, here, other, libc::RENAME_EXCHANGE)
+                    };
+                }
+            }
+        });
+        Exchanger { is_over, thread }
+    }
+
+    pub(super) fn stop(self) -> CaseResult {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| "the exchanger has panicked".into())
+    }
+}
+
+pub(super) fn busybox(policy: &str, arguments: &[&str]) -> Result<Output, Box<dyn std::error::Error>> {
     Ok(command(&path_of("busybox")?, arguments, Some(policy)).output()?)
 }
 
@@ -121,32 +156,20 @@ pub fn files() -> CaseResult {
 
 /// Files and directories are exchanged for links out of it, all the time.
 pub fn files_that_change() -> CaseResult {
-    static IS_OVER: AtomicBool = AtomicBool::new(false);
     let tree = Tree::new("change")?;
     fs::create_dir(tree.path("elsewhere"))?;
     fs::write(tree.path("elsewhere/file"), "secret\n")?;
     symlink(tree.path("secret"), tree.path("link"))?;
     symlink(tree.path("elsewhere"), tree.path("links"))?;
     let policy = tree.policy("")?;
-    let name = |part| CString::new(tree.0.join(part).as_os_str().as_bytes()).expect("no NUL");
-    let pairs = [("in/file", "link"), ("in/below", "links")].map(|(one, other)| [name(one), name(other)]);
-    let exchanger = std::thread::spawn(move || {
-        let here = libc::AT_FDCWD;
-        while !IS_OVER.load(Ordering::Relaxed) {
-            for [one, other] in &pairs {
-                let (one, other) = (one.as_ptr(), other.as_ptr());
-                // SAFETY: the call reads two paths.
-                unsafe { libc::syscall(libc::SYS_renameat2, here, one, here, other, libc::RENAME_EXCHANGE) };
-            }
-        }
-    });
+    let pairs = [("in/file", "link"), ("in/below", "links")];
+    let exchanger = Exchanger::start(&tree, &pairs);
     let script = "i=0; while [ $i -lt 80 ]; do for f in file below/file; do \
                   x=nothing; { read x < $f; } 2>/dev/null; echo $x; done; i=$((i+1)); done";
     // The standard error of the script is there already: it names no file.
     let script = format!("cd {}; {}", tree.path("in"), script.replace(" 2>/dev/null", " 2>&-"));
     let output = busybox(&policy, &["sh", "-c", &script]);
-    IS_OVER.store(true, Ordering::Relaxed);
-    exchanger.join().map_err(|_| "the exchanger has panicked")?;
+    exchanger.stop()?;
     let output = output?;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.lines().count() == 160, "{output:?}");

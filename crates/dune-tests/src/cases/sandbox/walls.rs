@@ -29,6 +29,8 @@ struct Defect {
     tries: fn() -> Vec<Try>,
     /// Whether the filter lets all calls through.
     has_open_filter: bool,
+    /// Whether the wall is that of a policy with children.
+    has_children: bool,
 }
 
 impl Policy for Defect {
@@ -50,11 +52,14 @@ impl Policy for Defect {
     }
 
     fn may_allow(&self, call: &Call, form: &Form) -> bool {
-        self.has_open_filter || Compute.may_allow(call, form)
+        const CHILDREN: [&str; 3] = ["fork", "clone", "execve"];
+        self.has_open_filter
+            || self.has_children && CHILDREN.contains(&call.name())
+            || Compute.may_allow(call, form)
     }
 
     fn wall(&self) -> Option<Wall> {
-        Compute.wall()
+        Compute.wall().map(|wall| wall.proc(self.has_children))
     }
 }
 
@@ -75,7 +80,7 @@ const NAME: &std::ffi::CStr = c"/tmp/second-wall";
 const HERE: u64 = libc::AT_FDCWD as u64;
 
 pub fn of_calls() -> CaseResult {
-    Defect { tries: calls, has_open_filter: false }.run()
+    Defect { tries: calls, has_open_filter: false, has_children: false }.run()
 }
 
 fn calls() -> Vec<Try> {
@@ -113,9 +118,47 @@ fn calls() -> Vec<Try> {
     ]
 }
 
+/// What children need is there, and no more.
+pub fn of_children() -> CaseResult {
+    Defect { tries: childrens, has_open_filter: false, has_children: true }.run()
+}
+
+fn childrens() -> Vec<Try> {
+    const EBADF: i64 = -libc::EBADF as i64;
+    const OWN: u64 = 0;
+    let room = Box::leak(Box::new([0u64; 64])).as_ptr() as u64;
+    let child = libc::SIGCHLD as u64;
+    let mut all = vec![
+        ("KVM_CREATE_VM", libc::SYS_ioctl, [u64::MAX, 0xae01, 0, 0, 0, 0], EBADF),
+        ("openat of KVM", libc::SYS_openat, [HERE, path(c"/dev/kvm"), libc::O_RDWR as u64, 0, 0, 0], EACCES),
+        ("openat", libc::SYS_openat, [HERE, path(c"/etc/hosts"), 0, 0, 0, 0], EACCES),
+        ("openat to write", libc::SYS_openat, [HERE, path(c"/proc/self/comm"), 1, 0, 0, 0], EACCES),
+        ("openat of other memory", libc::SYS_openat, [HERE, path(c"/proc/1/maps"), 0, 0, 0, 0], EACCES),
+        (
+            "openat of another environment",
+            libc::SYS_openat,
+            [HERE, path(c"/proc/1/environ"), 0, 0, 0, 0],
+            EACCES,
+        ),
+        ("clone3", libc::SYS_clone3, [room, 64, 0, 0, 0, 0], ENOSYS),
+        ("execve", libc::SYS_execve, [path(c"/bin/busybox"), 0, 0, 0, 0, 0], EPERM),
+        ("execveat", libc::SYS_execveat, [HERE, path(c"/bin/busybox"), 0, 0, 0, 0], EPERM),
+        ("unshare", libc::SYS_unshare, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], EPERM),
+        ("prlimit64", libc::SYS_prlimit64, [1, 0, 0, room, 0, 0], EPERM),
+        ("prlimit64 of itself", libc::SYS_prlimit64, [OWN, 0, 0, room, 0, 0], 0),
+        ("mkdir", libc::SYS_mkdir, [path(NAME), 0o700, 0, 0, 0, 0], EPERM),
+        ("socket", libc::SYS_socket, [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0, 0, 0, 0], EPERM),
+    ];
+    for namespace in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET] {
+        let flags = child | namespace as u64;
+        all.push(("clone with a namespace", libc::SYS_clone, [flags, 0, 0, 0, 0, 0], EPERM));
+    }
+    all
+}
+
 pub fn of_files() -> CaseResult {
     File::create("/tmp/second-wall-file")?;
-    Defect { tries: files, has_open_filter: true }.run()
+    Defect { tries: files, has_open_filter: true, has_children: false }.run()
 }
 
 fn files() -> Vec<Try> {
