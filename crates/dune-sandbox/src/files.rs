@@ -41,6 +41,17 @@ pub struct Files {
     roots: Vec<Root>,
     /// Names of roots that lead to them by links, with the canonical ones.
     names: Vec<(PathBuf, PathBuf)>,
+    /// The directories that lead to roots.
+    above: Vec<(u64, u64)>,
+}
+
+/// Something that stays by its name whatever a program may write, or what is below could be had by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Not there for the program.
+    Hidden,
+    /// A root, or what leads to one.
+    There,
 }
 
 impl Files {
@@ -95,10 +106,38 @@ impl Files {
         }
         let canonical = path.canonicalize()?;
         let about = canonical.symlink_metadata()?;
+        for directory in canonical.ancestors().skip(1).chain(path.ancestors().skip(1)) {
+            let about = directory.metadata()?;
+            self.above.push((about.dev(), about.ino()));
+        }
+        self.above.sort_unstable();
+        self.above.dedup();
         if canonical != path {
             self.names.push((path.to_owned(), canonical.clone()));
         }
         Ok((canonical, (about.dev(), about.ino())))
+    }
+
+    /// Whether what is at a canonical path stays there.
+    pub(crate) fn keeps(&self, path: &Path) -> Option<Kept> {
+        match self.roots.iter().find(|root| root.path == path) {
+            Some(root) if root.access == Access::Hidden => Some(Kept::Hidden),
+            _ => self.leads_to_root(path).then_some(Kept::There),
+        }
+    }
+
+    /// The same by which file it is: a hard link, a mount.
+    pub(crate) fn keeps_file(&self, identity: (u64, u64)) -> Option<Kept> {
+        if self.is_hidden(identity) {
+            return Some(Kept::Hidden);
+        }
+        let is_root = self.roots.iter().any(|root| root.identity == identity);
+        (is_root || self.above.contains(&identity)).then_some(Kept::There)
+    }
+
+    /// Whether something may be written to.
+    pub(crate) fn has_writable(&self) -> bool {
+        self.roots.iter().any(|root| root.access == Access::Write)
     }
 
     /// Whether something may be executed.
@@ -228,6 +267,11 @@ pub(crate) struct Found<'f> {
 }
 
 impl Found<'_> {
+    /// The canonical path.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.root.path.join(&self.below)
+    }
+
     /// The name below the root.
     pub(crate) fn name(&self) -> CString {
         name(&self.below)
@@ -257,7 +301,7 @@ mod tests {
             root("/home/me/out", 3, Access::Write),
             root("/usr/bin", 4, Access::Read),
         ];
-        Files { roots, names: vec![("/lib".into(), "/usr/lib".into())] }
+        Files { roots, names: vec![("/lib".into(), "/usr/lib".into())], above: vec![(1, 9)] }
     }
 
     /// What a tree says: links by their names, directories with a slash, files.
@@ -309,6 +353,23 @@ mod tests {
         ] {
             assert_eq!(found(base, path, follows).as_deref(), Ok(wanted), "{base} {path}");
         }
+    }
+
+    #[test]
+    fn roots_and_what_leads_to_them_stay() {
+        let files = files();
+        for (path, wanted) in [
+            ("/usr", Some(Kept::There)),
+            ("/home/me", Some(Kept::There)),
+            ("/lib", Some(Kept::There)),
+            ("/usr/secret", Some(Kept::Hidden)),
+            ("/usr/lib", None),
+            ("/home/me/out/made", None),
+        ] {
+            assert_eq!(files.keeps(Path::new(path)), wanted, "{path}");
+        }
+        let kept = [(1, 9), (1, 1), (1, 2), (1, 100)].map(|identity| files.keeps_file(identity));
+        assert_eq!(kept, [Some(Kept::There), Some(Kept::There), Some(Kept::Hidden), None]);
     }
 
     #[test]

@@ -18,7 +18,7 @@
 //! | calls checked and copied in by the types of their arguments | `checked.rs` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
-//! | files by paths: what is below a policy's roots | `files.rs`, `supervisor/places.rs` |
+//! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
 //! | all unsafe code | `raw/` |
@@ -31,6 +31,7 @@ mod areas;
 mod checked;
 mod error;
 mod files;
+mod last_part;
 mod load;
 mod part;
 pub mod policy;

@@ -15,6 +15,7 @@ use toml::Spanned;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
 use crate::files::{Access, Files};
+use crate::supervisor::CHANGES;
 use crate::wall::Wall;
 
 /// Why a file is no policy.
@@ -178,13 +179,14 @@ impl FromFile {
 
     /// Whether it is about files, by their paths or by directories that are open, in a way that the supervisor looks after.
     fn is_of_files(&self, call: &Call) -> bool {
-        const CALLS: [&str; 18] = [
+        const CALLS: [&str; 19] = [
             "open",
             "openat",
             "openat2",
             "creat",
             "stat",
             "lstat",
+            "statfs",
             "newfstatat",
             "statx",
             "access",
@@ -198,7 +200,8 @@ impl FromFile {
             "getdents",
             "getdents64",
         ];
-        !self.files.is_empty() && CALLS.contains(&call.name())
+        let is_change = self.files.has_writable() && CHANGES.contains(&call.number.into());
+        is_change || !self.files.is_empty() && CALLS.contains(&call.name())
     }
 
     /// Whether it makes processes, or is about them.
@@ -239,7 +242,12 @@ impl Policy for FromFile {
             "kill" | "tgkill" => self.children && signal::may_signal(request.arguments()[0] as i32),
             _ => self.is_of_files(call) || self.is_of_processes(call) || self.is_of_network(call),
         };
-        if is_allowed { Decision::Allow } else { self.denial() }
+        match self.denial() {
+            _ if is_allowed => Decision::Allow,
+            Decision::Deny(_) if call.name().contains("chown") => Decision::Deny(libc::EPERM),
+            Decision::Deny(_) if call.name().contains("xattr") => Decision::Deny(libc::EOPNOTSUPP),
+            denial => denial,
+        }
     }
 
     fn may_allow(&self, call: &Call, form: &Form) -> bool {

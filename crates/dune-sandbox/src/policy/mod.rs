@@ -57,7 +57,8 @@ pub trait Policy: Debug + Send + Sync {
     }
 
     /// The files that the program may open and ask about by their paths, if the policy is about that. What they lead to the supervisor finds
-    /// below the roots, and [`decide`](Self::decide) has to allow the calls: opening, `stat` and its like, `access`, `readlink`, `chdir`.
+    /// below the roots, and [`decide`](Self::decide) has to allow the calls: opening, `stat` and its like, `access`, `readlink`, `chdir`, and
+    /// below [`Access::Write`](crate::Access::Write) those that make, remove, rename and change.
     fn files(&self) -> Option<&Files> {
         None
     }

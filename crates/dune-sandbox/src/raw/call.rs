@@ -1,5 +1,6 @@
 //! System calls that are made in the program's place.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Not;
@@ -37,7 +38,7 @@ pub(crate) fn wake(address: u64) {
 }
 
 /// openat2(2) of a path and flags of the supervisor's; [`NOT_MADE`](super::signals::NOT_MADE) if a signal waits for the thread.
-pub(crate) fn open(directory: i32, path: &std::ffi::CStr, how: &mut OpenHow) -> i64 {
+pub(crate) fn open(directory: i32, path: &CStr, how: &mut OpenHow) -> i64 {
     let arguments = [
         directory as u64,
         path.as_ptr().expose_provenance() as u64,
@@ -76,7 +77,7 @@ pub(crate) fn read_child(child: i32, address: u64, into: &mut [u8]) -> bool {
 }
 
 /// A new file in memory (memfd_create(2)) with these bytes in it; the raw result.
-pub(crate) fn file_of(name: &std::ffi::CStr, bytes: &[u8]) -> i64 {
+pub(crate) fn file_of(name: &CStr, bytes: &[u8]) -> i64 {
     let arguments = [name.as_ptr().expose_provenance() as u64, libc::MFD_CLOEXEC.into(), 0, 0, 0, 0];
     // SAFETY: the call reads the name, which ends with NUL.
     let made = unsafe { system_call(libc::SYS_memfd_create, arguments) };
@@ -172,6 +173,15 @@ pub(crate) fn statx_of(
     super::result(unsafe { system_call(libc::SYS_statx, arguments) }).map(|_| bytes)
 }
 
+/// `struct statfs` of the file system that it is on, the same.
+pub(crate) fn statfs_of(descriptor: i32) -> Result<[u8; size_of::<libc::statfs>()], i64> {
+    let mut bytes = [0; size_of::<libc::statfs>()];
+    let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: the call writes a `struct statfs`.
+    super::result(unsafe { system_call(libc::SYS_fstatfs, [descriptor as u64, buffer, 0, 0, 0, 0]) })
+        .map(|_| bytes)
+}
+
 /// Whether the process may access what an O_PATH descriptor is (faccessat2(2), Linux 5.8).
 pub(crate) fn may_access(descriptor: i32, mode: u64, flags: u64) -> Result<i64, i64> {
     let arguments = [descriptor as u64, nameless(), mode, flags | libc::AT_EMPTY_PATH as u64, 0, 0];
@@ -188,6 +198,49 @@ pub(crate) fn link_of(descriptor: i32) -> Result<Vec<u8>, i64> {
     let length = super::result(unsafe { system_call(libc::SYS_readlinkat, arguments) })?;
     bytes.truncate(length as usize);
     Ok(bytes)
+}
+
+/// mkdirat(2), mknodat(2) or unlinkat(2) of a name in a directory, with what else the call takes.
+///
+/// # Panics
+///
+/// If it is another call.
+pub(crate) fn make_name(number: i64, directory: i32, name: &CStr, more: [u64; 2]) -> Result<i64, i64> {
+    assert!(matches!(number, libc::SYS_mkdirat | libc::SYS_mknodat | libc::SYS_unlinkat));
+    let arguments = [directory as u64, address_of(name), more[0], more[1], 0, 0];
+    // SAFETY: the calls read the name, and take numbers else.
+    super::result(unsafe { system_call(number, arguments) })
+}
+
+/// symlinkat(2).
+pub(crate) fn make_link(target: &CStr, directory: i32, name: &CStr) -> Result<i64, i64> {
+    let arguments = [address_of(target), directory as u64, address_of(name), 0, 0, 0];
+    // SAFETY: the call reads two strings.
+    super::result(unsafe { system_call(libc::SYS_symlinkat, arguments) })
+}
+
+/// renameat2(2) or linkat(2): from a name in a directory to another.
+///
+/// # Panics
+///
+/// If it is another call.
+pub(crate) fn take_name(number: i64, from: (i32, &CStr), to: (i32, &CStr), flags: u64) -> Result<i64, i64> {
+    assert!(matches!(number, libc::SYS_renameat2 | libc::SYS_linkat));
+    let arguments = [from.0 as u64, address_of(from.1), to.0 as u64, address_of(to.1), flags, 0];
+    // SAFETY: the calls read two strings.
+    super::result(unsafe { system_call(number, arguments) })
+}
+
+/// utimensat(2) of an open file: two of `struct timespec`, or now.
+pub(crate) fn set_times(descriptor: i32, times: Option<&[u64; 4]>) -> Result<i64, i64> {
+    let times = times.map_or(0, |times| times.as_ptr().expose_provenance() as u64);
+    // SAFETY: the call reads the times, if there are some.
+    super::result(unsafe { system_call(libc::SYS_utimensat, [descriptor as u64, 0, times, 0, 0, 0]) })
+}
+
+/// Where a string is.
+fn address_of(text: &CStr) -> u64 {
+    text.as_ptr().expose_provenance() as u64
 }
 
 /// The address of an empty string.

@@ -9,8 +9,10 @@
 //! ```
 
 mod borrowed;
+mod changes;
 mod children;
 mod descriptors;
+mod entry;
 mod exec;
 mod open;
 mod places;
@@ -38,6 +40,7 @@ use crate::policy::{Decision, Policy};
 use crate::raw::{call, process, ring3, signals as raw_signals};
 use crate::space::Space;
 use borrowed::Borrowed;
+pub(crate) use changes::NUMBERS as CHANGES;
 use signals::{Actions, Details, Signals};
 use threads::Threads;
 
@@ -280,7 +283,8 @@ impl Thread {
         if let Err(denied) = self.permit(&request) {
             return denied;
         }
-        if let Some(answer) = places::answer(self, &request) {
+        let answer = places::answer(self, &request).or_else(|| changes::answer(self, &request));
+        if let Some(answer) = answer {
             return (answer, "");
         }
         match handler {

@@ -34,7 +34,7 @@ pub(super) fn answer(thread: &Thread, request: &Request) -> Option<Answer> {
         return None;
     }
     let follows = match name {
-        "stat" | "access" | "faccessat" | "chdir" => true,
+        "stat" | "statfs" | "access" | "faccessat" | "chdir" => true,
         "lstat" | "readlink" | "readlinkat" => false,
         "newfstatat" | "faccessat2" => !has(fourth, libc::AT_SYMLINK_NOFOLLOW),
         "statx" => !has(third, libc::AT_SYMLINK_NOFOLLOW),
@@ -48,6 +48,7 @@ pub(super) fn answer(thread: &Thread, request: &Request) -> Option<Answer> {
         };
         match name {
             "stat" | "lstat" => copied(second, &call::stat_of(found.0)?),
+            "statfs" => copied(second, &call::statfs_of(found.0)?),
             "newfstatat" => copied(third, &call::stat_of(found.0)?),
             "statx" => copied(fifth, &call::statx_of(found.0, third, fourth)?),
             "access" => call::may_access(found.0, second, 0),
@@ -106,6 +107,8 @@ pub(super) fn to_open(
         return Err(denied(thread, path));
     }
     let kind = if found.is_directory { libc::O_DIRECTORY as u64 } else { 0 };
+    // A file with the others would lend the user's rights.
+    let how = OpenHow { mode: how.mode & 0o1777, ..how };
     let root = open_root(found.root)?;
     let name = found.name();
     if is_file(&root, &name) {
@@ -144,7 +147,7 @@ pub(super) fn open_program(
         .map_err(|why| error(why.raw_os_error().unwrap_or(libc::EACCES)))
 }
 
-fn find<'f>(
+pub(super) fn find<'f>(
     thread: &Thread,
     files: &'f Files,
     directory: i32,
@@ -157,7 +160,7 @@ fn find<'f>(
 }
 
 /// What a program gets for what is below no root, unless that is its end.
-fn denied(thread: &Thread, path: &CStr) -> i64 {
+pub(super) fn denied(thread: &Thread, path: &CStr) -> i64 {
     let policy = &thread.process.policy;
     thread
         .process
@@ -183,7 +186,7 @@ fn place(directory: i32) -> Result<PathBuf, i64> {
 }
 
 /// The root, if it is what it was.
-fn open_root(root: &Root) -> Result<Probe, i64> {
+pub(super) fn open_root(root: &Root) -> Result<Probe, i64> {
     let path = CString::new(root.path.as_os_str().as_bytes()).map_err(|_| error(libc::EINVAL))?;
     // RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS: the path is canonical.
     let mut how = OpenHow { flags: PATH | libc::O_NOFOLLOW as u64, mode: 0, resolve: STRICT & !0x08 };
@@ -194,7 +197,7 @@ fn open_root(root: &Root) -> Result<Probe, i64> {
     }
 }
 
-fn open_below(root: &Probe, name: &CStr, flags: i32) -> Result<Probe, i64> {
+pub(super) fn open_below(root: &Probe, name: &CStr, flags: i32) -> Result<Probe, i64> {
     if is_file(root, name) {
         let arguments = [root.0 as u64, libc::F_DUPFD_CLOEXEC as u64, 0, 0, 0, 0];
         return result(call::plain(libc::SYS_fcntl, arguments)).map(|number| Probe(number as i32));

@@ -12,6 +12,7 @@ use seccompiler::{
 };
 
 use crate::policy::Policy;
+use crate::supervisor::CHANGES;
 
 /// What Dune, the supervisor and the C library ask for whatever the program does: output, memory, signals, threads, time limits, the
 /// thread's own state. `process_vm_*` are about the process's own memory; others' Landlock refuses.
@@ -77,6 +78,19 @@ const FILES: [i64; 8] = [
     libc::SYS_newfstatat,
     libc::SYS_getdents64,
     libc::SYS_memfd_create,
+];
+
+/// Changing directories and files: Landlock sees to where the names are. Modes and times, which it does not look at, are changed of what
+/// is open.
+const WRITING: [i64; 8] = [
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_symlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_fchmod,
+    libc::SYS_utimensat,
 ];
 
 /// A child makes a machine of its own, and opens the files that tell of its mappings.
@@ -169,11 +183,16 @@ impl Allowed<'_> {
 
     /// For each call that is allowed the conditions, one of which has to hold if there are any.
     fn rules(&self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+        // The supervisor makes others of them.
+        let answered: &[i64] = if self.policy.files().is_some() { &CHANGES } else { &[] };
         let own = dune_syscalls::all().filter(|call| self.has(call)).map(|call| i64::from(call.number));
+        let own = own.filter(|number| !answered.contains(number));
+        let writes = self.policy.files().is_some_and(|files| files.has_writable());
         let (files, children) = (self.files(), self.children());
         let needed = RUNTIME
             .into_iter()
             .chain(files.then_some(FILES).into_iter().flatten())
+            .chain(writes.then_some(WRITING).into_iter().flatten())
             .chain(children.then_some(CHILDREN).into_iter().flatten())
             // So that the other filter's answer is what counts.
             .chain([libc::SYS_clone, libc::SYS_clone3, libc::SYS_ioctl, libc::SYS_kill, libc::SYS_tgkill]);
@@ -196,6 +215,10 @@ impl Allowed<'_> {
         if !children {
             rules.insert(libc::SYS_kill, vec![is(own)?]);
             rules.insert(libc::SYS_tgkill, vec![is(own)?]);
+        }
+        if writes {
+            // futimens(3): by no path.
+            rules.insert(libc::SYS_utimensat, vec![whole(1, 0)?]);
         }
         if !files {
             // What is open already.
@@ -231,6 +254,11 @@ fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u64); N]) -> Result<Secc
         .into_iter()
         .map(|(argument, how, value)| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value));
     SeccompRule::new(conditions.collect::<Result<_, _>>()?)
+}
+
+/// This argument, all 64 bits of it.
+fn whole(argument: u8, value: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)?])
 }
 
 #[cfg(test)]

@@ -43,7 +43,11 @@ fn add(ruleset: RulesetCreated, root: &Root) -> Result<RulesetCreated, String> {
     }
     let read = reading();
     let access = match root.access {
-        Access::Write => read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg,
+        // All that changes files, but for devices.
+        Access::Write => {
+            let devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
+            AccessFs::from_all(ABI::V5) & !devices & !AccessFs::Execute
+        }
         _ => read,
     };
     ruleset.add_rule(PathBeneath::new(file, access)).map_err(|why| why.to_string())

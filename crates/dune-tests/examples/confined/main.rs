@@ -6,6 +6,7 @@
 #![no_main]
 
 mod births;
+mod directories;
 mod escapes;
 mod shown;
 mod signals;
@@ -60,6 +61,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "actions" => escapes::actions(),
         "numbers" => escapes::numbers(),
         "devices" => escapes::devices(&words[1..]),
+        "directories" => directories::all(&words[1]),
+        "directories-race" => directories::race(&words[1], words[2].parse().expect("turns")),
         other => panic!("what is {other:?}?"),
     }
     0

@@ -1,6 +1,7 @@
 //! `dune run`: programs in ring 3 do what they do natively, and untrusted code does not get at the runtime.
 
 mod attacks;
+mod directories;
 mod escapes;
 mod executed;
 mod policies;
@@ -49,6 +50,8 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::policy_errors", policies::errors),
     Case::new("sandbox::policy_executes", executed::named),
     Case::new("sandbox::policy_executes_what_changes", executed::that_changes),
+    Case::new("sandbox::policy_directories", directories::changes),
+    Case::new("sandbox::policy_directories_that_change", directories::races),
     Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_children", walls::of_children).ends(Ending::Status(walls::HELD)),

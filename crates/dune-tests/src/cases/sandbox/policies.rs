@@ -144,13 +144,13 @@ pub fn files() -> CaseResult {
         fs::read_to_string(tree.path("in/file"))? + &fs::read_to_string(tree.path("single"))?,
         "good\ngood\n"
     );
-    // Nothing else is done to files.
-    let (new, made) = (tree.path("out/new"), tree.path("out/made"));
-    for words in [&["rm", &new][..], &["ln", "-s", "/", &made]] {
+    // What is only read stays, and gets no other name.
+    let (file, made) = (tree.path("in/file"), tree.path("in/made"));
+    for words in [&["rm", &file][..], &["ln", "-s", "/", &made]] {
         let output = busybox(&policy, words)?;
         assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
     }
-    assert!(Path::new(&new).exists() && fs::symlink_metadata(&made).is_err());
+    assert!(Path::new(&file).exists() && fs::symlink_metadata(&made).is_err());
     Ok(())
 }
 
