@@ -7,7 +7,7 @@
 //! | numbers | cut to the bits that Linux looks at |
 //! | buffers | have to be in the program's part; Linux finds out itself what is mapped there |
 //! | structures with addresses, descriptors or lengths in them | copied in, each byte read once; what leads to them is set to the copy |
-//! | paths | copied in |
+//! | paths, and addresses of sockets that a call connects, binds or sends to | copied in |
 //! | descriptors within structures | must not be Dune's own |
 //! | pages to be locked, looked at… | have to be in the program's part |
 //! | what the table does not know | refused |
@@ -132,6 +132,8 @@ pub struct Request {
     blocks: Vec<Block>,
     /// Where in a block a descriptor is that a message hands on.
     passed: Vec<(usize, usize)>,
+    /// The blocks that are addresses of sockets.
+    addresses: Vec<usize>,
 }
 
 impl Request {
@@ -139,7 +141,15 @@ impl Request {
     pub(crate) fn of_registers(call: &'static Call, registers: &[u64; 6]) -> Request {
         let form = call.form(registers);
         let arguments = std::array::from_fn(|index| form.value(registers, index));
-        Request { call, form, arguments, paths: Vec::new(), blocks: Vec::new(), passed: Vec::new() }
+        Request {
+            call,
+            form,
+            arguments,
+            paths: Vec::new(),
+            blocks: Vec::new(),
+            passed: Vec::new(),
+            addresses: Vec::new(),
+        }
     }
 
     /// Follows what the call names.
@@ -192,6 +202,11 @@ impl Request {
     /// The path that is argument `argument`.
     pub fn path(&self, argument: u8) -> Option<&CStr> {
         self.paths.iter().find(|path| path.argument == argument).map(|path| path.path.as_c_str())
+    }
+
+    /// The addresses of sockets that it connects, binds or sends to (`struct sockaddr`).
+    pub fn addresses(&self) -> impl Iterator<Item = &[u8]> {
+        self.addresses.iter().map(|block| &self.blocks[*block].bytes[..])
     }
 
     /// Whether the call hands on descriptors, as a message does (SCM_RIGHTS, unix(7)).
@@ -274,7 +289,11 @@ impl Follower<'_> {
                 if !part::contains(address, length) {
                     return fault;
                 }
-                let follows = self.block_before(found, address).is_some();
+                let is_socket = self.is_socket_address(found);
+                if is_socket && length > size_of::<libc::sockaddr_storage>() as u64 {
+                    return Err(Refusal::linux(libc::EINVAL));
+                }
+                let follows = is_socket || self.block_before(found, address).is_some();
                 if !follows {
                     return Ok(());
                 }
@@ -282,7 +301,11 @@ impl Follower<'_> {
                 let mut bytes = vec![0; length.ok_or(Refusal::linux(libc::ENOMEM))?];
                 let memory = ProgramMemory(self.dune);
                 memory.read(address, &mut bytes).map_err(|_| Refusal::linux(libc::EFAULT))?;
-                self.copy_in(found, address, &bytes, direction.writes())
+                self.copy_in(found, address, &bytes, direction.writes())?;
+                if is_socket {
+                    self.request.addresses.push(self.request.blocks.len() - 1);
+                }
+                Ok(())
             }
             What::Text { address, .. } => {
                 if part::contains(address, 1) {
@@ -332,6 +355,18 @@ impl Follower<'_> {
             }
             // What it is nobody knows; nor what a newer table would find.
             _ => Err(Refusal { errno: libc::EINVAL, is_unknown: true }),
+        }
+    }
+
+    /// Whether it is the address of a socket that Linux is to take: a policy looks at it, and Linux has to get the same.
+    fn is_socket_address(&self, found: &Found<'_>) -> bool {
+        /// `msg_name` is the first field of `struct msghdr`, and that of `struct mmsghdr`.
+        const NAME: u16 = 0;
+        match i64::from(self.request.call.number) {
+            libc::SYS_connect | libc::SYS_bind => found.depth == 0 && found.argument == 1,
+            libc::SYS_sendto => found.depth == 0 && found.argument == 4,
+            libc::SYS_sendmsg | libc::SYS_sendmmsg => found.depth == 1 && found.field == NAME,
+            _ => false,
         }
     }
 

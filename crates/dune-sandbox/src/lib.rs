@@ -54,7 +54,7 @@ pub use files::{Access, Files};
 use policy::Policy;
 use raw::process;
 use supervisor::{Process, Thread};
-pub use wall::Wall;
+pub use wall::{Ports, Wall};
 
 /// How to run a program.
 #[derive(Debug)]

@@ -1,116 +1,27 @@
 //! Policies in files (TOML).
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use dune_syscalls::{Call, Class, Form};
-use serde::Deserialize;
-use thiserror::Error;
-use toml::Spanned;
+use dune_syscalls::{Call, Form};
 
+use super::contents::{Contents, Denial, Family, Paths, PolicyError, Use};
+use super::network::Network;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
 use crate::files::{Access, Files};
 use crate::supervisor::CHANGES;
 use crate::wall::Wall;
 
-/// Why a file is no policy.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PolicyError {
-    /// It can not be read.
-    #[error("cannot read the policy {}: {why}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Linux's reason.
-        #[source]
-        why: io::Error,
-    },
-    /// Something in it is not as docs/sandbox.md says.
-    #[error("{}:{line}: {what}, in `{text}`", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        what: String,
-        /// The line's text: the key is in it.
-        text: String,
-    },
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Contents {
-    #[serde(default)]
-    files: Paths,
-    #[serde(default)]
-    environment: Environment,
-    #[serde(default)]
-    network: Network,
-    #[serde(default)]
-    limits: Limits,
-    #[serde(default)]
-    denial: Denial,
-    children: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Paths {
-    read: Vec<Spanned<PathBuf>>,
-    write: Vec<Spanned<PathBuf>>,
-    execute: Vec<Spanned<PathBuf>>,
-    hidden: Vec<Spanned<PathBuf>>,
-}
-
-/// What a list of paths is for.
-#[derive(Clone, Copy)]
-enum Use {
-    Have(Access),
-    Execute,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Environment {
-    keep: Vec<String>,
-    set: BTreeMap<String, Spanned<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Network {
-    families: Vec<Family>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Family {
-    Inet,
-    Inet6,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Denial {
-    #[default]
-    Error,
-    Kill,
-}
-
 /// A policy from a file: `compute`, and the files, the network, the variables and the limits that it names.
 #[derive(Debug)]
 pub struct FromFile {
     name: String,
     files: Files,
-    families: Vec<Family>,
+    network: Network,
     keep: Vec<String>,
     set: Vec<CString>,
     limits: Limits,
@@ -165,11 +76,30 @@ impl FromFile {
             let variable = variable.ok().filter(|_| !name.is_empty() && !name.contains('='));
             set.push(variable.ok_or_else(|| wrong(span, format!("{name:?} can not be a variable so")))?);
         }
+        let mut network = Network::default();
+        let asked = contents.network;
+        for family in asked.families {
+            match family {
+                Family::Inet => network.inet = true,
+                Family::Inet6 => network.inet6 = true,
+            }
+        }
+        for (rules, list) in [
+            (&mut network.connect, asked.connect),
+            (&mut network.send, asked.send),
+            (&mut network.bind, asked.bind),
+        ] {
+            for rule in list {
+                let span = rule.span();
+                rules.push(rule.into_inner().parse().map_err(|error| wrong(span, error))?);
+            }
+        }
+        network.add_families();
         Ok(FromFile {
             name: path.display().to_string(),
             children: contents.children.unwrap_or(files.has_executables()),
             files,
-            families: contents.network.families,
+            network,
             keep: contents.environment.keep,
             set,
             limits: contents.limits,
@@ -210,20 +140,6 @@ impl FromFile {
         self.children && CALLS.contains(&call.name())
             || self.files.has_executables() && call.name() == "execve"
     }
-
-    fn is_of_network(&self, call: &Call) -> bool {
-        !self.families.is_empty() && call.class == Class::Network && call.name() != "socketpair"
-    }
-
-    fn has_family(&self, number: u64) -> bool {
-        self.families.iter().any(|family| {
-            let family = match family {
-                Family::Inet => libc::AF_INET,
-                Family::Inet6 => libc::AF_INET6,
-            };
-            family as u64 == number
-        })
-    }
 }
 
 impl Policy for FromFile {
@@ -238,9 +154,9 @@ impl Policy for FromFile {
         }
         let call = request.call();
         let is_allowed = match call.name() {
-            "socket" => self.has_family(request.arguments()[0]),
             "kill" | "tgkill" => self.children && signal::may_signal(request.arguments()[0] as i32),
-            _ => self.is_of_files(call) || self.is_of_processes(call) || self.is_of_network(call),
+            _ if self.network.may_allow(call, request.form()) => self.network.allows(request),
+            _ => self.is_of_files(call) || self.is_of_processes(call),
         };
         match self.denial() {
             _ if is_allowed => Decision::Allow,
@@ -253,7 +169,7 @@ impl Policy for FromFile {
     fn may_allow(&self, call: &Call, form: &Form) -> bool {
         self.is_of_files(call)
             || self.is_of_processes(call)
-            || self.is_of_network(call)
+            || self.network.may_allow(call, form)
             || Compute.may_allow(call, form)
     }
 
@@ -265,8 +181,9 @@ impl Policy for FromFile {
     }
 
     fn wall(&self) -> Option<Wall> {
+        let (connect, bind) = (Network::ports(&self.network.connect), Network::ports(&self.network.bind));
         let asks_proc = self.children || self.files.has_executables();
-        Some(Wall::new().files(&self.files).network(!self.families.is_empty()).proc(asks_proc))
+        Some(Wall::new().files(&self.files).proc(asks_proc).tcp(connect, bind))
     }
 
     fn files(&self) -> Option<&Files> {
@@ -319,6 +236,8 @@ mod tests {
                 &["with another access", "execute = "],
             ),
             ("children = 1\n", 1, &["children = 1"]),
+            ("[network]\nconnect = [\"*:1\",\n \"there:80\"]\n", 3, &["\"there:80\" is not an address like"]),
+            ("[network]\nbind = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8"]),
         ] {
             let said = error(text);
             assert!(said.starts_with(&format!("p.toml:{line}: ")), "{said}");

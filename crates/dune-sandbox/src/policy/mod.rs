@@ -2,7 +2,9 @@
 
 mod allow_all;
 mod compute;
+mod contents;
 mod file;
+mod network;
 mod signal;
 
 use std::ffi::CString;
@@ -10,7 +12,8 @@ use std::fmt::Debug;
 
 pub use allow_all::AllowAll;
 pub use compute::Compute;
-pub use file::{FromFile, PolicyError};
+pub use contents::PolicyError;
+pub use file::FromFile;
 
 use dune_syscalls::{Call, Form};
 use serde::Deserialize;

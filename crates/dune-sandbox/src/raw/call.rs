@@ -238,6 +238,18 @@ pub(crate) fn set_times(descriptor: i32, times: Option<&[u64; 4]>) -> Result<i64
     super::result(unsafe { system_call(libc::SYS_utimensat, [descriptor as u64, 0, times, 0, 0, 0]) })
 }
 
+/// The address that a socket has (getsockname(2)).
+pub(crate) fn socket_name(descriptor: i32) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; size_of::<libc::sockaddr_storage>()];
+    let mut length = bytes.len() as u32;
+    let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
+    let stored = (&raw mut length).expose_provenance() as u64;
+    // SAFETY: the call writes at most as many bytes as there are, and their number.
+    let result = unsafe { system_call(libc::SYS_getsockname, [descriptor as u64, buffer, stored, 0, 0, 0]) };
+    bytes.truncate(length as usize);
+    super::result(result).ok().map(|_| bytes)
+}
+
 /// Where a string is.
 fn address_of(text: &CStr) -> u64 {
     text.as_ptr().expose_provenance() as u64

@@ -280,6 +280,8 @@ impl Thread {
             Ok(request) => request,
             Err(refusal) => return (self.refuse(call, form.name, refusal), ""),
         };
+        // A policy looks at what the socket is: no other one takes its number meanwhile.
+        let _held = (i64::from(call.number) == libc::SYS_listen).then(|| self.process.keep_descriptors());
         if let Err(denied) = self.permit(&request) {
             return denied;
         }

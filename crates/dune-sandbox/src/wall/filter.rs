@@ -202,6 +202,11 @@ impl Allowed<'_> {
             .map(|number| (number, Vec::new()))
             .collect();
         rules.insert(libc::SYS_ioctl, self.requests(children)?);
+        for number in [libc::SYS_socket, libc::SYS_socketpair] {
+            if let Some(conditions) = rules.get_mut(&number) {
+                *conditions = self.families(number)?;
+            }
+        }
         let clone =
             if children { (NAMESPACES, 0) } else { (libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64) };
         rules.insert(libc::SYS_clone, vec![rule([(0, SeccompCmpOp::MaskedEq(clone.0), clone.1)])?]);
@@ -228,6 +233,14 @@ impl Allowed<'_> {
             }
         }
         Ok(rules)
+    }
+
+    /// Of calls that make sockets, by the first argument.
+    fn families(&self, number: i64) -> Result<Vec<SeccompRule>, BackendError> {
+        let call = dune_syscalls::by_number(number as u64).expect("a call of the table");
+        let variants = call.variants.iter().flat_map(|table| table.list);
+        let allowed = variants.filter(|variant| self.policy.may_allow(call, &variant.form));
+        allowed.map(|variant| rule([(0, SeccompCmpOp::Eq, variant.value.into())])).collect()
     }
 
     /// Of ioctl(2), by the second argument; KVM_RUN is first, for it is what each of the program's calls takes.

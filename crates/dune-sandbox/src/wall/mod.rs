@@ -17,13 +17,27 @@ use crate::files::{Files, Root};
 use crate::policy::Policy;
 use crate::raw::process;
 
+/// Ports of TCP, which Landlock knows since Linux 6.7.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ports {
+    /// None.
+    #[default]
+    None,
+    /// These.
+    These(Vec<u16>),
+    /// All: Landlock leaves them alone.
+    All,
+}
+
 /// What Linux is to confine the process to, for a policy: no files but the descriptors that it has and those that are named, no TCP, nobody's
 /// signals but its own, and of system calls those that the policy [may allow](Policy::may_allow) and the runtime needs.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Wall {
     roots: Vec<Root>,
-    network: bool,
+    connect: Ports,
+    bind: Ports,
     proc: bool,
 }
 
@@ -40,10 +54,10 @@ impl Wall {
         self
     }
 
-    /// Whether Landlock leaves TCP alone.
+    /// Which ports of TCP, of whatever address, may be connected to, and bound.
     #[must_use]
-    pub fn network(mut self, network: bool) -> Wall {
-        self.network = network;
+    pub fn tcp(mut self, connect: Ports, bind: Ports) -> Wall {
+        (self.connect, self.bind) = (connect, bind);
         self
     }
 

@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
-    PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
-use super::Wall;
+use super::{Ports, Wall};
 use crate::files::{Access, Root};
 use crate::raw::call;
 
@@ -31,9 +31,25 @@ fn create(wall: &Wall) -> Result<RulesetCreated, RulesetError> {
         .handle_access(AccessFs::from_all(ABI::V1))?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V5))?
-        .scope(Scope::from_all(ABI::V6))?;
-    let ruleset = if wall.network { ruleset } else { ruleset.handle_access(AccessNet::from_all(ABI::V4))? };
-    ruleset.create()
+        .scope(Scope::from_all(ABI::V6));
+    let ports = ports(wall);
+    let handled = ports
+        .iter()
+        .filter(|(_, ports)| **ports != Ports::All)
+        .fold(ruleset, |ruleset, (access, _)| ruleset.and_then(|ruleset| ruleset.handle_access(*access)));
+    let mut ruleset = handled?.create()?;
+    for (access, ports) in ports {
+        if let Ports::These(ports) = ports {
+            for port in ports {
+                ruleset = ruleset.add_rule(NetPort::new(*port, access))?;
+            }
+        }
+    }
+    Ok(ruleset)
+}
+
+fn ports(wall: &Wall) -> [(AccessNet, &Ports); 2] {
+    [(AccessNet::ConnectTcp, &wall.connect), (AccessNet::BindTcp, &wall.bind)]
 }
 
 fn add(ruleset: RulesetCreated, root: &Root) -> Result<RulesetCreated, String> {

@@ -8,6 +8,7 @@
 mod births;
 mod directories;
 mod escapes;
+mod network;
 mod shown;
 mod signals;
 
@@ -61,6 +62,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "actions" => escapes::actions(),
         "numbers" => escapes::numbers(),
         "devices" => escapes::devices(&words[1..]),
+        "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
         "directories" => directories::all(&words[1]),
         "directories-race" => directories::race(&words[1], words[2].parse().expect("turns")),
         other => panic!("what is {other:?}?"),

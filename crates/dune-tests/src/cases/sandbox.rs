@@ -4,6 +4,7 @@ mod attacks;
 mod directories;
 mod escapes;
 mod executed;
+mod network;
 mod policies;
 mod programs;
 mod walls;
@@ -52,8 +53,10 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::policy_executes_what_changes", executed::that_changes),
     Case::new("sandbox::policy_directories", directories::changes),
     Case::new("sandbox::policy_directories_that_change", directories::races),
+    Case::new("sandbox::policy_network", network::addresses),
     Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
+    Case::new("sandbox::second_wall_of_ports", walls::of_ports).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_children", walls::of_children).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::kernels_without_walls", walls::lacking),
 ];

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 
 use dune_sandbox::policy::{Compute, Decision, Policy};
-use dune_sandbox::{Request, Sandbox, Wall};
+use dune_sandbox::{Ports, Request, Sandbox, Wall};
 use dune_syscalls::{Call, Form};
 
 use super::super::filters::{ALLOW, REFUSE, by_seccomp, filter, under};
@@ -31,6 +31,8 @@ struct Defect {
     has_open_filter: bool,
     /// Whether the wall is that of a policy with children.
     has_children: bool,
+    /// Ports of TCP that it lets be connected to.
+    ports: &'static [u16],
 }
 
 impl Policy for Defect {
@@ -59,7 +61,9 @@ impl Policy for Defect {
     }
 
     fn wall(&self) -> Option<Wall> {
-        Compute.wall().map(|wall| wall.proc(self.has_children))
+        Compute
+            .wall()
+            .map(|wall| wall.proc(self.has_children).tcp(Ports::These(self.ports.to_vec()), Ports::None))
     }
 }
 
@@ -80,7 +84,7 @@ const NAME: &std::ffi::CStr = c"/tmp/second-wall";
 const HERE: u64 = libc::AT_FDCWD as u64;
 
 pub fn of_calls() -> CaseResult {
-    Defect { tries: calls, has_open_filter: false, has_children: false }.run()
+    Defect { tries: calls, has_open_filter: false, has_children: false, ports: &[] }.run()
 }
 
 fn calls() -> Vec<Try> {
@@ -118,9 +122,34 @@ fn calls() -> Vec<Try> {
     ]
 }
 
+/// Of TCP's ports only those that are named.
+pub fn of_ports() -> CaseResult {
+    Defect { tries: ports, has_open_filter: true, has_children: false, ports: &[9] }.run()
+}
+
+fn ports() -> Vec<Try> {
+    const REFUSED: i64 = -libc::ECONNREFUSED as i64;
+    /// 127.0.0.1, ports 9 and 10.
+    static ADDRESSES: [[u16; 8]; 2] = [
+        [libc::AF_INET as u16, 9u16.to_be(), 127, 256, 0, 0, 0, 0],
+        [libc::AF_INET as u16, 10u16.to_be(), 127, 256, 0, 0, 0, 0],
+    ];
+    // LANDLOCK_CREATE_RULESET_VERSION
+    if probe::syscall(444, [0, 0, 1, 0, 0, 0]) < 4 {
+        return Vec::new();
+    }
+    let made = probe::syscall(libc::SYS_socket as u64, [libc::AF_INET as u64, 1, 0, 0, 0, 0]) as u64;
+    let [named, other] = ADDRESSES.each_ref().map(|address| address.as_ptr() as u64);
+    vec![
+        ("connect to another port", libc::SYS_connect, [made, other, 16, 0, 0, 0], EACCES),
+        ("connect", libc::SYS_connect, [made, named, 16, 0, 0, 0], REFUSED),
+        ("bind", libc::SYS_bind, [made, named, 16, 0, 0, 0], EACCES),
+    ]
+}
+
 /// What children need is there, and no more.
 pub fn of_children() -> CaseResult {
-    Defect { tries: childrens, has_open_filter: false, has_children: true }.run()
+    Defect { tries: childrens, has_open_filter: false, has_children: true, ports: &[] }.run()
 }
 
 fn childrens() -> Vec<Try> {
@@ -158,7 +187,7 @@ fn childrens() -> Vec<Try> {
 
 pub fn of_files() -> CaseResult {
     File::create("/tmp/second-wall-file")?;
-    Defect { tries: files, has_open_filter: true, has_children: false }.run()
+    Defect { tries: files, has_open_filter: true, has_children: false, ports: &[] }.run()
 }
 
 fn files() -> Vec<Try> {

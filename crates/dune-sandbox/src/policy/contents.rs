@@ -1,0 +1,102 @@
+//! Policies in files (TOML): what can stand there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use thiserror::Error;
+use toml::Spanned;
+
+use super::Limits;
+use crate::files::Access;
+
+/// Why a file is no policy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// It can not be read.
+    #[error("cannot read the policy {}: {why}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Linux's reason.
+        #[source]
+        why: io::Error,
+    },
+    /// Something in it is not as docs/sandbox.md says.
+    #[error("{}:{line}: {what}, in `{text}`", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+        /// The line's text: the key is in it.
+        text: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Contents {
+    #[serde(default)]
+    pub(super) files: Paths,
+    #[serde(default)]
+    pub(super) environment: Environment,
+    #[serde(default)]
+    pub(super) network: Sockets,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) denial: Denial,
+    pub(super) children: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Paths {
+    pub(super) read: Vec<Spanned<PathBuf>>,
+    pub(super) write: Vec<Spanned<PathBuf>>,
+    pub(super) execute: Vec<Spanned<PathBuf>>,
+    pub(super) hidden: Vec<Spanned<PathBuf>>,
+}
+
+/// What a list of paths is for.
+#[derive(Clone, Copy)]
+pub(super) enum Use {
+    Have(Access),
+    Execute,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Environment {
+    pub(super) keep: Vec<String>,
+    pub(super) set: BTreeMap<String, Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Sockets {
+    pub(super) families: Vec<Family>,
+    pub(super) connect: Vec<Spanned<String>>,
+    pub(super) send: Vec<Spanned<String>>,
+    pub(super) bind: Vec<Spanned<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Family {
+    Inet,
+    Inet6,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Denial {
+    #[default]
+    Error,
+    Kill,
+}

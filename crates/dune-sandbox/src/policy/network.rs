@@ -1,0 +1,378 @@
+//! The network of a policy in a file: whom a program may connect to, send to, and listen as.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use dune_syscalls::{Call, Class, Form};
+
+use crate::checked::Request;
+use crate::raw::call;
+use crate::wall::Ports;
+
+/// Who has what a cloud tells its computers, keys among it: of Amazon (also for containers), Google, Azure, Alibaba, Oracle.
+const METADATA: [IpAddr; 10] = [
+    v4([169, 254, 169, 254]),
+    v4([169, 254, 170, 2]),
+    v4([169, 254, 170, 23]),
+    v4([168, 63, 129, 16]),
+    v4([100, 100, 100, 200]),
+    v4([192, 0, 0, 192]),
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]),
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23]),
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe]),
+];
+
+const fn v4(parts: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(parts[0], parts[1], parts[2], parts[3]))
+}
+
+const fn v6(p: [u16; 8]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]))
+}
+
+/// Addresses and ports: `192.0.2.0/24:80-89`, `[2001:db8::]/32:443`, `*:53`; without ports all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// The first bits of the addresses, and how many those are; `None` for all of both families.
+    network: Option<(IpAddr, u32)>,
+    ports: RangeInclusive<u16>,
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rule, String> {
+        let wrong =
+            || format!("{text:?} is not an address like 192.0.2.0/24:80-89, [2001:db8::]/32:443 or *:53");
+        let (address, rest) = match text.strip_prefix('[') {
+            Some(inner) => inner.split_once(']').ok_or_else(wrong)?,
+            None => text.split_at(text.find(['/', ':']).unwrap_or(text.len())),
+        };
+        let (prefix, ports) = match rest.split_once(':') {
+            Some((prefix, ports)) => (prefix, Some(ports)),
+            None => (rest, None),
+        };
+        let ports = match ports {
+            None | Some("*") => 0..=u16::MAX,
+            Some(ports) => {
+                let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+                let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+                if first > last {
+                    return Err(wrong());
+                }
+                first..=last
+            }
+        };
+        if address == "*" && prefix.is_empty() {
+            return Ok(Rule { network: None, ports });
+        }
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        if address.is_ipv6() != text.starts_with('[') {
+            return Err(wrong());
+        }
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let length = match prefix.strip_prefix('/') {
+            Some(length) => length.parse().ok().filter(|length| *length <= most).ok_or_else(wrong)?,
+            None if prefix.is_empty() => most,
+            None => return Err(wrong()),
+        };
+        let others = if length == most { 0 } else { u128::MAX >> (128 - (most - length)) };
+        if bits(address) & others != 0 {
+            return Err(format!("{text:?} has bits behind the first {length}"));
+        }
+        let network = match canonical(address) {
+            IpAddr::V4(inner) if most == 128 && length >= 96 => (inner.into(), length - 96),
+            _ => (address, length),
+        };
+        Ok(Rule { network: Some(network), ports })
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+impl Rule {
+    fn has(&self, address: IpAddr, port: u16) -> bool {
+        let is_exact = matches!(self.network, Some((own, _)) if own == address && self.is_one());
+        if METADATA.contains(&address) && !is_exact {
+            return false;
+        }
+        let is_in = self.network.is_none_or(|(own, length)| {
+            let most: u32 = if own.is_ipv4() { 32 } else { 128 };
+            let differs = bits(own) ^ bits(address);
+            own.is_ipv4() == address.is_ipv4() && differs.checked_shr(most - length).unwrap_or(0) == 0
+        });
+        is_in && self.ports.contains(&port)
+    }
+
+    /// Whether it is about one address.
+    fn is_one(&self) -> bool {
+        self.network.is_some_and(|(own, length)| length == if own.is_ipv4() { 32 } else { 128 })
+    }
+
+    fn has_family(&self, is_v4: bool) -> bool {
+        self.network.is_none_or(|(own, _)| own.is_ipv4() == is_v4)
+    }
+}
+
+/// The address that Linux means: an IPv4 address may be within one of IPv6 (RFC 4291 §2.5.5.2), and in one for a translator (RFC 6052).
+fn canonical(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let segments = v6.segments();
+    let is_translated = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+    match v6.to_ipv4_mapped() {
+        Some(v4) => v4.into(),
+        None if is_translated => Ipv4Addr::from(bits(address) as u32).into(),
+        None => address,
+    }
+}
+
+/// What a program may do with sockets of the Internet's families.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    pub(super) inet: bool,
+    pub(super) inet6: bool,
+    pub(super) connect: Vec<Rule>,
+    pub(super) send: Vec<Rule>,
+    pub(super) bind: Vec<Rule>,
+}
+
+/// A socket's address (`struct sockaddr`).
+#[derive(Debug, PartialEq, Eq)]
+enum Address {
+    /// AF_UNSPEC: connect(2) takes an address away by it.
+    None,
+    Internet(IpAddr, u16),
+    /// Of another family, or too short.
+    Other,
+}
+
+impl Address {
+    fn of(bytes: &[u8]) -> Address {
+        let Some(family) = bytes.first_chunk().map(|family| u16::from_ne_bytes(*family)) else {
+            return Address::Other;
+        };
+        let port = |bytes: &[u8]| u16::from_be_bytes([bytes[2], bytes[3]]);
+        match (i32::from(family), bytes.len()) {
+            (libc::AF_UNSPEC, _) => Address::None,
+            // `struct sockaddr_in`.
+            (libc::AF_INET, 16..) => {
+                let address: [u8; 4] = bytes[4..8].try_into().unwrap_or_default();
+                Address::Internet(address.into(), port(bytes))
+            }
+            // `struct sockaddr_in6`, also without its last field (SIN6_LEN_RFC2133).
+            (libc::AF_INET6, 24..) => {
+                let address: [u8; 16] = bytes[8..24].try_into().unwrap_or_default();
+                Address::Internet(canonical(IpAddr::from(address)), port(bytes))
+            }
+            _ => Address::Other,
+        }
+    }
+}
+
+impl Network {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.inet && !self.inet6
+    }
+
+    /// Lets sockets be made of the families that rules name.
+    pub(super) fn add_families(&mut self) {
+        let has = |is_v4| {
+            [&self.connect, &self.send, &self.bind]
+                .into_iter()
+                .flatten()
+                .any(|rule: &Rule| rule.has_family(is_v4))
+        };
+        (self.inet, self.inet6) = (self.inet || has(true), self.inet6 || has(false));
+    }
+
+    pub(super) fn may_allow(&self, call: &Call, form: &Form) -> bool {
+        match form.name {
+            "AF_INET" => self.inet,
+            "AF_INET6" => self.inet6,
+            // Routes of a packet's own.
+            "IP_OPTIONS" => false,
+            _ => {
+                !self.is_empty()
+                    && call.class == Class::Network
+                    && !matches!(call.name(), "socket" | "socketpair")
+            }
+        }
+    }
+
+    /// Whether the call is made, one that [may be](Self::may_allow).
+    pub(super) fn allows(&self, request: &Request) -> bool {
+        /// MSG_FASTOPEN of <linux/socket.h>: connects.
+        const CONNECTS: u64 = 0x2000_0000;
+        let arguments = request.arguments();
+        match request.call().name() {
+            "socket" => is_plain(arguments[1], arguments[2]),
+            "connect" => all(request, &self.connect, true),
+            "bind" => all(request, &self.bind, false),
+            // Of a socket without an address Linux chooses one. What is bound has got it by a rule, if for port 0.
+            "listen" => call::socket_name(arguments[0] as i32).is_some_and(|own| match Address::of(&own) {
+                Address::Internet(address, port) => [port, 0]
+                    .into_iter()
+                    .any(|port| is_in(&Address::Internet(address, port), &self.bind, false)),
+                _ => false,
+            }),
+            "sendto" if arguments[3] & CONNECTS != 0 => all(request, &self.connect, false),
+            "sendmsg" if arguments[2] & CONNECTS != 0 => all(request, &self.connect, false),
+            "sendmmsg" if arguments[3] & CONNECTS != 0 => all(request, &self.connect, false),
+            "sendto" | "sendmsg" | "sendmmsg" => all(request, &self.send, false),
+            _ => true,
+        }
+    }
+
+    /// The ports of TCP that the rules name, if they are few: for Landlock, which knows no addresses.
+    pub(super) fn ports(rules: &[Rule]) -> Ports {
+        const MOST: usize = 1024;
+        let count: usize = rules.iter().map(|rule| rule.ports.len()).sum();
+        if count > MOST {
+            Ports::All
+        } else {
+            Ports::These(rules.iter().flat_map(|rule| rule.ports.clone()).collect())
+        }
+    }
+}
+
+/// Streams and datagrams of TCP, UDP and echo requests (icmp(7)): what they send goes to the address that was checked. Those of multipath
+/// TCP and SCTP go to others that a peer names.
+fn is_plain(kind: u64, protocol: u64) -> bool {
+    const KIND: u64 = 0xf;
+    let kind = (kind & KIND) as i32;
+    match protocol as i32 {
+        0 => matches!(kind, libc::SOCK_STREAM | libc::SOCK_DGRAM),
+        libc::IPPROTO_TCP => kind == libc::SOCK_STREAM,
+        libc::IPPROTO_UDP | libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => kind == libc::SOCK_DGRAM,
+        _ => false,
+    }
+}
+
+/// Whether each address of the call is one of a rule's.
+fn all(request: &Request, rules: &[Rule], unnamed: bool) -> bool {
+    request.addresses().all(|bytes| match Address::of(bytes) {
+        Address::None => unnamed,
+        address => is_in(&address, rules, true),
+    })
+}
+
+/// `is_peer`: to an address of zeros Linux connects itself.
+fn is_in(address: &Address, rules: &[Rule], is_peer: bool) -> bool {
+    let Address::Internet(mut address, port) = *address else { return false };
+    if is_peer && address.is_unspecified() {
+        address = match address {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+    }
+    rules.iter().any(|rule| rule.has(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Rule {
+        text.parse().expect(text)
+    }
+
+    fn has(rule_text: &str, address: &str, port: u16) -> bool {
+        rule(rule_text).has(canonical(address.parse().expect("an address")), port)
+    }
+
+    #[test]
+    fn rules_have_addresses_and_ports() {
+        for (text, address, port, wanted) in [
+            ("10.0.0.0/8:80", "10.1.2.3", 80, true),
+            ("10.0.0.0/8:80", "10.1.2.3", 81, false),
+            ("10.0.0.0/8:80", "11.0.0.1", 80, false),
+            ("10.0.0.0/8:80", "::ffff:10.0.0.1", 80, true),
+            ("10.0.0.0/8:80", "64:ff9b::10.0.0.1", 80, true),
+            ("10.0.0.0/8:80", "::10.0.0.1", 80, false),
+            ("127.0.0.1", "127.0.0.1", 9, true),
+            ("127.0.0.1:8000-8010", "127.0.0.1", 8010, true),
+            ("127.0.0.1:8000-8010", "127.0.0.1", 8011, false),
+            ("[2001:db8::]/32:443", "2001:db8:1::1", 443, true),
+            ("[2001:db8::]/32:443", "2001:db9::1", 443, false),
+            ("[::]/0", "2001:db9::1", 1, true),
+            ("[::]/0", "1.2.3.4", 1, false),
+            ("0.0.0.0/0:*", "1.2.3.4", 1, true),
+            ("*:53", "1.2.3.4", 53, true),
+            ("*:53", "::1", 53, true),
+            ("*", "169.254.169.254", 80, false),
+            ("*", "::ffff:169.254.169.254", 80, false),
+            ("*", "64:ff9b::169.254.169.254", 80, false),
+            ("*", "fd00:ec2::254", 80, false),
+            ("169.254.0.0/16", "169.254.169.254", 80, false),
+            ("169.254.0.0/16", "169.254.1.1", 80, true),
+            ("169.254.169.254:80", "169.254.169.254", 80, true),
+            ("[fd00:ec2::254]", "fd00:ec2::254", 80, true),
+            ("[::ffff:10.0.0.0]/104:80", "10.1.1.1", 80, true),
+            ("[::ffff:10.0.0.0]/104:80", "11.1.1.1", 80, false),
+        ] {
+            assert_eq!(has(text, address, port), wanted, "{text} {address} {port}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_said() {
+        for text in [
+            "",
+            "localhost:80",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "::1",
+            "[10.0.0.1]:80",
+            "1.2.3.4:90-80",
+            "1.2.3.4:x",
+            "1.2.3.4:70000",
+            "[::1",
+            "*/8",
+            "1.2.3.4/:80",
+            "[2001:db8::1]/32",
+        ] {
+            assert!(text.parse::<Rule>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_what_linux_takes_them_for() {
+        let v4 = [2, 0, 0, 80, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(Address::of(&v4), Address::Internet(Ipv4Addr::new(10, 0, 0, 1).into(), 80));
+        assert_eq!(Address::of(&v4[..15]), Address::Other);
+        assert_eq!(Address::of(&[0, 0]), Address::None);
+        assert_eq!(Address::of(&[2]), Address::Other);
+        // AF_UNIX
+        assert_eq!(Address::of(&[1, 0, b'/']), Address::Other);
+        let mut mapped = [0u8; 28];
+        (mapped[0], mapped[3], mapped[18], mapped[19]) = (10, 80, 0xff, 0xff);
+        mapped[20..24].copy_from_slice(&[169, 254, 169, 254]);
+        assert_eq!(Address::of(&mapped), Address::Internet(Ipv4Addr::new(169, 254, 169, 254).into(), 80));
+        let own = [rule("127.0.0.1:80")];
+        let zeros = Address::Internet(Ipv4Addr::UNSPECIFIED.into(), 80);
+        assert!(is_in(&zeros, &own, true) && !is_in(&zeros, &own, false));
+    }
+
+    #[test]
+    fn sockets_are_plain() {
+        let stream = libc::SOCK_STREAM as u64 | libc::SOCK_CLOEXEC as u64;
+        assert!(is_plain(stream, 0) && is_plain(stream, 6) && is_plain(2, 17) && is_plain(2, 1));
+        // Multipath TCP, SCTP, raw.
+        assert!(!is_plain(stream, 262) && !is_plain(stream, 132) && !is_plain(3, 255) && !is_plain(3, 0));
+    }
+
+    #[test]
+    fn few_ports_are_told_to_landlock() {
+        assert_eq!(Network::ports(&[rule("1.2.3.4:80-81"), rule("*:7")]), Ports::These(vec![80, 81, 7]));
+        assert_eq!(Network::ports(&[rule("1.2.3.4")]), Ports::All);
+        assert_eq!(Network::ports(&[]), Ports::These(vec![]));
+    }
+}
