@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dune_bench::{Options, Row};
+use dune_sandbox::Filter;
 
 const EXIT_STATUSES: &str = "\
 Exit statuses:
@@ -199,9 +200,14 @@ pub(crate) struct RunOptions {
     /// What the program may do: compute, allow-all, or a file (TOML) with a / or .toml in its name.
     #[arg(long, value_name = "NAME|FILE", default_value = "compute", value_parser = known_policy)]
     pub(crate) policy: PathBuf,
-    /// Show each system call on standard error, as strace does.
-    #[arg(long)]
-    pub(crate) trace: bool,
+    /// Show system calls on standard error, as strace does: all, or those of these classes (file, network, memory…) and names; with
+    /// the word `denied` only what is not made.
+    #[arg(long, value_name = "CLASS|CALL,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          value_parser = filter)]
+    pub(crate) trace: Option<Filter>,
+    /// Write them to FILE, each with the number of its thread.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace_file: Option<PathBuf>,
     /// Run the program also where Linux can not confine the process as the policy does; say on standard error what is missing.
     #[arg(long)]
     pub(crate) best_effort: bool,
@@ -232,6 +238,11 @@ fn known_policy(word: &str) -> Result<PathBuf, String> {
         return Ok(word.into());
     }
     Err(format!("the policies are {}; a file with one has a / or .toml in its name", names.join(" and ")))
+}
+
+/// Which calls a trace shows.
+fn filter(words: &str) -> Result<Filter, String> {
+    Filter::of_words(words.split(',').filter(|word| !word.is_empty())).map_err(|error| error.to_string())
 }
 
 /// Row names, which completions and errors then list.

@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -43,6 +44,9 @@ pub(crate) enum Failure {
     /// The table is no JSON: a figure was not a number.
     #[error("cannot write JSON: {0}; report this defect of `dune bench`")]
     Json(#[from] serde_json::Error),
+    /// A file that was to be written can not be.
+    #[error("cannot write {}: {why}; name another file", path.display())]
+    Create { path: PathBuf, why: io::Error },
     /// Standard output takes nothing more.
     #[error("cannot write the output: {0}; see whether the disk is full")]
     Output(#[source] io::Error),
@@ -66,7 +70,7 @@ impl Failure {
             | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
             Failure::Load(error) => error.exit_status(),
             Failure::Sandbox(error) => error.exit_status(),
-            Failure::Policy(_) => 2,
+            Failure::Policy(_) | Failure::Create { .. } => 2,
             Failure::Start(_) => 126,
             _ => 1,
         }

@@ -21,6 +21,7 @@
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
+//! | traces, figures, reports | `observe/` |
 //! | all unsafe code | `raw/` |
 //!
 //! What is there, and what is not there yet, says docs/sandbox.md.
@@ -33,6 +34,7 @@ mod error;
 mod files;
 mod last_part;
 mod load;
+mod observe;
 mod part;
 pub mod policy;
 mod raw;
@@ -51,6 +53,11 @@ use dune_loader::Opening;
 pub use checked::{PathArgument, Request};
 pub use error::SandboxError;
 pub use files::{Access, Files};
+pub use observe::{
+    CallFigures, Denial, Enforced, FatalCall, Figures, Filter, NotStarted, Observation, Outcome, Report,
+    UnknownFilter,
+};
+use observe::{Journal, Watch};
 use policy::Policy;
 use raw::process;
 use supervisor::{Process, Thread};
@@ -60,21 +67,15 @@ pub use wall::{Ports, Wall};
 #[derive(Debug)]
 pub struct Sandbox {
     policy: Box<dyn Policy>,
-    trace: bool,
     best_effort: bool,
+    watch: Option<Watch>,
+    journal: Option<&'static Journal>,
 }
 
 impl Sandbox {
     /// A sandbox with this policy.
     pub fn new(policy: Box<dyn Policy>) -> Sandbox {
-        Sandbox { policy, trace: false, best_effort: false }
-    }
-
-    /// Whether each call of the program's is shown on standard error, as strace(1) does.
-    #[must_use]
-    pub fn trace(mut self, trace: bool) -> Sandbox {
-        self.trace = trace;
-        self
+        Sandbox { policy, best_effort: false, watch: None, journal: None }
     }
 
     /// Whether the program is run where Linux can not confine the process as the policy does ([`Wall`]): what is missing is said on standard
@@ -116,11 +117,15 @@ impl Sandbox {
             .enter()?;
         check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
-        let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.trace, &opened)));
+        let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.watch, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
         process::limit(process.policy().limits()).map_err(prepare("set the limits of the policy"))?;
-        wall::install(process.policy(), self.best_effort)?;
+        wall::install(process.policy(), self.best_effort, |part, why| {
+            if let Some(journal) = self.journal {
+                journal.tell_of_wall(part, why);
+            }
+        })?;
         Thread::new(dune, process, context).run()?;
         unreachable!("the first thread ends with the process, or by itself")
     }

@@ -95,6 +95,50 @@ pub enum Class {
     Absent,
 }
 
+impl Class {
+    /// All classes.
+    pub const ALL: [Class; 16] = [
+        Class::File,
+        Class::Descriptor,
+        Class::Poll,
+        Class::Network,
+        Class::Memory,
+        Class::Process,
+        Class::Schedule,
+        Class::Signal,
+        Class::Time,
+        Class::Ipc,
+        Class::Credential,
+        Class::Asynchronous,
+        Class::Mount,
+        Class::Observation,
+        Class::Administration,
+        Class::Absent,
+    ];
+
+    /// Its name, as people write it: `file`, `network`…
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::File => "file",
+            Class::Descriptor => "descriptor",
+            Class::Poll => "poll",
+            Class::Network => "network",
+            Class::Memory => "memory",
+            Class::Process => "process",
+            Class::Schedule => "schedule",
+            Class::Signal => "signal",
+            Class::Time => "time",
+            Class::Ipc => "ipc",
+            Class::Credential => "credential",
+            Class::Asynchronous => "asynchronous",
+            Class::Mount => "mount",
+            Class::Observation => "observation",
+            Class::Administration => "administration",
+            Class::Absent => "absent",
+        }
+    }
+}
+
 /// What a supervisor of untrusted code does with a call, unless a policy says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

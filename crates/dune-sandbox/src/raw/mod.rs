@@ -2,8 +2,11 @@
 
 #![expect(unsafe_code, reason = "a supervisor makes system calls for a program, and maps its memory")]
 
+pub(crate) mod atomics;
 pub(crate) mod call;
+pub(crate) mod launcher;
 pub(crate) mod memory;
+pub(crate) mod meter;
 pub(crate) mod process;
 pub(crate) mod ring3;
 pub(crate) mod shared;
@@ -22,6 +25,14 @@ pub(crate) fn result(value: i64) -> Result<i64, i64> {
 ///
 /// What the call does with memory breaks nothing that Rust relies on.
 unsafe fn system_call(number: i64, arguments: [u64; 6]) -> i64 {
+    // SAFETY: the caller's.
+    meter::linux(|| unsafe { unmeasured(number, arguments) })
+}
+
+/// # Safety
+///
+/// As for [`system_call`].
+unsafe fn unmeasured(number: i64, arguments: [u64; 6]) -> i64 {
     let value: i64;
     // SAFETY: 1. the caller's; 2. SYSCALL overwrites RCX and R11 only; 3. no `nomem`: the kernel reads and writes memory.
     unsafe {

@@ -134,7 +134,7 @@ unsafe extern "C" {
 /// What the call does with memory breaks nothing that Rust relies on.
 pub(super) unsafe fn system_call(number: i64, arguments: &[u64; 6]) -> i64 {
     // SAFETY: the caller's; arguments and flag are there.
-    with_flag(|flag| unsafe { unless_signalled(number, arguments, flag.as_ptr()) })
+    super::meter::linux(|| with_flag(|flag| unsafe { unless_signalled(number, arguments, flag.as_ptr()) }))
 }
 
 /// ABI: System V. Between the first two labels nothing has been done that a jump to the third one would leave.

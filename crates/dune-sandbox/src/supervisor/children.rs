@@ -24,15 +24,15 @@ pub(super) fn clone(thread: &mut Thread, request: Request) -> Answer {
     make(thread, &Wish::of_clone(*request.arguments()))
 }
 
-/// clone3(2), with a note for the trace. Policies see it as the clone(2) that it is: with flags that nobody can change any more.
-pub(super) fn clone3(thread: &mut Thread, request: &Request) -> (Answer, &'static str) {
+/// clone3(2). Policies see it as the clone(2) that it is: with flags that nobody can change any more.
+pub(super) fn clone3(thread: &mut Thread, request: &Request) -> Answer {
     let [address, size, ..] = *request.arguments();
     let wish = match Wish::of_clone3(thread.memory(), address, size) {
         Ok(wish) => wish,
-        Err(errno) => return (error(errno), ""),
+        Err(errno) => return error(errno),
     };
     match thread.permit(&wish.request()) {
-        Ok(()) => (make(thread, &wish), ""),
+        Ok(()) => make(thread, &wish),
         Err(denied) => denied,
     }
 }
@@ -62,6 +62,9 @@ fn new_process(thread: &mut Thread) -> i64 {
         thread.signals.begin(mask);
         thread.cleared = 0;
         thread.borrowed = None;
+        if let Some(watch) = &thread.process.watch {
+            watch.started(thread, true);
+        }
     }
     result
 }

@@ -29,13 +29,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use dune::user::{ReturnBy, SystemCall, UserContext, UserExit};
-use dune::{Dune, UserError, Vector};
+use dune::{Counters, Dune, UserError, Vector};
 use dune_loader::parts::Opened;
 use dune_syscalls::{Call, Treatment};
 
 use crate::areas::Rights;
 use crate::checked::{ProgramMemory, Refusal, Request};
 use crate::error::{SandboxError, say};
+use crate::observe::{self, Trap, Verdict, Watch};
 use crate::policy::{Decision, Policy};
 use crate::raw::{call, process, ring3, signals as raw_signals};
 use crate::space::Space;
@@ -53,7 +54,7 @@ const ENOSYS: i64 = -libc::ENOSYS as i64;
 #[derive(Debug)]
 pub(crate) struct Process {
     policy: Box<dyn Policy>,
-    trace: bool,
+    watch: Option<Watch>,
     space: Space,
     actions: Mutex<Actions>,
     threads: Threads,
@@ -67,12 +68,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(policy: Box<dyn Policy>, trace: bool, opened: &Opened) -> Process {
+    pub(crate) fn new(policy: Box<dyn Policy>, watch: Option<Watch>, opened: &Opened) -> Process {
         let space = Space::new(policy.allows_writable_code());
         let actions = Mutex::new(Actions::of_process());
         let (executable, logged) = (Mutex::default(), Mutex::default());
         let (threads, descriptors) = (Threads::new(), RwLock::new(()));
-        let process = Process { policy, trace, space, actions, threads, descriptors, executable, logged };
+        let process = Process { policy, watch, space, actions, threads, descriptors, executable, logged };
         process.set_executable(opened);
         process
     }
@@ -126,6 +127,7 @@ impl Process {
 
     /// Says once for each name that a call is refused, for so many names: the program chooses some of them.
     fn log(&self, name: &str, why: &str) {
+        observe::reason(name, why);
         const MOST: usize = 200;
         let count = {
             let mut logged = lock(&self.logged);
@@ -206,6 +208,9 @@ impl Thread {
 
     /// Runs the program to its end.
     pub(crate) fn run(mut self) -> Result<(), SandboxError> {
+        if let Some(watch) = &self.process.watch {
+            watch.started(&self, self.is_first());
+        }
         while !self.is_over {
             if raw_signals::is_waiting() {
                 self.deliver_waiting();
@@ -216,7 +221,13 @@ impl Thread {
             match ring3::run(self.dune, &mut self.context) {
                 Ok(UserExit::SystemCall(system_call)) => {
                     self.settled = None;
-                    let answer = self.call(&system_call);
+                    let process = self.process;
+                    let answer = match &process.watch {
+                        None => self.call(&system_call),
+                        Some(watch) => {
+                            watch.call(&mut self, &system_call, |thread| thread.call(&system_call))
+                        }
+                    };
                     if !self.returns_all {
                         self.context.set_return_value(answer);
                     }
@@ -240,30 +251,22 @@ impl Thread {
         let SystemCall { number, arguments } = *system_call;
         let Some(call) = dune_syscalls::by_number(number) else {
             self.process.log(&format!("number {number}"), "is not known, and answered with ENOSYS");
-            self.trace(format_args!("syscall_{number:#x}({:#x}, …) = -1 ENOSYS", arguments[0]));
             return ENOSYS;
         };
-        if self.process.trace && matches!(call.name(), "exit" | "exit_group") {
-            self.show(call, &arguments, None, "");
-        }
-        let (answer, note) = self.answer(Request::of_registers(call, &arguments));
-        if self.process.trace {
-            self.show(call, &arguments, Some(answer), note);
-        }
-        answer
+        self.answer(Request::of_registers(call, &arguments))
     }
 
-    /// What becomes of the call, and a note for the trace.
-    fn answer(&mut self, request: Request) -> (Answer, &'static str) {
+    /// What becomes of the call.
+    fn answer(&mut self, request: Request) -> Answer {
         let (call, form) = (request.call(), request.form());
         let treatment = form.treatment;
         if treatment == Treatment::Absent {
-            return (ENOSYS, "");
+            return ENOSYS;
         }
         if treatment == Treatment::Refused {
             let name = qualified(call, form.name);
             self.process.log(&name, "is refused");
-            return (error(refusal(call.name())), " (refused)");
+            return error(refusal(call.name()));
         }
         if i64::from(call.number) == libc::SYS_clone3 {
             return children::clone3(self, &request);
@@ -271,14 +274,15 @@ impl Thread {
         let handler = supervised::handler(call.number);
         if treatment == Treatment::Supervised && handler.is_none() {
             self.process.log(&qualified(call, form.name), "is not implemented yet, and answered with ENOSYS");
-            return (ENOSYS, " (not implemented)");
+            observe::mark(Verdict::NotImplemented);
+            return ENOSYS;
         }
         // What the supervisor does itself it looks at itself, but for paths, which a policy wants to see.
         let is_followed = handler.is_none() || request.form().paths(request.arguments()).next().is_some();
         let request = if is_followed { request.check(self.dune) } else { Ok(request) };
         let request = match request {
             Ok(request) => request,
-            Err(refusal) => return (self.refuse(call, form.name, refusal), ""),
+            Err(refusal) => return self.refuse(call, form.name, refusal),
         };
         // A policy looks at what the socket is: no other one takes its number meanwhile.
         let _held = (i64::from(call.number) == libc::SYS_listen).then(|| self.process.keep_descriptors());
@@ -287,31 +291,39 @@ impl Thread {
         }
         let answer = places::answer(self, &request).or_else(|| changes::answer(self, &request));
         if let Some(answer) = answer {
-            return (answer, "");
+            return answer;
         }
         match handler {
-            Some(handler) => (handler(self, request), ""),
+            Some(handler) => handler(self, request),
             None => {
                 let answer = self.forward(request);
-                (self.interrupted(answer, call), "")
+                self.interrupted(answer, call)
             }
         }
     }
 
     /// Asks the policy: nothing, or what becomes of a call that it denies.
-    fn permit(&self, request: &Request) -> Result<(), (Answer, &'static str)> {
+    fn permit(&self, request: &Request) -> Result<(), Answer> {
         let (policy, name) = (self.process.policy(), request.call().name());
         match policy.decide(request) {
             Decision::Allow => Ok(()),
             Decision::Deny(errno) => {
                 self.process.log(name, &format!("is denied by the policy {}", policy.name()));
-                Err((error(errno), " (denied)"))
+                observe::mark(Verdict::Denied);
+                Err(error(errno))
             }
-            Decision::Kill => {
-                say(format_args!("dune: the policy {} ends the program for {name}", policy.name()));
-                process::die(libc::SIGSYS);
-            }
+            Decision::Kill => self.end_by_policy(name),
         }
+    }
+
+    /// Ends the program for what it has called for.
+    fn end_by_policy(&self, what: &str) -> ! {
+        let policy = self.process.policy.name();
+        say(format_args!("dune: the policy {policy} ends the program for {what}"));
+        if let Some(watch) = &self.process.watch {
+            watch.fatal(self, &format!("{what} is denied by the policy {policy}"));
+        }
+        process::die(libc::SIGSYS)
     }
 
     fn refuse(&self, call: &Call, form: &str, refusal: Refusal) -> i64 {
@@ -347,7 +359,22 @@ impl Thread {
         }
     }
 
-    fn memory(&self) -> ProgramMemory {
+    /// Where the program goes on.
+    pub(crate) fn instruction(&self) -> u64 {
+        self.context.registers.rip
+    }
+
+    /// What Dune has counted for the thread.
+    pub(crate) fn counters(&self) -> Counters {
+        self.dune.counters()
+    }
+
+    /// Whether it is the first one of its process.
+    fn is_first(&self) -> bool {
+        call::plain(libc::SYS_gettid, [0; 6]) == i64::from(std::process::id())
+    }
+
+    pub(crate) fn memory(&self) -> ProgramMemory {
         ProgramMemory(self.dune)
     }
 
@@ -366,6 +393,7 @@ impl Thread {
             let is_new = self.settled != Some((self.context.registers.rip, address));
             if is_new && self.process.space.settle(self.dune, address, wanted as Rights) {
                 self.settled = Some((self.context.registers.rip, address));
+                self.tell_of_trap(None);
                 return;
             }
         }
@@ -385,26 +413,20 @@ impl Thread {
             vector: vector.number().into(),
             address: if is_about_memory { address } else { 0 },
         };
+        self.tell_of_trap(Some((signal, code, about, rip)));
         self.fault(signal, code, about, details);
+    }
+
+    fn tell_of_trap(&self, signal: Option<(i32, i32, u64, u64)>) {
+        if let Some(watch) = &self.process.watch {
+            watch.trapped(&Trap { signal });
+        }
     }
 
     /// A signal for what the program has done itself.
     fn fault(&mut self, signal: i32, code: i32, address: u64, details: Details) {
-        let rip = self.context.registers.rip;
-        self.trace(format_args!("--- signal {signal}, code {code}, address {address:#x}, rip {rip:#x} ---"));
         self.returns_all = true;
         self.deliver_fault(signal, code, address, details);
-    }
-
-    fn trace(&self, what: std::fmt::Arguments<'_>) {
-        if self.process.trace {
-            say(format_args!("[{}] {what}", call::plain(libc::SYS_gettid, [0; 6])));
-        }
-    }
-
-    fn show(&self, call: &Call, arguments: &[u64; 6], result: Option<i64>, note: &str) {
-        let memory = self.memory();
-        self.trace(format_args!("{}{note}", call.show(arguments, &memory, result)));
     }
 }
 

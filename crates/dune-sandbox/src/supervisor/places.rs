@@ -10,9 +10,10 @@ use super::open::{Probe, is_harmless, own_link};
 use super::{Answer, Thread, error};
 use crate::checked::Request;
 use crate::files::{self, Access, Files, Found, Look, Root};
+use crate::observe::{self, Verdict};
 use crate::policy::Decision;
 use crate::raw::call::{self, OpenHow};
-use crate::raw::{process, result};
+use crate::raw::result;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 const PATH: u64 = (libc::O_PATH | libc::O_CLOEXEC) as u64;
@@ -166,14 +167,11 @@ pub(super) fn denied(thread: &Thread, path: &CStr) -> i64 {
         .process
         .log(&format!("with the path {path:?}"), &format!("is denied by the policy {}", policy.name()));
     match policy.denial() {
-        Decision::Deny(errno) => error(errno),
-        _ => {
-            crate::error::say(format_args!(
-                "dune: the policy {} ends the program for {path:?}",
-                policy.name()
-            ));
-            process::die(libc::SIGSYS)
+        Decision::Deny(errno) => {
+            observe::mark(Verdict::Denied);
+            error(errno)
         }
+        _ => thread.end_by_policy(&format!("{path:?}")),
     }
 }
 

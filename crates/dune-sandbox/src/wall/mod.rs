@@ -91,13 +91,20 @@ const PARTS: [Part; 3] = [
 ];
 
 /// Puts the process, which has one thread, behind the wall of `policy`, if that has one. With `best_effort` what Linux can not do is told on
-/// standard error, and left out.
-pub(crate) fn install(policy: &dyn Policy, best_effort: bool) -> Result<(), SandboxError> {
+/// standard error, and left out. `tell` is told of each part, and why it is missing.
+pub(crate) fn install(
+    policy: &dyn Policy,
+    best_effort: bool,
+    tell: impl Fn(&str, Option<&str>),
+) -> Result<(), SandboxError> {
     let Some(wall) = policy.wall() else { return Ok(()) };
     for (what, install) in PARTS {
         match install(policy, &wall) {
-            Ok(()) => (),
-            Err(why) if best_effort => say(format_args!("dune: not enforced by Linux: {what}: {why}")),
+            Ok(()) => tell(what, None),
+            Err(why) if best_effort => {
+                say(format_args!("dune: not enforced by Linux: {what}: {why}"));
+                tell(what, Some(&why));
+            }
             Err(why) => return Err(SandboxError::Wall { what, why }),
         }
     }

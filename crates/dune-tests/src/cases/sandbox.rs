@@ -7,6 +7,7 @@ mod executed;
 mod network;
 mod policies;
 mod programs;
+mod telling;
 mod walls;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +55,9 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::policy_directories", directories::changes),
     Case::new("sandbox::policy_directories_that_change", directories::races),
     Case::new("sandbox::policy_network", network::addresses),
+    Case::new("sandbox::trace", telling::trace),
+    Case::new("sandbox::trace_of_several", telling::trace_of_several),
+    Case::new("sandbox::launchers", telling::launchers),
     Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_ports", walls::of_ports).ends(Ending::Status(walls::HELD)),
