@@ -328,16 +328,16 @@ fn use_stack(bytes: usize) -> u64 {
 
 fn heap() {
     // SAFETY: only this program moves its break, and C's allocator copes with that.
-    let (start, grown, end) = unsafe { (libc::sbrk(0), libc::sbrk(8 << 20), libc::sbrk(0)) };
-    println!("break grows: {}", start == grown && end.addr() - start.addr() == 8 << 20);
+    let (start, grown, end) = unsafe { (libc::sbrk(0), libc::sbrk(2 << 20), libc::sbrk(0)) };
+    println!("break grows: {}", start == grown && end.addr() - start.addr() == 2 << 20);
     // SAFETY: this has just become the program's.
-    let room = unsafe { std::slice::from_raw_parts_mut(grown.cast::<u64>(), 1 << 20) };
+    let room = unsafe { std::slice::from_raw_parts_mut(grown.cast::<u64>(), 1 << 18) };
     println!("zeros: {}", room.iter().all(|&word| word == 0));
     room.iter_mut().enumerate().for_each(|(index, word)| *word = index as u64);
     println!("sum {}", room.iter().sum::<u64>());
     // SAFETY: `room` is not used any more.
-    unsafe { libc::sbrk(-(8 << 20)) };
-    let mut boxes: Vec<Vec<u8>> = (0..2000).map(|size| vec![size as u8; size * 16]).collect();
+    unsafe { libc::sbrk(-(2 << 20)) };
+    let mut boxes: Vec<Vec<u8>> = (0..500).map(|size| vec![size as u8; size * 16]).collect();
     boxes.retain(|bytes| bytes.len() % 48 == 0);
     boxes.push(vec![1; 4 << 20]);
     println!("bytes {}", boxes.iter().flatten().map(|&byte| u64::from(byte)).sum::<u64>());

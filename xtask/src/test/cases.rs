@@ -21,7 +21,7 @@ pub struct Cases {
 }
 
 /// How many of the slowest cases are kept.
-const SLOWEST: usize = 5;
+const SLOWEST: usize = 20;
 
 impl Cases {
     /// Takes more of what the suite prints; whether a case began or ended, or the suite told how many there are.
