@@ -80,6 +80,17 @@ pub(crate) fn forget() {
     while take().is_some() {}
 }
 
+/// Signals are for others from now on; also those that have come, but for `except`.
+pub(crate) fn pass_on(except: Option<i32>) {
+    super::process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
+    while let Some(info) = take() {
+        let signal = info[0] as i32;
+        if Some(signal) != except {
+            super::process::raise(signal);
+        }
+    }
+}
+
 /// Has Linux call our handler for `signal`, with those of the program's `flags` that Linux looks at. The raw result.
 pub(crate) fn handle(signal: i32, flags: u64) -> i64 {
     const LINUXS: u64 = (libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT) as u64;

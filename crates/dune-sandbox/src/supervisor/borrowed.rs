@@ -47,7 +47,8 @@ impl Borrowed {
 
     /// Waits in the parent for the child, and takes over what it has changed.
     pub(super) fn wait_for(self, thread: &Thread, child: i32) {
-        while self.state.get() == RUNS && call::is_running(child) {
+        let is_open = || thread.process.succession.is_open();
+        while self.state.get() == RUNS && call::is_running(child) && !is_open() {
             self.state.wait(RUNS, LOOK);
         }
         if self.state.get() == ENDS {

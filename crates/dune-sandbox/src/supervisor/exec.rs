@@ -4,7 +4,7 @@
 //! and what Linux does at one (set-user-ID, file capabilities) is not done.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::{fs, io};
 
@@ -12,7 +12,7 @@ use dune_loader::parts::{self, Opened, Role};
 use dune_loader::{LoadError, Opening};
 use dune_syscalls::Memory;
 
-use super::{Answer, Thread, error, places};
+use super::{Answer, Thread, error, places, succession};
 use crate::checked::{ProgramMemory, Request};
 use crate::error::say;
 use crate::load;
@@ -30,12 +30,6 @@ pub(super) fn execve(thread: &mut Thread, request: Request) -> Answer {
 }
 
 fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Result<(), i32> {
-    if !thread.process.threads.is_one() {
-        thread
-            .process
-            .log("execve of one of several threads", "is not implemented yet, and answered with EAGAIN");
-        return Err(libc::EAGAIN);
-    }
     let memory = thread.memory();
     let mut left = parts::arguments_limit() as usize;
     let mut words: Vec<OsString> = strings(memory, words, &mut left)?
@@ -55,16 +49,34 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
         path if path.contains(&b'/') => path.to_vec(),
         name => [b"./", name].concat(),
     };
-    let opened = find(thread, OsStr::from_bytes(&path), words).map_err(|error| errno(&error))?;
+    let path = OsString::from_vec(path);
+    let opened = find(thread, &path, words.clone()).map_err(|error| errno(&error))?;
+    // Other threads can put something else in the place of a descriptor: then it was a look, and the program is opened when they have ended.
+    let opened = thread.process.threads.is_one().then_some(opened);
+    let mask = thread.signals.mask();
+    succession::open(thread, Next { opened, path, words, environment, mask })
+}
+
+/// What a process goes on with.
+#[derive(Debug)]
+pub(super) struct Next {
+    /// What has been opened already.
+    opened: Option<Opened>,
+    path: OsString,
+    words: Vec<OsString>,
+    environment: Vec<CString>,
+    /// The mask of the thread that has called.
+    mask: u64,
+}
+
+/// The only thread there is goes on with another program.
+pub(super) fn go_on(thread: &mut Thread, next: Next) {
+    let Next { opened, path, words, environment, mask } = next;
     // From here on there is no program to return to.
+    let opened = opened.map_or_else(|| find(thread, &path, words), Ok).unwrap_or_else(|error| end(&error));
     thread.process.space.clear();
-    let context = match load::load(thread.dune, &thread.process.space, &opened, &environment) {
-        Ok(context) => context,
-        Err(error) => {
-            say(format_args!("dune: {error}"));
-            process::die(libc::SIGKILL);
-        }
-    };
+    let context = load::load(thread.dune, &thread.process.space, &opened, &environment)
+        .unwrap_or_else(|error| end(&error));
     process::set_name(&opened.name);
     thread.process.set_executable(&opened);
     drop(opened);
@@ -73,7 +85,13 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
         borrowed.release();
     }
     thread.start_anew(context);
-    Ok(())
+    thread.signals.begin(mask);
+}
+
+/// As Linux ends who can not go on with either program.
+fn end(error: &dyn std::fmt::Display) -> ! {
+    say(format_args!("dune: {error}"));
+    process::die(libc::SIGKILL)
 }
 
 /// Finds and opens what is to be executed, by the policy's roots if it has some.

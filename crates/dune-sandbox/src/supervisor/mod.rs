@@ -18,6 +18,7 @@ mod open;
 mod places;
 mod shown;
 mod signals;
+mod succession;
 mod supervised;
 mod threads;
 mod wish;
@@ -43,6 +44,7 @@ use crate::space::Space;
 use borrowed::Borrowed;
 pub(crate) use changes::NUMBERS as CHANGES;
 use signals::{Actions, Details, Signals};
+use succession::Succession;
 use threads::Threads;
 
 /// TASK_SIZE_MAX: Linux takes no segment base beyond it (`do_arch_prctl_64`).
@@ -58,6 +60,7 @@ pub(crate) struct Process {
     space: Space,
     actions: Mutex<Actions>,
     threads: Threads,
+    succession: Succession,
     /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
     /// own, which stands for a moment where the program could name it; to read by who changes which files descriptors are.
     descriptors: RwLock<()>,
@@ -73,7 +76,9 @@ impl Process {
         let actions = Mutex::new(Actions::of_process());
         let (executable, logged) = (Mutex::default(), Mutex::default());
         let (threads, descriptors) = (Threads::new(), RwLock::new(()));
-        let process = Process { policy, watch, space, actions, threads, descriptors, executable, logged };
+        let succession = Succession::default();
+        let process =
+            Process { policy, watch, space, actions, threads, succession, descriptors, executable, logged };
         process.set_executable(opened);
         process
     }
@@ -117,10 +122,13 @@ impl Process {
         let _actions = self.actions();
         let _executable = lock(&self.executable);
         let _logged = lock(&self.logged);
+        let _next = self.succession.hold();
+        let mut numbers = self.threads.hold();
         let _errors = std::io::stderr().lock();
         let result = process::fork();
         if result == 0 {
-            self.threads.forget_others();
+            self.threads.forget_others(&mut numbers);
+            self.succession.forget();
         }
         result
     }
@@ -212,6 +220,10 @@ impl Thread {
             watch.started(&self, self.is_first());
         }
         while !self.is_over {
+            if self.process.succession.is_open() {
+                succession::attend(&mut self);
+                continue;
+            }
             if raw_signals::is_waiting() {
                 self.deliver_waiting();
             }

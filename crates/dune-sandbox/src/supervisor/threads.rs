@@ -1,13 +1,13 @@
 //! Threads: each is a thread of Linux's in Dune mode, with a supervisor's loop of its own.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, mpsc};
 
 use dune::memory::VirtAddr;
 use dune::user::UserContext;
 
 use super::wish::Wish;
-use super::{Answer, Thread, error};
+use super::{Answer, Thread, error, lock};
 use crate::checked::Request;
 use crate::error::say;
 use crate::raw::{call, process, signals};
@@ -17,22 +17,67 @@ use crate::raw::{call, process, signals};
 pub(super) struct Threads {
     /// How many there are.
     count: AtomicUsize,
+    /// The numbers of those that have begun.
+    numbers: Mutex<Vec<i32>>,
+    /// Whether the first one is still there.
+    has_first: AtomicBool,
 }
 
 impl Threads {
     /// The first one.
     pub(super) fn new() -> Threads {
-        Threads { count: AtomicUsize::new(1) }
+        Threads {
+            count: AtomicUsize::new(1),
+            numbers: Mutex::new(vec![number()]),
+            has_first: AtomicBool::new(true),
+        }
+    }
+
+    /// Held over a fork.
+    pub(super) fn hold(&self) -> MutexGuard<'_, Vec<i32>> {
+        lock(&self.numbers)
     }
 
     /// In the child of a fork there is one.
-    pub(super) fn forget_others(&self) {
+    pub(super) fn forget_others(&self, numbers: &mut Vec<i32>) {
+        numbers.clear();
+        numbers.push(number());
         self.count.store(1, Ordering::Relaxed);
+        self.has_first.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_one(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 1
+        self.count() == 1
     }
+
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The numbers of those that have begun and not ended.
+    pub(super) fn numbers(&self) -> Vec<i32> {
+        lock(&self.numbers).clone()
+    }
+
+    /// Whether the first one is still there.
+    pub(super) fn has_first(&self) -> bool {
+        self.has_first.load(Ordering::Acquire)
+    }
+
+    /// The calling thread is not there any more; whether it was the last one.
+    fn end(&self) -> bool {
+        let own = number();
+        lock(&self.numbers).retain(|number| *number != own);
+        if own == std::process::id() as i32 {
+            self.has_first.store(false, Ordering::Release);
+        }
+        self.count.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+/// The calling thread's number (gettid(2)).
+pub(super) fn number() -> i32 {
+    call::plain(libc::SYS_gettid, [0; 6]) as i32
 }
 
 /// What clone(2) sets in the registers of a new thread or child.
@@ -66,14 +111,15 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
             process::die(libc::SIGKILL);
         };
         let mut thread = Thread::new(dune, process, context);
-        let number = call::plain(libc::SYS_gettid, [0; 6]);
+        let number = number();
+        lock(&process.threads.numbers).push(number);
         // Before the program goes on anywhere, as Linux does: it may have cleared them soon after.
         for address in [told, told_parent] {
             if address != 0 {
                 let _ = thread.memory().write(address, &(number as u32).to_le_bytes());
             }
         }
-        let _ = tell.send(number);
+        let _ = tell.send(number.into());
         drop(tell);
         thread.cleared = cleared;
         thread.signals.begin(mask);
@@ -114,23 +160,25 @@ const STACK: usize = 256 << 10;
 /// exit(2): the thread ends, and with the last one the process.
 pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
     let status = request.arguments()[0] as i32;
-    if thread.process.threads.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+    if thread.process.threads.end() {
         thread.end_process(status);
     }
-    // Signals are for others from now on; also those that have come in between.
-    process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
-    while let Some(info) = signals::take() {
-        process::raise(info[0] as i32);
-    }
+    signals::pass_on(None);
     if thread.cleared != 0 {
         // What waits for the end: pthread_join(3).
         let _ = thread.memory().write(thread.cleared, &[0; 4]);
         call::wake(thread.cleared);
     }
-    if call::plain(libc::SYS_gettid, [0; 6]) == i64::from(std::process::id()) {
+    if number() == std::process::id() as i32 {
         // The first thread's end is not the process's.
         process::exit_thread(status);
     }
     thread.is_over = true;
     0
+}
+
+/// The thread ends, since another one executes a program: nobody waits for it. Its signals have been [passed on](signals::pass_on).
+pub(super) fn leave(thread: &mut Thread) {
+    thread.process.threads.end();
+    thread.is_over = true;
 }

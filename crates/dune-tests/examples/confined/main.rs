@@ -8,6 +8,7 @@
 mod births;
 mod directories;
 mod escapes;
+mod execs;
 mod network;
 mod shown;
 mod signals;
@@ -45,6 +46,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "trap" => trap(&words[1]),
         "race" => race(),
         "births" => births::all(),
+        "executing" => execs::before(words[1] == "first"),
+        "executed" => execs::after(&words[1]),
         "mappings" => shown::mappings(),
         "state" => shown::state(),
         "signals" => signals::all(),

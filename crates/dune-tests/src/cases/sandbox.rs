@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::busybox", programs::busybox),
     Case::new("sandbox::children", programs::children),
     Case::new("sandbox::children_of_c_libraries", programs::children_of_c_libraries),
+    Case::new("sandbox::threads_that_exec", programs::threads_that_exec),
     Case::new("sandbox::threads", programs::threads),
     Case::new("sandbox::own_process_in_procfs", programs::own_process_in_procfs),
     Case::new("sandbox::signals", programs::signals),

@@ -97,6 +97,15 @@ pub fn children_of_c_libraries() -> CaseResult {
     )
 }
 
+/// The others end, whatever they do.
+pub fn threads_that_exec() -> CaseResult {
+    for thread in ["first", "other"] {
+        let text = "same process true\nits first thread true\nSigBlk:\t0000000000000800\nalone true\nthread Some(3)\n";
+        compare(&path_of("confined")?, &["executing", thread], "allow-all", text)?;
+    }
+    Ok(())
+}
+
 /// What tells where memory is is shown without the runtime's.
 pub fn own_process_in_procfs() -> CaseResult {
     let said = |argument: &str| -> Result<String, std::io::Error> {
