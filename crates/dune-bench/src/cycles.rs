@@ -24,6 +24,11 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// What the counter counts on this computer: found out by a few loops.
+    pub fn of_this_computer() -> Unit {
+        if counts_instructions() { Unit::Instructions } else { Unit::Cycles }
+    }
+
     /// The word for machines and people.
     pub fn name(self) -> &'static str {
         match self {
@@ -105,7 +110,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// Finds out what the counter counts, and what reading it costs.
     pub(crate) fn calibrate() -> Clock {
-        let unit = if counts_instructions() { Unit::Instructions } else { Unit::Cycles };
+        let unit = Unit::of_this_computer();
         Clock { unit, bracket: 0, stamp: 0 }.recalibrated()
     }
 

@@ -66,7 +66,10 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   dune run -- busybox sha256sum < file
   dune run --policy allow-all -- python3 -c 'print(6 * 7)'
-  dune run --policy allow-all --trace -- true
+  dune run --policy allow-all --trace=file,network -- true
+  dune run --stats -- busybox seq 1000
+  dune run --learn web.toml -- ./server        then: dune run --explain web.toml; dune run --policy web.toml -- ./server
+  dune run --json report.json -- ./untrusted   what was allowed, denied, and how it ended, for other programs
 
 The program runs in ring 3 of Dune mode: it sees its own memory only, and each of its system calls is checked before Linux gets
 it, if the policy allows it:
@@ -197,9 +200,9 @@ pub(crate) struct EnterOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// What the program may do: compute, allow-all, or a file (TOML) with a / or .toml in its name.
-    #[arg(long, value_name = "NAME|FILE", default_value = "compute", value_parser = known_policy)]
-    pub(crate) policy: PathBuf,
+    /// What the program may do: compute (default), allow-all, or a file (TOML) with a / or .toml in its name.
+    #[arg(long, value_name = "NAME|FILE", value_parser = known_policy)]
+    pub(crate) policy: Option<PathBuf>,
     /// Show system calls on standard error, as strace does: all, or those of these classes (file, network, memory…) and names; with
     /// the word `denied` only what is not made.
     #[arg(long, value_name = "CLASS|CALL,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
@@ -208,12 +211,25 @@ pub(crate) struct RunOptions {
     /// Write them to FILE, each with the number of its thread.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace_file: Option<PathBuf>,
+    /// Print on standard error, when the program has ended, what it called how often, and at what cost.
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Write a report as JSON when the program has ended: to FILE, to standard output (-), or to an open descriptor (its number).
+    #[arg(long, value_name = "FILE|-|FD")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write to FILE the policy that this run needed. The run's own policy is then allow-all, unless --policy says otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) learn: Option<PathBuf>,
+    /// Say what a policy comes to on this computer (with --json as data), and run nothing.
+    #[arg(long, value_name = "NAME|FILE", value_parser = known_policy,
+          conflicts_with_all = ["policy", "trace", "trace_file", "stats", "learn", "best_effort"])]
+    pub(crate) explain: Option<PathBuf>,
     /// Run the program also where Linux can not confine the process as the policy does; say on standard error what is missing.
     #[arg(long)]
     pub(crate) best_effort: bool,
     /// The program, found as a shell does, and its arguments.
     #[arg(
-        required = true,
+        required_unless_present = "explain",
         trailing_var_arg = true,
         allow_hyphen_values = true,
         value_name = "PROGRAM [ARGUMENT]…"

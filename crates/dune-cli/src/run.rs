@@ -1,50 +1,93 @@
 //! `dune run`: a program that is not trusted, in ring 3.
 
+mod json;
+mod stats;
+
 use std::convert::Infallible;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::process;
 
-use dune_sandbox::{Filter, Observation, Sandbox, policy};
+use dune_sandbox::policy::{self, Policy};
+use dune_sandbox::{Effective, Filter, Observation, Sandbox};
 
 use crate::arguments::RunOptions;
 use crate::failure::Failure;
+use crate::output;
 
 /// Becomes the program, or its launcher. Returns only if that fails.
 pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
+    if let Some(path) = &options.explain {
+        let effective = Effective::of(&*policy_of(path)?);
+        match &options.json {
+            Some(to) => json::Target::open(to)?.write(&json::explained(&effective))?,
+            None => output::line(&effective.words())?,
+        }
+        process::exit(0);
+    }
     let program = options.command.first().expect("the command line requires a program");
-    let shipped = options.policy.to_str().and_then(policy::by_name);
-    let policy = match shipped {
-        Some(policy) => policy,
-        None => Box::new(policy::FromFile::read(&options.policy)?),
-    };
-    let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
+    let usual = if options.learn.is_some() { "allow-all" } else { "compute" };
+    let policy = policy_of(options.policy.as_deref().unwrap_or(usual.as_ref()))?;
     if !is_observed(options) {
+        let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
         return Ok(sandbox.run(program, &options.command)?);
     }
-    let mut observation = Observation::new();
-    if options.trace.is_some() || options.trace_file.is_some() {
-        let filter = options.trace.clone().unwrap_or_else(Filter::all);
-        let out = match &options.trace_file {
-            Some(file) => Box::new(BufWriter::new(create(file)?)) as Box<dyn Write>,
-            None => Box::new(io::stderr()),
-        };
-        observation = observation.trace(filter, out, options.trace_file.is_some());
-    }
-    let report = sandbox.run_observed(program, &options.command, observation)?;
+    // All that is to be written to is opened before anything runs.
+    let target = options.json.as_deref().map(json::Target::open).transpose()?;
+    let learnt = match &options.learn {
+        Some(path) => Some((path, create(path)?)),
+        None => None,
+    };
+    let effective = target.is_some().then(|| Effective::of(&*policy));
+    let unit = (target.is_some() || options.stats).then(dune_bench::Unit::of_this_computer);
+    let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
+    let report = sandbox.run_observed(program, &options.command, observation(options)?)?;
     if let Some(why) = &report.outcome.not_started {
         eprintln!("dune: {}", why.why);
+    }
+    if let (true, Some(unit)) = (options.stats, unit) {
+        // Whoever reads standard error may have gone.
+        let _ = io::stderr().write_all(stats::text(&report, unit).as_bytes());
+    }
+    if let (Some((path, mut file)), Some(text)) = (learnt, &report.learnt) {
+        let write = file.write_all(text.as_bytes());
+        write.map_err(|why| Failure::Create { path: path.to_owned(), why })?;
+    }
+    if let (Some(target), Some(effective), Some(unit)) = (target, effective, unit) {
+        target.write(&json::report(&options.command, &effective, &report, unit))?;
     }
     report.end()
 }
 
+fn policy_of(path: &Path) -> Result<Box<dyn Policy>, Failure> {
+    match path.to_str().and_then(policy::by_name) {
+        Some(policy) => Ok(policy),
+        None => Ok(Box::new(policy::FromFile::read(path)?)),
+    }
+}
+
 /// Whether somebody wants to know more than what the program does itself.
 fn is_observed(options: &RunOptions) -> bool {
-    options.trace.is_some() || options.trace_file.is_some()
+    let RunOptions { trace, trace_file, stats, json, learn, .. } = options;
+    trace.is_some() || trace_file.is_some() || *stats || json.is_some() || learn.is_some()
+}
+
+fn observation(options: &RunOptions) -> Result<Observation, Failure> {
+    let observation = Observation::new().learn(options.learn.is_some());
+    if options.trace.is_none() && options.trace_file.is_none() {
+        return Ok(observation);
+    }
+    let filter = options.trace.clone().unwrap_or_else(Filter::all);
+    let out = match &options.trace_file {
+        Some(file) => Box::new(BufWriter::new(create(file)?)) as Box<dyn Write>,
+        None => Box::new(io::stderr()),
+    };
+    Ok(observation.trace(filter, out, options.trace_file.is_some()))
 }
 
 /// A file for what is told.
-fn create(path: &Path) -> Result<std::fs::File, Failure> {
+fn create(path: &Path) -> Result<File, Failure> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(path);
     file.map_err(|why| Failure::Create { path: path.to_owned(), why })
 }

@@ -21,7 +21,8 @@
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
-//! | traces, figures, reports | `observe/` |
+//! | traces, figures, reports, learnt policies | `observe/` |
+//! | what a policy comes to, as data and in words | `effective/` |
 //! | all unsafe code | `raw/` |
 //!
 //! What is there, and what is not there yet, says docs/sandbox.md.
@@ -30,6 +31,7 @@
 
 mod areas;
 mod checked;
+mod effective;
 mod error;
 mod files;
 mod last_part;
@@ -51,6 +53,7 @@ use dune::{Config, FaultAround};
 use dune_loader::Opening;
 
 pub use checked::{PathArgument, Request};
+pub use effective::{ClassRule, Effective, FileRule};
 pub use error::SandboxError;
 pub use files::{Access, Files};
 pub use observe::{

@@ -214,7 +214,7 @@ pub static WAITS: [Wait; 22] = [
         || {
             let mut status = 0;
             let result = call(libc::SYS_wait4, [argument(SLEEPER), at(&mut status), 0, 0]);
-            if result == end(SLEEPER).into() { status.into() } else { result }
+            if result == i64::from(end(SLEEPER)) { status.into() } else { result }
         },
         || kill(SLEEPER),
     ),

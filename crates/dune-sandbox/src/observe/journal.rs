@@ -40,9 +40,13 @@ pub(crate) enum Kind {
     NotStarted,
     /// A part of the wall: its name, and if it is missing a line's end and the reason.
     Wall,
+    /// A path was used: how (a byte), and the path.
+    Used,
+    /// A call was made: its number and its arguments.
+    Called,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 10] = [
     Kind::Begun,
     Kind::Ended,
     Kind::EndedAsBegun,
@@ -51,6 +55,8 @@ const KINDS: [Kind; 8] = [
     Kind::Fatal,
     Kind::NotStarted,
     Kind::Wall,
+    Kind::Used,
+    Kind::Called,
 ];
 
 /// A slot: whose turn it is, what it is about, and the bytes.

@@ -17,6 +17,8 @@
 mod denials;
 mod figures;
 mod journal;
+mod learn;
+mod learnt;
 mod lines;
 mod note;
 mod report;
@@ -26,9 +28,10 @@ mod tracing;
 use std::fmt::Debug;
 
 use dune::user::SystemCall;
+use dune_loader::parts::Opened;
 use dune_syscalls::Call;
 
-use crate::checked::ProgramMemory;
+use crate::checked::{ProgramMemory, Request};
 use crate::raw::{call, meter};
 use crate::supervisor::Thread;
 
@@ -139,6 +142,16 @@ pub(crate) trait Observer: Debug + Send + Sync {
     /// It is over. Calls that do not return only begin.
     fn ended(&self, event: &Event<'_>, ended: &Ended<'_>);
 
+    /// The policy has allowed the call, which is not made yet.
+    fn allowed(&self, memory: &ProgramMemory, request: &Request) {
+        let _ = (memory, request);
+    }
+
+    /// The program executes these files.
+    fn executes(&self, opened: &Opened) {
+        let _ = opened;
+    }
+
     /// The program has trapped.
     fn trapped(&self, thread: i32, trap: &Trap) {
         let _ = (thread, trap);
@@ -204,6 +217,11 @@ impl Watch {
         {
             verdict = Verdict::Again;
         }
+        // Something else was said on the way.
+        if verdict == Verdict::Refused && result >= 0 {
+            verdict = Verdict::Made;
+        }
+        let reason = if verdict.is_no() { reason } else { String::new() };
         let ended = Ended {
             verdict,
             reason: &reason,
@@ -230,6 +248,14 @@ impl Watch {
             cost: Cost::default(),
         };
         self.tell(|observer| observer.ended(&event, &ended));
+    }
+
+    pub(crate) fn allowed(&self, thread: &Thread, request: &Request) {
+        self.tell(|observer| observer.allowed(&thread.memory(), request));
+    }
+
+    pub(crate) fn executes(&self, opened: &Opened) {
+        self.tell(|observer| observer.executes(opened));
     }
 
     pub(crate) fn trapped(&self, trap: &Trap) {

@@ -19,6 +19,9 @@ pub struct Report {
     pub denials: Vec<Denial>,
     /// What it cost.
     pub figures: Figures,
+    /// The policy that it would have needed, as a file, if that was asked for.
+    #[serde(skip)]
+    pub learnt: Option<String>,
     /// Records that were lost on the way to the launcher: 0, but where it was stopped, or a thread was killed while it wrote one.
     pub lost: u64,
 }
@@ -27,6 +30,8 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Outcome {
+    /// `exited`, `signaled`, `denied` (the policy ended it for a call), `limit`, or `not_started`.
+    pub kind: &'static str,
     /// The exit status of the first process.
     pub status: Option<i32>,
     /// The signal that it was ended by.
@@ -37,6 +42,18 @@ pub struct Outcome {
     pub limit: Option<&'static str>,
     /// Why the program was not started.
     pub not_started: Option<NotStarted>,
+}
+
+impl Outcome {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Outcome { not_started: Some(_), .. } => "not_started",
+            Outcome { limit: Some(_), .. } => "limit",
+            Outcome { signal: Some(libc::SIGSYS), denied_call: Some(_), .. } => "denied",
+            Outcome { signal: Some(_), .. } => "signaled",
+            _ => "exited",
+        }
+    }
 }
 
 /// A call for which a program is ended.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use super::denials::Denials;
 use super::figures::{Counter, Totals};
 use super::journal::{Journal, Kind, Reader};
+use super::learn::Learner;
+use super::learnt::Learnt;
 use super::lines::Lines;
 use super::report::{Collector, Report};
 use super::tracing::{Filter, Tracer};
@@ -26,6 +28,7 @@ const LATE: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub struct Observation {
     trace: Option<(Filter, Box<dyn Write>, bool)>,
+    learns: bool,
 }
 
 impl Debug for Observation {
@@ -46,6 +49,13 @@ impl Observation {
     #[must_use]
     pub fn trace(mut self, filter: Filter, out: Box<dyn Write>, has_numbers: bool) -> Observation {
         self.trace = Some((filter, out, has_numbers));
+        self
+    }
+
+    /// What the run needs becomes a policy, as a file (docs/sandbox.md): [`Report::learnt`].
+    #[must_use]
+    pub fn learn(mut self, learns: bool) -> Observation {
+        self.learns = learns;
         self
     }
 }
@@ -79,6 +89,10 @@ impl Sandbox {
             observers.push(Box::new(Tracer::new(journal, filter)));
             lines = Some(Lines::new(out, has_numbers));
         }
+        let mut learnt = observation.learns.then(Learnt::default);
+        if learnt.is_some() {
+            observers.push(Box::new(Learner(journal)));
+        }
         let limits = self.policy.limits();
         let Some(child) = launcher::split().map_err(prepare("start a process for the program"))? else {
             self.watch = Some(Watch::new(observers));
@@ -97,6 +111,9 @@ impl Sandbox {
             while let Some(record) = reader.next(ended.is_none()) {
                 (is_quiet, last) = (false, Instant::now());
                 collector.take(&record);
+                if let Some(learnt) = &mut learnt {
+                    learnt.take(&record);
+                }
                 if let Some(lines) = &mut lines {
                     lines.take(&record);
                 }
@@ -120,6 +137,8 @@ impl Sandbox {
         }
         let mut report = collector.finish();
         report.lost = lost;
+        let command: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        report.learnt = learnt.map(|learnt| learnt.file(&command.join(" ")));
         report.figures = totals.figures();
         report.figures.user_seconds = ended.user_time.as_secs_f64();
         report.figures.system_seconds = ended.system_time.as_secs_f64();
@@ -131,6 +150,7 @@ impl Sandbox {
             let cpu_time = ended.user_time + ended.system_time;
             outcome.limit = outcome.signal.and_then(|signal| limit(limits, signal, cpu_time));
         }
+        outcome.kind = outcome.kind();
         Ok(report)
     }
 }

@@ -41,7 +41,7 @@ impl FromFile {
         FromFile::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
         let wrong = |span: Range<usize>, what: String| {
             let start = span.start.min(text.len());
             let line = text[..start].matches('\n').count();
@@ -188,6 +188,10 @@ impl Policy for FromFile {
 
     fn files(&self) -> Option<&Files> {
         (!self.files.is_empty()).then_some(&self.files)
+    }
+
+    fn network_rules(&self) -> Vec<String> {
+        self.network.rules()
     }
 
     fn limits(&self) -> Limits {

@@ -16,7 +16,7 @@ pub use contents::PolicyError;
 pub use file::FromFile;
 
 use dune_syscalls::{Call, Form};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checked::Request;
 use crate::files::Files;
@@ -71,6 +71,11 @@ pub trait Policy: Debug + Send + Sync {
         Decision::Deny(libc::EACCES)
     }
 
+    /// What [`decide`](Self::decide) allows of addresses of the network, for people to read: rules by which it decides. Default: none are told.
+    fn network_rules(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Limits that Linux keeps the process to.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -100,7 +105,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
 }
 
 /// Limits of setrlimit(2).
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Limits {

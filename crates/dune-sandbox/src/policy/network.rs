@@ -1,5 +1,6 @@
 //! The network of a policy in a file: whom a program may connect to, send to, and listen as.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -97,6 +98,21 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
+impl Display for Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.network {
+            None => f.write_str("*")?,
+            Some((IpAddr::V4(address), length)) => write!(f, "{address}/{length}")?,
+            Some((IpAddr::V6(address), length)) => write!(f, "[{address}]/{length}")?,
+        }
+        match (self.ports.start(), self.ports.end()) {
+            (0, &u16::MAX) => f.write_str(", all ports"),
+            (first, last) if first == last => write!(f, ":{first}"),
+            (first, last) => write!(f, ":{first}-{last}"),
+        }
+    }
+}
+
 impl Rule {
     fn has(&self, address: IpAddr, port: u16) -> bool {
         let is_exact = matches!(self.network, Some((own, _)) if own == address && self.is_one());
@@ -141,6 +157,16 @@ pub(super) struct Network {
     pub(super) connect: Vec<Rule>,
     pub(super) send: Vec<Rule>,
     pub(super) bind: Vec<Rule>,
+}
+
+impl Network {
+    /// The rules, as people read them.
+    pub(super) fn rules(&self) -> Vec<String> {
+        let all =
+            [("connect to", &self.connect), ("send to", &self.send), ("listen and receive as", &self.bind)];
+        let rules = all.into_iter().flat_map(|(what, rules)| rules.iter().map(move |rule| (what, rule)));
+        rules.map(|(what, rule)| format!("{what} {rule}")).collect()
+    }
 }
 
 /// A socket's address (`struct sockaddr`).

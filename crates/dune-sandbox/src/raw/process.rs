@@ -45,6 +45,22 @@ pub(crate) fn forbid_new_privileges() -> io::Result<()> {
     checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
+/// The version of Landlock's ABI (landlock_create_ruleset(2)), if the kernel has it.
+pub(crate) fn landlock_version() -> Option<i64> {
+    const VERSION: u64 = 1 << 0;
+    // SAFETY: with the flag the call looks at no memory.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, VERSION) };
+    (version > 0).then_some(version)
+}
+
+/// Whether the kernel has filters of system calls that answer with an error (seccomp(2)).
+pub(crate) fn has_filters() -> bool {
+    let action: u32 = libc::SECCOMP_RET_ERRNO;
+    let call = libc::SECCOMP_GET_ACTION_AVAIL;
+    // SAFETY: the call reads the action.
+    unsafe { libc::syscall(libc::SYS_seccomp, call, 0, &raw const action) == 0 }
+}
+
 fn checked(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -74,6 +74,9 @@ pub(super) fn go_on(thread: &mut Thread, next: Next) {
     let Next { opened, path, words, environment, mask } = next;
     // From here on there is no program to return to.
     let opened = opened.map_or_else(|| find(thread, &path, words), Ok).unwrap_or_else(|error| end(&error));
+    if let Some(watch) = &thread.process.watch {
+        watch.executes(&opened);
+    }
     thread.process.space.clear();
     let context = load::load(thread.dune, &thread.process.space, &opened, &environment)
         .unwrap_or_else(|error| end(&error));

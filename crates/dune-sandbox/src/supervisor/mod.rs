@@ -301,6 +301,9 @@ impl Thread {
         if let Err(denied) = self.permit(&request) {
             return denied;
         }
+        if let Some(watch) = &self.process.watch {
+            watch.allowed(self, &request);
+        }
         let answer = places::answer(self, &request).or_else(|| changes::answer(self, &request));
         if let Some(answer) = answer {
             return answer;

@@ -200,7 +200,7 @@ fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
 
 /// A first thread that names itself by its number asks Linux by 0, which the second wall lets through in children, too.
 fn about_itself(thread: &mut Thread, mut request: Request) -> Answer {
-    let own = std::process::id().into();
+    let own: u64 = std::process::id().into();
     if request.arguments()[0] == own && call::plain(libc::SYS_gettid, [0; 6]) as u64 == own {
         request.set_argument(0, 0);
     }

@@ -7,6 +7,7 @@ mod executed;
 mod network;
 mod policies;
 mod programs;
+mod reports;
 mod telling;
 mod walls;
 
@@ -59,6 +60,10 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::trace", telling::trace),
     Case::new("sandbox::trace_of_several", telling::trace_of_several),
     Case::new("sandbox::launchers", telling::launchers),
+    Case::new("sandbox::tells_figures", reports::stats),
+    Case::new("sandbox::tells_reports", reports::json),
+    Case::new("sandbox::tells_policies", reports::explain),
+    Case::new("sandbox::tells_what_it_learns", reports::learn),
     Case::new("sandbox::second_wall", walls::of_calls).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_files", walls::of_files).ends(Ending::Status(walls::HELD)),
     Case::new("sandbox::second_wall_of_ports", walls::of_ports).ends(Ending::Status(walls::HELD)),

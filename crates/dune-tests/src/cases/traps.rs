@@ -87,7 +87,7 @@ fn int_n_reaches_each_vector() -> CaseResult {
         // SAFETY: the stub executes INT N and returns; the handler changes RAX only.
         unsafe { asm!("call {}", in(reg) stub, out("rax") value) };
         assert_eq!(value, 0x1000 + u64::from(number), "vector {number}");
-        assert_eq!(SEEN.load(Ordering::Relaxed), number.into());
+        assert_eq!(SEEN.load(Ordering::Relaxed), u64::from(number));
         assert_eq!(dune.counters().traps(vector), 1, "vector {number}");
         reached += 1;
     }
