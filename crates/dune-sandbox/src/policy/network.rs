@@ -241,7 +241,7 @@ impl Network {
         match request.call().name() {
             "socket" => is_plain(arguments[1], arguments[2]),
             "connect" => all(request, &self.connect, true),
-            "bind" => all(request, &self.bind, false),
+            "bind" => request.addresses().all(|bytes| is_in(&Address::of(bytes), &self.bind, false)),
             // Of a socket without an address Linux chooses one. What is bound has got it by a rule, if for port 0.
             "listen" => call::socket_name(arguments[0] as i32).is_some_and(|own| match Address::of(&own) {
                 Address::Internet(address, port) => [port, 0]
@@ -282,7 +282,7 @@ fn is_plain(kind: u64, protocol: u64) -> bool {
     }
 }
 
-/// Whether each address of the call is one of a rule's.
+/// Whether each address that the call connects or sends to is one of a rule's.
 fn all(request: &Request, rules: &[Rule], unnamed: bool) -> bool {
     request.addresses().all(|bytes| match Address::of(bytes) {
         Address::None => unnamed,
