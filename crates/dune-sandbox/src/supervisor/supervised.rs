@@ -35,6 +35,8 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_set_robust_list, set_robust_list),
     (libc::SYS_rseq, |_, _| error(libc::ENOSYS)),
     (libc::SYS_prlimit64, prlimit64),
+    // As on a CPU without protection keys (pkey_alloc(2)).
+    (libc::SYS_pkey_alloc, |_, _| error(libc::ENOSPC)),
     (libc::SYS_sched_setparam, about_itself),
     (libc::SYS_sched_setscheduler, about_itself),
     (libc::SYS_sched_setaffinity, about_itself),
@@ -188,10 +190,12 @@ fn set_robust_list(_: &mut Thread, request: Request) -> Answer {
     if request.arguments()[1] == 24 { 0 } else { error(libc::EINVAL) }
 }
 
-/// Limits can be asked for, and not be set: they would be the supervisor's, too.
+/// Limits can be asked for. Of descriptors and of the stack they can be set, too: others would be the supervisor's, and a policy may have set
+/// them.
 fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
-    let is_set = request.arguments()[2] != 0;
-    if is_set {
+    let [_, resource, new, ..] = *request.arguments();
+    let is_free = [libc::RLIMIT_NOFILE, libc::RLIMIT_STACK].contains(&(resource as u32));
+    if new != 0 && !is_free {
         thread.process.log("prlimit64 with a new limit", "is not implemented yet, and answered with EPERM");
         return error(libc::EPERM);
     }

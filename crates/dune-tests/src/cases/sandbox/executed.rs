@@ -85,15 +85,21 @@ pub fn that_changes() -> CaseResult {
         "cd {}; i=0; while [ $i -lt {TURNS} ]; do ./tool || echo nothing; i=$((i+1)); done",
         tree.path("in/below")
     );
-    let output = busybox(&policy, &["sh", "-c", &text]);
+    // The right file may be there in none of so many turns.
+    const ROUNDS: usize = 40;
+    let mut good = 0;
+    for _ in 0..ROUNDS {
+        let output = busybox(&policy, &["sh", "-c", &text])?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let count = |word: &str| said.lines().filter(|line| *line == word).count();
+        let counts = ["secret", "good", "nothing"].map(count);
+        assert!(counts[0] == 0 && counts.iter().sum::<usize>() == TURNS, "{counts:?}: {output:?}");
+        good += counts[1];
+        if good > 0 {
+            break;
+        }
+    }
     exchanger.stop()?;
-    let output = output?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let count = |word: &str| said.lines().filter(|line| *line == word).count();
-    let counts = ["secret", "good", "nothing"].map(count);
-    assert!(
-        counts[0] == 0 && counts[1] > 0 && counts.iter().sum::<usize>() == TURNS,
-        "{counts:?}: {output:?}"
-    );
+    assert!(good > 0, "nothing has been executed in {ROUNDS} rounds");
     Ok(())
 }

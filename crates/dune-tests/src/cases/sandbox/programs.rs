@@ -65,6 +65,7 @@ pub fn busybox() -> CaseResult {
             &["sh", "-c", "x=1; while [ $x -lt 100 ]; do x=$((x + x)); done; echo $x; cd /dev; pwd; exit 5"],
             "128\n/dev\n",
         ),
+        (&["sh", "-c", "ulimit -n 100; ulimit -n; ulimit -s 4096; ulimit -s"], "100\n4096\n"),
     ] {
         compare(&busybox, arguments, "allow-all", text)?;
     }
