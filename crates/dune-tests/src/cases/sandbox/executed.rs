@@ -80,7 +80,7 @@ pub fn that_changes() -> CaseResult {
     script(&tree, "tool", "secret")?;
     symlink(tree.path("tool"), tree.path("link"))?;
     let policy = policy(&tree, "")?;
-    let exchanger = Exchanger::start(&tree, &[("in/below/tool", "link")]);
+    let exchanger = Exchanger::start_with(&tree, &[("in/below/tool", "link")], &[0, 0, 0, 5, 20, 80]);
     let text = format!(
         "cd {}; i=0; while [ $i -lt {TURNS} ]; do ./tool || echo nothing; i=$((i+1)); done",
         tree.path("in/below")

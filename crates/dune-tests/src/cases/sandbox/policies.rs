@@ -10,6 +10,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{command, path_of};
 use crate::case::CaseResult;
@@ -61,13 +62,19 @@ pub(super) struct Exchanger {
 
 impl Exchanger {
     pub(super) fn start(tree: &Tree, pairs: &[(&str, &str)]) -> Exchanger {
+        Exchanger::start_with(tree, pairs, &[0])
+    }
+
+    /// With pauses of so many milliseconds, in turn: what takes long meets the same more often.
+    pub(super) fn start_with(tree: &Tree, pairs: &[(&str, &str)], pauses: &'static [u64]) -> Exchanger {
         let name = |part: &str| CString::new(tree.0.join(part).as_os_str().as_bytes()).expect("no NUL");
         let pairs: Vec<_> = pairs.iter().map(|(one, other)| [name(one), name(other)]).collect();
         let is_over = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_over);
         let thread = std::thread::spawn(move || {
             let here = libc::AT_FDCWD;
-            while !seen.load(Ordering::Relaxed) {
+            for pause in pauses.iter().cycle().take_while(|_| !seen.load(Ordering::Relaxed)) {
+                std::thread::sleep(Duration::from_millis(*pause));
                 for [one, other] in &pairs {
                     let (one, other) = (one.as_ptr(), other.as_ptr());
                     // SAFETY: the call reads two paths.
