@@ -24,9 +24,14 @@ const HERE: u64 = libc::AT_FDCWD as u64;
 
 /// Makes the call if it is one of these.
 pub(super) fn answer(thread: &Thread, request: &Request) -> Option<Answer> {
-    let [first, second, third, fourth, fifth, _] = *request.arguments();
     let number = i64::from(request.call().number);
-    let done = |files: &Files| match number {
+    if !NUMBERS.contains(&number) {
+        return None;
+    }
+    let files = thread.process.policy.files()?;
+    let _held = thread.process.keep_descriptors();
+    let [first, second, third, fourth, fifth, _] = *request.arguments();
+    let done = match number {
         libc::SYS_mkdir => make(thread, files, request, HERE, 0, libc::SYS_mkdirat, [second, 0]),
         libc::SYS_mkdirat => make(thread, files, request, first, 1, libc::SYS_mkdirat, [third, 0]),
         libc::SYS_mknod => make_node(thread, files, request, HERE, 0, second),
@@ -52,12 +57,7 @@ pub(super) fn answer(thread: &Thread, request: &Request) -> Option<Answer> {
         libc::SYS_utimensat => set_times(thread, files, request, (first, 1), third, Unit::Nano, fourth),
         _ => unreachable!("the numbers are those below"),
     };
-    if !NUMBERS.contains(&number) {
-        return None;
-    }
-    let files = thread.process.policy.files()?;
-    let _held = thread.process.keep_descriptors();
-    Some(done(files).unwrap_or_else(|error| error))
+    Some(done.unwrap_or_else(|error| error))
 }
 
 /// The calls that are answered here.
