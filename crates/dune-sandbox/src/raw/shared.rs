@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::system_call;
+use super::{atomics, system_call};
 use crate::part::PAGE;
 
 /// A number in a page of its own, which a child of fork(2) has, too.
@@ -29,23 +29,15 @@ impl SharedNumber {
         self.page.load(Ordering::Acquire)
     }
 
-    /// Sets the number, and wakes who waits.
+    /// Sets the number, and wakes the process that waits: of the two that have it the other one.
     pub(crate) fn set(&self, value: u32) {
         self.page.store(value, Ordering::Release);
-        self.futex(libc::FUTEX_WAKE, i32::MAX as u64, None);
+        atomics::wake(self.page);
     }
 
     /// Waits for the number not to be `value`, at most for so long.
     pub(crate) fn wait(&self, value: u32, limit: Duration) {
-        let limit = [limit.as_secs(), limit.subsec_nanos().into()];
-        self.futex(libc::FUTEX_WAIT, value.into(), Some(&limit));
-    }
-
-    fn futex(&self, operation: i32, value: u64, limit: Option<&[u64; 2]>) {
-        let limit = limit.map_or(0, |limit| std::ptr::from_ref(limit).expose_provenance() as u64);
-        let address = std::ptr::from_ref(self.page).expose_provenance() as u64;
-        // SAFETY: the call reads the number and a `struct timespec`.
-        unsafe { system_call(libc::SYS_futex, [address, operation as u64, value, limit, 0, 0]) };
+        atomics::wait(self.page, value, limit);
     }
 }
 
