@@ -32,7 +32,7 @@ use dune_loader::parts::Opened;
 use dune_syscalls::Call;
 
 use crate::checked::{ProgramMemory, Request};
-use crate::raw::{call, meter};
+use crate::raw::meter;
 use crate::supervisor::Thread;
 
 pub(crate) use figures::Totals;
@@ -274,9 +274,4 @@ impl Watch {
         let counted = note::since_start(Counted::of(&thread.counters()));
         self.tell(|observer| observer.leaves(counted));
     }
-}
-
-/// The calling thread, as Linux numbers it.
-fn thread_number() -> i32 {
-    call::plain(libc::SYS_gettid, [0; 6]) as i32
 }

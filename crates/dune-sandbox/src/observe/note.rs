@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::{Counted, Verdict};
-use crate::raw::meter;
+use crate::raw::{meter, process};
 
 thread_local! {
     static THREAD: Cell<(i32, u32)> = const { Cell::new((0, 0)) };
@@ -18,7 +18,7 @@ pub(super) fn thread() -> i32 {
     THREAD.with(|thread| {
         let (mut number, process) = thread.get();
         if process != std::process::id() {
-            number = super::thread_number();
+            number = process::thread_number();
             thread.set((number, std::process::id()));
         }
         number

@@ -135,6 +135,16 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
     result == 0 && action[0] == libc::SIG_IGN as u64
 }
 
+/// The calling thread's number (gettid(2)).
+pub(crate) fn thread_number() -> i32 {
+    super::call::plain(libc::SYS_gettid, [0; 6]) as i32
+}
+
+/// Whether the calling thread is the first one of its process, which has the process's number.
+pub(crate) fn is_first_thread() -> bool {
+    thread_number() == std::process::id() as i32
+}
+
 /// fork(2): the raw result.
 pub(crate) fn fork() -> i64 {
     // SAFETY: the caller holds the locks of the supervisor, and the C library its own, so the child finds none that somebody holds who is

@@ -50,18 +50,20 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
         name => [b"./", name].concat(),
     };
     let path = OsString::from_vec(path);
-    let opened = find(thread, &path, words.clone()).map_err(|error| errno(&error))?;
-    // Other threads can put something else in the place of a descriptor: then it was a look, and the program is opened when they have ended.
-    let opened = thread.process.threads.is_one().then_some(opened);
     let mask = thread.signals.mask();
-    succession::open(thread, Next { opened, path, words, environment, mask })
+    if thread.process.threads.is_one() {
+        let opened = find(thread, &path, words).map_err(|error| errno(&error))?;
+        go_on(thread, opened, &environment, mask);
+        return Ok(());
+    }
+    // Other threads can put something else in the place of a descriptor: it is a look.
+    find(thread, &path, words.clone()).map_err(|error| errno(&error))?;
+    succession::open(thread, Next { path, words, environment, mask })
 }
 
-/// What a process goes on with.
+/// What a process goes on with: it is opened when the other threads have ended.
 #[derive(Debug)]
 pub(super) struct Next {
-    /// What has been opened already.
-    opened: Option<Opened>,
     path: OsString,
     words: Vec<OsString>,
     environment: Vec<CString>,
@@ -69,16 +71,20 @@ pub(super) struct Next {
     mask: u64,
 }
 
-/// The only thread there is goes on with another program.
-pub(super) fn go_on(thread: &mut Thread, next: Next) {
-    let Next { opened, path, words, environment, mask } = next;
-    // From here on there is no program to return to.
-    let opened = opened.map_or_else(|| find(thread, &path, words), Ok).unwrap_or_else(|error| end(&error));
+/// The only thread that is left goes on with `next`.
+pub(super) fn succeed(thread: &mut Thread, next: Next) {
+    let Next { path, words, environment, mask } = next;
+    let opened = find(thread, &path, words).unwrap_or_else(|error| end(&error));
+    go_on(thread, opened, &environment, mask);
+}
+
+/// The only thread there is goes on with another program. There is none to return to.
+fn go_on(thread: &mut Thread, opened: Opened, environment: &[CString], mask: u64) {
     if let Some(watch) = &thread.process.watch {
         watch.executes(&opened);
     }
     thread.process.space.clear();
-    let context = load::load(thread.dune, &thread.process.space, &opened, &environment)
+    let context = load::load(thread.dune, &thread.process.space, &opened, environment)
         .unwrap_or_else(|error| end(&error));
     process::set_name(&opened.name);
     thread.process.set_executable(&opened);

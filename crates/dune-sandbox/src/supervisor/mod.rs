@@ -217,7 +217,7 @@ impl Thread {
     /// Runs the program to its end.
     pub(crate) fn run(mut self) -> Result<(), SandboxError> {
         if let Some(watch) = &self.process.watch {
-            watch.started(&self, self.is_first());
+            watch.started(&self, process::is_first_thread());
         }
         while !self.is_over {
             if self.process.succession.is_open() {
@@ -382,11 +382,6 @@ impl Thread {
     /// What Dune has counted for the thread.
     pub(crate) fn counters(&self) -> Counters {
         self.dune.counters()
-    }
-
-    /// Whether it is the first one of its process.
-    fn is_first(&self) -> bool {
-        call::plain(libc::SYS_gettid, [0; 6]) == i64::from(std::process::id())
     }
 
     pub(crate) fn memory(&self) -> ProgramMemory {

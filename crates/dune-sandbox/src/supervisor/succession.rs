@@ -49,10 +49,6 @@ impl Succession {
 /// Has the process go on with `next`. Of an error the program has to be told; else the calling thread goes on with it, or ends.
 pub(super) fn open(thread: &mut Thread, next: Next) -> Result<(), i32> {
     let process = thread.process;
-    if process.threads.is_one() {
-        exec::go_on(thread, next);
-        return Ok(());
-    }
     {
         let mut place = lock(&process.succession.next);
         if process.succession.is_open.swap(true, Ordering::AcqRel) {
@@ -62,8 +58,8 @@ pub(super) fn open(thread: &mut Thread, next: Next) -> Result<(), i32> {
         *place = Some(next);
     }
     signals::handle(KICK, 0);
-    let first = std::process::id() as i32;
-    if threads::number() != first {
+    if !process::is_first_thread() {
+        let first = std::process::id() as i32;
         let start = Instant::now();
         while process.threads.has_first() && lock(&process.succession.next).is_some() {
             kick(process, first, start);
@@ -76,8 +72,7 @@ pub(super) fn open(thread: &mut Thread, next: Next) -> Result<(), i32> {
 
 /// The calling thread ends, or it is the first one, and goes on.
 pub(super) fn attend(thread: &mut Thread) {
-    let is_first = threads::number() == std::process::id() as i32;
-    let next = is_first.then(|| lock(&thread.process.succession.next).take()).flatten();
+    let next = process::is_first_thread().then(|| lock(&thread.process.succession.next).take()).flatten();
     go_on_or_leave(thread, next);
 }
 
@@ -92,7 +87,7 @@ fn go_on_or_leave(thread: &mut Thread, next: Option<Next>) {
 
 fn succeed(thread: &mut Thread, next: Next) {
     let process = thread.process;
-    let (own, start) = (threads::number(), Instant::now());
+    let (own, start) = (process::thread_number(), Instant::now());
     while !process.threads.is_one() {
         for number in process.threads.numbers().into_iter().filter(|number| *number != own) {
             kick(process, number, start);
@@ -102,7 +97,7 @@ fn succeed(thread: &mut Thread, next: Next) {
     process::set_disposition(KICK, true);
     process::set_disposition(KICK, false);
     process.succession.forget();
-    exec::go_on(thread, next);
+    exec::succeed(thread, next);
 }
 
 /// Interrupts what the thread `number` does, and waits a little.

@@ -5,7 +5,7 @@ use dune::memory::VirtAddr;
 
 use super::{Answer, FS_LIMIT, Thread, children, descriptors, error, exec, open, signals, threads};
 use crate::checked::Request;
-use crate::raw::call;
+use crate::raw::process;
 
 /// Makes a call in the supervisor's own way.
 pub(super) type Handler = fn(&mut Thread, Request) -> Answer;
@@ -181,7 +181,7 @@ fn prctl(thread: &mut Thread, request: Request) -> Answer {
 
 fn set_tid_address(thread: &mut Thread, request: Request) -> Answer {
     thread.cleared = request.arguments()[0];
-    call::plain(libc::SYS_gettid, [0; 6])
+    process::thread_number().into()
 }
 
 /// Kept by nobody: a robust futex that a thread leaves locked stays so.
@@ -205,7 +205,7 @@ fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
 /// A first thread that names itself by its number asks Linux by 0, which the second wall lets through in children, too.
 fn about_itself(thread: &mut Thread, mut request: Request) -> Answer {
     let own: u64 = std::process::id().into();
-    if request.arguments()[0] == own && call::plain(libc::SYS_gettid, [0; 6]) as u64 == own {
+    if request.arguments()[0] == own && process::is_first_thread() {
         request.set_argument(0, 0);
     }
     forwarded(thread, request)

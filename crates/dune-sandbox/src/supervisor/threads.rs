@@ -28,7 +28,7 @@ impl Threads {
     pub(super) fn new() -> Threads {
         Threads {
             count: AtomicUsize::new(1),
-            numbers: Mutex::new(vec![number()]),
+            numbers: Mutex::new(vec![process::thread_number()]),
             has_first: AtomicBool::new(true),
         }
     }
@@ -41,7 +41,7 @@ impl Threads {
     /// In the child of a fork there is one.
     pub(super) fn forget_others(&self, numbers: &mut Vec<i32>) {
         numbers.clear();
-        numbers.push(number());
+        numbers.push(process::thread_number());
         self.count.store(1, Ordering::Relaxed);
         self.has_first.store(true, Ordering::Relaxed);
     }
@@ -66,18 +66,13 @@ impl Threads {
 
     /// The calling thread is not there any more; whether it was the last one.
     fn end(&self) -> bool {
-        let own = number();
+        let own = process::thread_number();
         lock(&self.numbers).retain(|number| *number != own);
-        if own == std::process::id() as i32 {
+        if process::is_first_thread() {
             self.has_first.store(false, Ordering::Release);
         }
         self.count.fetch_sub(1, Ordering::AcqRel) == 1
     }
-}
-
-/// The calling thread's number (gettid(2)).
-pub(super) fn number() -> i32 {
-    call::plain(libc::SYS_gettid, [0; 6]) as i32
 }
 
 /// What clone(2) sets in the registers of a new thread or child.
@@ -111,7 +106,7 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
             process::die(libc::SIGKILL);
         };
         let mut thread = Thread::new(dune, process, context);
-        let number = number();
+        let number = process::thread_number();
         lock(&process.threads.numbers).push(number);
         // Before the program goes on anywhere, as Linux does: it may have cleared them soon after.
         for address in [told, told_parent] {
@@ -169,7 +164,7 @@ pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
         let _ = thread.memory().write(thread.cleared, &[0; 4]);
         call::wake(thread.cleared);
     }
-    if number() == std::process::id() as i32 {
+    if process::is_first_thread() {
         // The first thread's end is not the process's.
         process::exit_thread(status);
     }
