@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use super::policies::{Exchanger, Tree};
+use super::policies::{Exchanger, Tree, pauses};
 use super::{command, path_of};
 use crate::case::CaseResult;
 
@@ -108,6 +108,8 @@ pub(super) fn libraries() -> String {
 
 /// The directory in which all that is done is exchanged for a link out of the root, all the time.
 pub fn races() -> CaseResult {
+    // Some turns long: each call looks several times, and some would never find the same.
+    const PAUSES: [u64; 301] = pauses(200);
     let tree = Tree::new("directories-race")?;
     for part in ["out/place", "elsewhere"] {
         fs::create_dir_all(tree.path(part))?;
@@ -122,7 +124,7 @@ pub fn races() -> CaseResult {
     let before = untouched()?;
     let policy = tree.path("policy.toml");
     fs::write(&policy, format!("[files]\nread = [{}]\nwrite = [{:?}]\n", libraries(), tree.path("out")))?;
-    let exchanger = Exchanger::start(&tree, &[("out/place", "link")]);
+    let exchanger = Exchanger::start_with(&tree, &[("out/place", "link")], &PAUSES);
     let folder = tree.0.display().to_string();
     let output =
         command(&path_of("confined")?, &["directories-race", &folder, "150"], Some(&policy)).output();

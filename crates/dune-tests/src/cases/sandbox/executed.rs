@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::path_of;
-use super::policies::{Exchanger, Tree, busybox};
+use super::policies::{Exchanger, Tree, busybox, pauses};
 use crate::case::CaseResult;
 
 /// A program at `part` of the tree that says `text`.
@@ -74,13 +74,8 @@ pub fn named() -> CaseResult {
 
 /// What is executed is exchanged for what may not be, all the time.
 pub fn that_changes() -> CaseResult {
-    /// Fast ones, and then one that is longer than an exec on a slow machine. They are odd in number, so that in every other round the right
-    /// file is there meanwhile.
-    const PAUSES: [u64; 301] = {
-        let mut pauses = [1; 301];
-        pauses[300] = 1000;
-        pauses
-    };
+    // Longer than an exec on a slow machine.
+    const PAUSES: [u64; 301] = pauses(1000);
     const TURNS: usize = 20;
     let tree = Tree::new("executed-change")?;
     script(&tree, "in/below/tool", "good")?;

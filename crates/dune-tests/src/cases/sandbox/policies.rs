@@ -60,6 +60,13 @@ pub(super) struct Exchanger {
     thread: JoinHandle<()>,
 }
 
+/// Fast exchanges, and then a pause of `last` milliseconds. They are odd in number: in every other round what is right is there meanwhile.
+pub(super) const fn pauses(last: u64) -> [u64; 301] {
+    let mut pauses = [1; 301];
+    pauses[300] = last;
+    pauses
+}
+
 impl Exchanger {
     pub(super) fn start(tree: &Tree, pairs: &[(&str, &str)]) -> Exchanger {
         Exchanger::start_with(tree, pairs, &[0])
