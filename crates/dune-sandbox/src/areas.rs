@@ -8,16 +8,42 @@ use crate::part::{END, PAGE, START};
 /// Rights of an area: PROT_READ, PROT_WRITE, PROT_EXEC of mmap(2).
 pub(crate) type Rights = u8;
 
+/// What a mapping is for a limit of memory: once its pages can be the program's own they are counted, to the mapping's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// They are a file's.
+    Never,
+    /// A file's until they are written to.
+    OnceWritable,
+    /// The program's own.
+    OnceAccessible,
+    Counted,
+}
+
+impl Account {
+    /// With these rights from now on.
+    pub(crate) fn with(self, rights: Rights) -> Account {
+        match self {
+            Account::OnceWritable if rights & libc::PROT_WRITE as Rights != 0 => Account::Counted,
+            Account::OnceAccessible if rights != 0 => Account::Counted,
+            account => account,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Area {
     pub(crate) end: u64,
     pub(crate) rights: Rights,
+    pub(crate) account: Account,
 }
 
 /// The areas; they do not overlap.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Areas {
     by_start: BTreeMap<u64, Area>,
+    /// Bytes that are counted.
+    counted: u64,
 }
 
 impl Areas {
@@ -56,22 +82,29 @@ impl Areas {
         self.cut(range.end);
         let starts: Vec<u64> = self.by_start.range(range).map(|(start, _)| *start).collect();
         for start in starts {
-            self.by_start.remove(&start);
+            if let Some(area) = self.by_start.remove(&start).filter(|area| area.account == Account::Counted) {
+                self.counted -= area.end - start;
+            }
         }
     }
 
     /// There is an area with `rights` in `range`, in the place of what was there.
-    pub(crate) fn insert(&mut self, range: Range<u64>, rights: Rights) {
+    pub(crate) fn insert(&mut self, range: Range<u64>, rights: Rights, account: Account) {
         self.remove(range.clone());
-        let mut area = (range.start, Area { end: range.end, rights });
-        // Neighbours with the same rights become one: programs grow heaps page by page.
+        let account = account.with(rights);
+        if account == Account::Counted {
+            self.counted += range.end - range.start;
+        }
+        let mut area = (range.start, Area { end: range.end, rights, account });
+        let is_same = |other: &Area| (other.rights, other.account) == (rights, account);
+        // Neighbours that are the same become one: programs grow heaps page by page.
         if let Some((start, before)) = range.start.checked_sub(1).and_then(|address| self.at(address))
-            && before.rights == rights
+            && is_same(&before)
         {
             area.0 = start;
         }
         if let Some((start, after)) = self.at(range.end)
-            && after.rights == rights
+            && is_same(&after)
         {
             self.by_start.remove(&start);
             area.1.end = after.end;
@@ -83,9 +116,22 @@ impl Areas {
     pub(crate) fn protect(&mut self, range: Range<u64>, rights: Rights) {
         let parts: Vec<_> = self
             .within(range.clone())
-            .map(|(start, area)| start.max(range.start)..area.end.min(range.end))
+            .map(|(start, area)| (start.max(range.start)..area.end.min(range.end), area.account))
             .collect();
-        parts.into_iter().for_each(|part| self.insert(part, rights));
+        parts.into_iter().for_each(|(part, account)| self.insert(part, rights, account));
+    }
+
+    /// Bytes that are counted.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted
+    }
+
+    /// Bytes that are counted in `range` once it has `rights`, and were not.
+    pub(crate) fn counted_by(&self, range: Range<u64>, rights: Rights) -> u64 {
+        let is_new =
+            |area: &Area| area.account != Account::Counted && area.account.with(rights) == Account::Counted;
+        let parts = self.within(range.clone()).filter(|(_, area)| is_new(area));
+        parts.map(|(start, area)| area.end.min(range.end) - start.max(range.start)).sum()
     }
 
     /// The highest place of `length` bytes that is free and ends at `limit` or below, with a multiple of `alignment` as its start.
@@ -102,6 +148,7 @@ impl Areas {
 
     /// All areas go: where they were.
     pub(crate) fn clear(&mut self) -> Vec<Range<u64>> {
+        self.counted = 0;
         std::mem::take(&mut self.by_start).into_iter().map(|(start, area)| start..area.end).collect()
     }
 
@@ -134,9 +181,11 @@ mod tests {
         page(range.start)..page(range.end)
     }
 
-    /// The rights of each page, by the slow way.
-    fn seen(areas: &Areas) -> Vec<Option<Rights>> {
-        (0..32).map(|number| areas.at(page(number)).map(|(_, area)| area.rights)).collect()
+    const ACCOUNTS: [Account; 3] = [Account::Never, Account::OnceWritable, Account::OnceAccessible];
+
+    /// The rights of each page, and whether it counts, by the slow way.
+    fn seen(areas: &Areas) -> Vec<Option<(Rights, Account)>> {
+        (0..32).map(|number| areas.at(page(number)).map(|(_, area)| (area.rights, area.account))).collect()
     }
 
     #[test]
@@ -154,18 +203,27 @@ mod tests {
             let slots = range.start as usize..range.end as usize;
             match random(3) {
                 0 => {
-                    areas.insert(pages(range.clone()), rights);
-                    model[slots].fill(Some(rights));
+                    let account = ACCOUNTS[random(3) as usize];
+                    areas.insert(pages(range.clone()), rights, account);
+                    model[slots].fill(Some((rights, account.with(rights))));
                 }
                 1 => {
                     areas.remove(pages(range.clone()));
                     model[slots].fill(None);
                 }
                 _ => {
+                    let expected = areas.counted_by(pages(range.clone()), rights);
                     areas.protect(pages(range.clone()), rights);
-                    model[slots].iter_mut().flatten().for_each(|old| *old = rights);
+                    let new = model[slots.clone()].iter().flatten().filter(|(_, account)| {
+                        *account != Account::Counted && account.with(rights) == Account::Counted
+                    });
+                    assert_eq!(expected, new.count() as u64 * PAGE, "step {step}");
+                    let change = |old: &mut (Rights, Account)| *old = (rights, old.1.with(rights));
+                    model[slots].iter_mut().flatten().for_each(change);
                 }
             }
+            let counted = model.iter().flatten().filter(|(_, account)| *account == Account::Counted);
+            assert_eq!(areas.counted(), counted.count() as u64 * PAGE, "step {step}");
             assert_eq!(seen(&areas), model, "step {step}");
             let slots = range.start as usize..range.end as usize;
             assert_eq!(areas.covers(pages(range.clone())), model[slots.clone()].iter().all(Option::is_some));
@@ -181,7 +239,7 @@ mod tests {
     fn neighbours_become_one() {
         let mut areas = Areas::default();
         for number in [0, 2, 1, 3] {
-            areas.insert(pages(number..number + 1), 3);
+            areas.insert(pages(number..number + 1), 3, Account::OnceAccessible);
         }
         assert_eq!(areas.by_start.len(), 1);
     }

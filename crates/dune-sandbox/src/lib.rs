@@ -15,6 +15,7 @@
 //! |---|---|
 //! | the two parts of the address space | `part.rs` |
 //! | what the program has mapped; mmap(2) and its like | `areas.rs`, `space.rs` |
+//! | what the processes of a run have together: limits | `quota.rs` |
 //! | calls checked and copied in by the types of their arguments | `checked.rs` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
@@ -39,6 +40,7 @@ mod load;
 mod observe;
 mod part;
 pub mod policy;
+mod quota;
 mod raw;
 mod space;
 mod supervisor;
@@ -61,7 +63,8 @@ pub use observe::{
     UnknownFilter,
 };
 use observe::{Journal, Watch};
-use policy::Policy;
+use policy::{Limits, Policy};
+use quota::{Quota, Shared};
 use raw::process;
 use supervisor::{Process, Thread};
 pub use wall::{Ports, Wall};
@@ -73,12 +76,15 @@ pub struct Sandbox {
     best_effort: bool,
     watch: Option<Watch>,
     journal: Option<&'static Journal>,
+    shared: Option<&'static Shared>,
+    limits: Limits,
 }
 
 impl Sandbox {
     /// A sandbox with this policy.
     pub fn new(policy: Box<dyn Policy>) -> Sandbox {
-        Sandbox { policy, best_effort: false, watch: None, journal: None }
+        let limits = policy.limits();
+        Sandbox { policy, best_effort: false, watch: None, journal: None, shared: None, limits }
     }
 
     /// Whether the program is run where Linux can not confine the process as the policy does ([`Wall`]): what is missing is said on standard
@@ -89,17 +95,30 @@ impl Sandbox {
         self
     }
 
+    /// Limits besides those of the policy: of each the lower one counts.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Sandbox {
+        self.limits = self.limits.and(limits);
+        self
+    }
+
     /// Makes the process the program's: finds `program` as execvp(3) does, and runs it with `words` as its arguments, its name among
     /// them, to its end, which is the end of the process. Returns only if that fails.
     ///
     /// Descriptors other than the standard streams are closed, whoever owns them; signal handlers are reset; there will be no core dump. So
     /// the caller is a launcher, with one thread, that does nothing afterwards but tell why it failed.
     ///
+    /// There is nobody who could end all processes of the run: [`Limits::wall_seconds`] is for [`run_observed`](Self::run_observed).
+    ///
     /// # Errors
     ///
     /// [`SandboxError`].
     pub fn run(self, program: &OsStr, words: &[OsString]) -> Result<Infallible, SandboxError> {
         let prepare = |what| move |why| SandboxError::Prepare { what, why };
+        let shared = match self.shared {
+            None if self.limits.is_any() => Some(Shared::new().map_err(prepare(Shared::WHAT))?),
+            shared => shared,
+        };
         process::close_inherited()
             .map_err(prepare("close the descriptors that the process has inherited"))?;
         let environment = self.policy.environment(dune_loader::environment());
@@ -120,10 +139,11 @@ impl Sandbox {
             .enter()?;
         check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
-        let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.watch, &opened)));
+        let quota = Quota::new(self.limits, shared);
+        let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.watch, quota, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
-        process::limit(process.policy().limits()).map_err(prepare("set the limits of the policy"))?;
+        process::limit(self.limits).map_err(prepare("set the limits of the policy"))?;
         wall::install(process.policy(), self.best_effort, |part, why| {
             if let Some(journal) = self.journal {
                 journal.tell_of_wall(part, why);

@@ -87,7 +87,7 @@ pub(crate) fn load(
 
 fn place_stack(dune: Dune, space: &Space) -> Result<Span, SandboxError> {
     let prepare = |why| SandboxError::Prepare { what: "map the program's stack", why };
-    let length = process::stack_limit().unwrap_or(STACK_DEFAULT);
+    let length = process::stack_limit().unwrap_or(STACK_DEFAULT).min(space.most_of_stack());
     let length = length.clamp(STACK_LIMITS.start, STACK_LIMITS.end) & !(PAGE - 1);
     let end = END - PAGE - pages_by_chance(STACK_SPREAD).map_err(prepare)?;
     let span = Span::new(end - length, length).ok_or_else(|| prepare(io::ErrorKind::OutOfMemory.into()))?;

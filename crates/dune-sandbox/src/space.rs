@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dune::Dune;
 
-use crate::areas::{Areas, Rights};
+use crate::areas::{Account, Area, Areas, Rights};
 use crate::error::say;
 use crate::part::{END, PAGE, Span};
+use crate::quota::Quota;
 use crate::raw::memory::{self, Backing};
-use crate::raw::process;
+use crate::raw::{call, process};
 
 const READ: Rights = libc::PROT_READ as Rights;
 const WRITE: Rights = libc::PROT_WRITE as Rights;
@@ -59,11 +60,14 @@ struct Inner {
     top: u64,
     /// Where the heap begins, and the program break.
     heap: (u64, u64),
+    /// Who counts the program's memory, and what has been taken there: at least what the areas say.
+    quota: &'static Quota,
+    taken: u64,
 }
 
 impl Space {
-    pub(crate) fn new(may_write_code: bool) -> Space {
-        let inner = Inner { areas: Areas::default(), top: END, heap: (0, 0) };
+    pub(crate) fn new(may_write_code: bool, quota: &'static Quota) -> Space {
+        let inner = Inner { areas: Areas::default(), top: END, heap: (0, 0), quota, taken: 0 };
         Space { inner: Mutex::new(inner), may_write_code }
     }
 
@@ -98,6 +102,12 @@ impl Space {
             }
         }
         (inner.top, inner.heap) = (END, (0, 0));
+        inner.balance();
+    }
+
+    /// How long a stack may be at most: a quarter of the memory that there may be.
+    pub(crate) fn most_of_stack(&self) -> u64 {
+        self.lock().quota.limits().memory_bytes.map_or(u64::MAX, |limit| limit / 4)
     }
 
     /// Whether nothing is in `span`.
@@ -171,6 +181,7 @@ impl Space {
         match memory::unmap(span) {
             Ok(()) => {
                 inner.areas.remove(span.start()..span.end());
+                inner.balance();
                 0
             }
             Err(error) => error,
@@ -193,6 +204,10 @@ impl Space {
         let mut inner = self.lock();
         if !inner.areas.covers(span.start()..span.end()) {
             // Linux would change what is before the gap, and then say so.
+            return ENOMEM;
+        }
+        let more = inner.areas.counted_by(span.start()..span.end(), rights);
+        if !inner.take(more) {
             return ENOMEM;
         }
         if let Err(error) = memory::protect(span, rights) {
@@ -222,6 +237,7 @@ impl Space {
             let is_done = span.is_some_and(|span| memory::unmap(span).is_ok());
             if is_done {
                 inner.areas.remove(new..old);
+                inner.balance();
             }
             is_done
         } else {
@@ -257,19 +273,18 @@ impl Space {
         let Some((_, area)) = inner.areas.at(old.start()).filter(|(_, area)| area.end >= old.end()) else {
             return EFAULT;
         };
-        let rights = area.rights;
         if is_fixed {
             let Some(new) = Span::new(target, new_length) else { return EINVAL };
             if new.start() < old.end() && old.start() < new.end() {
                 return EINVAL;
             }
-            return inner.remap(dune, old, new, rights, stays_mapped);
+            return inner.remap(dune, old, new, area, stays_mapped);
         }
         let in_place = Span::new(old.start(), new_length);
         let grows_freely =
             |span: &Span| span.end() <= old.end() || inner.areas.is_free(old.end()..span.end());
         if !stays_mapped && let Some(new) = in_place.filter(grows_freely) {
-            let result = inner.remap(dune, old, new, rights, false);
+            let result = inner.remap(dune, old, new, area, false);
             if result >= 0 || !may_move {
                 return result;
             }
@@ -279,7 +294,7 @@ impl Space {
         }
         let top = inner.top;
         let found = inner.areas.find(new_length, top, PAGE).and_then(|start| Span::new(start, new_length));
-        found.map_or(ENOMEM, |new| inner.remap(dune, old, new, rights, stays_mapped))
+        found.map_or(ENOMEM, |new| inner.remap(dune, old, new, area, stays_mapped))
     }
 
     /// madvise(2).
@@ -316,6 +331,22 @@ impl Space {
     }
 }
 
+/// What a mapping is for a limit of memory. Of a character device, as /dev/zero, it is memory.
+fn account_of(backing: Backing) -> Account {
+    let has = |flag: i32| backing.flags & flag as u64 != 0;
+    let is_device = || {
+        let about = call::about(backing.descriptor as i32);
+        about.is_none_or(|about| about.mode & libc::S_IFMT == libc::S_IFCHR)
+    };
+    match () {
+        () if has(libc::MAP_ANONYMOUS) => Account::OnceAccessible,
+        // MAP_SHARED_VALIDATE has both bits.
+        () if has(libc::MAP_PRIVATE) && !has(libc::MAP_SHARED) => Account::OnceWritable,
+        () if is_device() => Account::OnceAccessible,
+        () => Account::Never,
+    }
+}
+
 /// Private anonymous memory.
 pub(crate) const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
@@ -328,15 +359,22 @@ impl Inner {
         backing: Backing,
         replaces: bool,
     ) -> Result<(), i64> {
+        let account = account_of(backing);
+        // What is replaced is given back afterwards.
+        if account.with(rights) == Account::Counted && !self.take(span.length()) {
+            return Err(ENOMEM);
+        }
         if let Err(error) = memory::map(span, rights, backing, replaces) {
             if replaces && !self.areas.is_free(span.start()..span.end()) {
                 // Linux may have unmapped what was there; so that both know the same, all of it goes.
                 let _ = memory::unmap(span);
                 self.areas.remove(span.start()..span.end());
             }
+            self.balance();
             return Err(error);
         }
-        self.areas.insert(span.start()..span.end(), rights);
+        self.areas.insert(span.start()..span.end(), rights, account);
+        self.balance();
         self.grant(dune, span, rights);
         Ok(())
     }
@@ -346,16 +384,38 @@ impl Inner {
         let _ = memory::grant(dune, span, rights);
     }
 
-    fn remap(&mut self, dune: Dune, old: Span, new: Span, rights: Rights, stays_mapped: bool) -> i64 {
+    fn remap(&mut self, dune: Dune, old: Span, new: Span, area: Area, stays_mapped: bool) -> i64 {
         let flags = if stays_mapped { libc::MREMAP_DONTUNMAP as u64 } else { 0 };
+        let more = if stays_mapped { new.length() } else { new.length().saturating_sub(old.length()) };
+        if area.account == Account::Counted && !self.take(more) {
+            return ENOMEM;
+        }
         if let Err(error) = memory::remap(old, old.length(), new, flags) {
+            self.balance();
             return error;
         }
         if !stays_mapped {
             self.areas.remove(old.start()..old.end());
         }
-        self.areas.insert(new.start()..new.end(), rights);
-        self.grant(dune, new, rights);
+        self.areas.insert(new.start()..new.end(), area.rights, area.account);
+        self.balance();
+        self.grant(dune, new, area.rights);
         new.start() as i64
+    }
+
+    /// Whether there may be so much more that counts; it has to be in the areas, or [given back](Self::balance).
+    fn take(&mut self, more: u64) -> bool {
+        let is_taken = self.quota.take_memory(more);
+        if is_taken {
+            self.taken += more;
+        }
+        is_taken
+    }
+
+    /// Gives back what has been taken and is not there.
+    fn balance(&mut self) {
+        let there = self.areas.counted();
+        self.quota.give_memory(self.taken.saturating_sub(there));
+        self.taken = there;
     }
 }

@@ -15,6 +15,7 @@
 //! lock is taken: nobody is there in a child to give it back. What a thread notes between the start and the end of a call is its own.
 
 mod denials;
+mod family;
 mod figures;
 mod journal;
 mod learn;

@@ -1,5 +1,6 @@
 //! What is to be said about a run when it is over.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -31,15 +32,17 @@ pub struct Report {
 #[non_exhaustive]
 pub struct Outcome {
     /// `exited`, `signaled`, `denied` (the policy ended it for a call), `limit`, or `not_started`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The exit status of the first process.
     pub status: Option<i32>,
     /// The signal that it was ended by.
     pub signal: Option<i32>,
     /// The call for which the policy had the program ended, in whichever of its processes.
     pub denied_call: Option<FatalCall>,
-    /// The limit of the policy that ended the first process, by its key.
-    pub limit: Option<&'static str>,
+    /// The limit that ended the run, by its key.
+    pub limit: Option<Cow<'static, str>>,
+    /// The limits of memory, processes and threads for which some call got an error, by their keys. The program may have gone on.
+    pub limits_reached: Vec<Cow<'static, str>>,
     /// Why the program was not started.
     pub not_started: Option<NotStarted>,
 }
@@ -47,8 +50,8 @@ pub struct Outcome {
 impl Outcome {
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Outcome { not_started: Some(_), .. } => "not_started",
             Outcome { limit: Some(_), .. } => "limit",
+            Outcome { not_started: Some(_), .. } => "not_started",
             Outcome { signal: Some(libc::SIGSYS), denied_call: Some(_), .. } => "denied",
             Outcome { signal: Some(_), .. } => "signaled",
             _ => "exited",

@@ -6,18 +6,21 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::denials::Denials;
+use super::family::Family;
 use super::figures::{Counter, Totals};
 use super::journal::{Journal, Kind, Reader};
 use super::learn::Learner;
 use super::learnt::Learnt;
 use super::lines::Lines;
-use super::report::{Collector, Report};
+use super::report::{Collector, Outcome, Report};
 use super::tracing::{Filter, Tracer};
 use super::{Observer, Watch};
 use crate::Sandbox;
-use crate::error::SandboxError;
+use crate::error::{SandboxError, say};
 use crate::policy::Limits;
-use crate::raw::{launcher, meter, process};
+use crate::quota::Shared;
+use crate::raw::launcher::{self, Ended};
+use crate::raw::{meter, process};
 
 /// How long a call may last, without anything else to show, until a trace shows it as unfinished.
 const QUIET: Duration = Duration::from_millis(200);
@@ -29,6 +32,7 @@ const LATE: Duration = Duration::from_millis(100);
 pub struct Observation {
     trace: Option<(Filter, Box<dyn Write>, bool)>,
     learns: bool,
+    is_quiet: bool,
 }
 
 impl Debug for Observation {
@@ -42,6 +46,11 @@ impl Observation {
     /// Nothing but the report.
     pub fn new() -> Observation {
         Observation::default()
+    }
+
+    /// Of the report only how the run ended, and what Linux knows of it: calls are not looked at, and cost nothing more.
+    pub fn outcome() -> Observation {
+        Observation { is_quiet: true, ..Observation::default() }
     }
 
     /// Each call that the filter lets through is a line for `out`, when it ends (docs/sandbox.md has the format); all with the number of
@@ -61,11 +70,13 @@ impl Observation {
 }
 
 impl Sandbox {
-    /// Runs `program` as [`run`](Self::run) does, but in a child, and waits for its end. What other processes of the program's do after
-    /// that is not in the report. If the caller ends, the child does.
+    /// Runs `program` as [`run`](Self::run) does, but in a child, and waits for its end. If the caller ends, the child does.
+    ///
+    /// With limits the run is over when the program's first process is, and all of its other processes are ended. Without, what they do after
+    /// that is not in the report.
     ///
     /// Signals that are sent to the caller to end or tell it something (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2) go to the child;
-    /// from a terminal both get them. The caller has one thread.
+    /// from a terminal both get them. The caller has one thread, and no children but those of the run.
     ///
     /// # Errors
     ///
@@ -78,12 +89,14 @@ impl Sandbox {
         observation: Observation,
     ) -> Result<Report, SandboxError> {
         let prepare = |what| move |why| SandboxError::Prepare { what, why };
-        let memory = "map memory that is shared with the program's processes";
+        let memory = Shared::WHAT;
         let journal = Journal::new().map_err(prepare(memory))?;
         let totals = Totals::new().map_err(prepare(memory))?;
-        meter::switch_on();
-        let mut observers: Vec<Box<dyn Observer>> =
-            vec![Box::new(Counter(totals)), Box::new(Denials(journal))];
+        let limits = self.limits;
+        if limits.is_any() {
+            self.shared = Some(Shared::new().map_err(prepare(memory))?);
+        }
+        let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         let mut lines = None;
         if let Some((filter, out, has_numbers)) = observation.trace {
             observers.push(Box::new(Tracer::new(journal, filter)));
@@ -93,20 +106,44 @@ impl Sandbox {
         if learnt.is_some() {
             observers.push(Box::new(Learner(journal)));
         }
-        let limits = self.policy.limits();
+        if !observation.is_quiet {
+            observers.push(Box::new(Counter(totals)));
+            observers.push(Box::new(Denials(journal)));
+        }
+        let (policy, shared) = (self.policy.name().to_owned(), self.shared);
+        let mut family = Family::new(limits.is_any()).map_err(prepare("adopt the program's processes"))?;
+        let start = Instant::now();
         let Some(child) = launcher::split().map_err(prepare("start a process for the program"))? else {
-            self.watch = Some(Watch::new(observers));
+            if !observers.is_empty() {
+                meter::switch_on();
+                self.watch = Some(Watch::new(observers));
+            }
             self.journal = Some(journal);
             let Err(error) = self.run(program, words);
             let text = format!("{}\n{error}", error.exit_status());
             journal.write(std::process::id() as i32, Kind::NotStarted, text.as_bytes());
             process::exit(error.exit_status().into());
         };
+        family.begin(child);
+        let end_all = |family: &mut Family| {
+            if let Some(shared) = shared {
+                shared.end();
+            }
+            family.end().map_err(prepare("end the program's processes"))
+        };
         let mut reader = Reader::new(journal);
         let mut collector = Collector::default();
         let mut last = Instant::now();
+        let mut is_late = false;
         let ended = loop {
-            let ended = launcher::ended(child).map_err(prepare("wait for the program"))?;
+            let left =
+                limits.wall_seconds.map(|most| Duration::from_secs(most).saturating_sub(start.elapsed()));
+            let mut ended = family.ended().map_err(prepare("wait for the program"))?;
+            if ended.is_none() && left == Some(Duration::ZERO) {
+                is_late = true;
+                end_all(&mut family)?;
+                ended = family.ended().map_err(prepare("wait for the program"))?;
+            }
             let mut is_quiet = true;
             while let Some(record) = reader.next(ended.is_none()) {
                 (is_quiet, last) = (false, Instant::now());
@@ -128,9 +165,12 @@ impl Sandbox {
                     }
                     lines.flush();
                 }
-                reader.wait(LATE);
+                reader.wait(left.unwrap_or(LATE).min(LATE));
             }
         };
+        if limits.is_any() {
+            end_all(&mut family)?;
+        }
         let lost = reader.lost();
         if let Some(lines) = lines {
             lines.finish(lost).map_err(prepare("write the trace"))?;
@@ -140,18 +180,41 @@ impl Sandbox {
         let command: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         report.learnt = learnt.map(|learnt| learnt.file(&command.join(" ")));
         report.figures = totals.figures();
-        report.figures.user_seconds = ended.user_time.as_secs_f64();
-        report.figures.system_seconds = ended.system_time.as_secs_f64();
-        report.figures.resident_kib = ended.resident;
-        let outcome = &mut report.outcome;
-        if outcome.not_started.is_none() {
-            outcome.status = libc::WIFEXITED(ended.status).then(|| libc::WEXITSTATUS(ended.status));
-            outcome.signal = libc::WIFSIGNALED(ended.status).then(|| libc::WTERMSIG(ended.status));
-            let cpu_time = ended.user_time + ended.system_time;
-            outcome.limit = outcome.signal.and_then(|signal| limit(limits, signal, cpu_time));
+        report.figures.user_seconds = family.user_time.as_secs_f64();
+        report.figures.system_seconds = family.system_time.as_secs_f64();
+        report.figures.resident_kib = family.resident;
+        report.outcome.limits_reached =
+            shared.iter().flat_map(|shared| shared.reached()).map(Into::into).collect();
+        report.outcome.end(&ended, limits, is_late);
+        if let Some(sentence) = report.outcome.of_limit(limits, &policy) {
+            say(format_args!("dune: {sentence}"));
         }
-        outcome.kind = outcome.kind();
         Ok(report)
+    }
+}
+
+impl Outcome {
+    /// How the first process has ended.
+    fn end(&mut self, ended: &Ended, limits: Limits, is_late: bool) {
+        if self.not_started.is_none() || is_late {
+            self.status = libc::WIFEXITED(ended.status).then(|| libc::WEXITSTATUS(ended.status));
+            self.signal = libc::WIFSIGNALED(ended.status).then(|| libc::WTERMSIG(ended.status));
+            let cpu_time = ended.user_time + ended.system_time;
+            let own = self.signal.and_then(|signal| limit(limits, signal, cpu_time));
+            self.limit = if is_late { Some("wall_seconds") } else { own }.map(Into::into);
+        }
+        self.kind = self.kind().into();
+    }
+
+    /// The limit that has ended the run, in a sentence.
+    fn of_limit(&self, limits: Limits, policy: &str) -> Option<String> {
+        let key = self.limit.as_deref()?;
+        let what = match self.signal {
+            _ if key == "wall_seconds" => "all processes of the run are ended".to_owned(),
+            signal => format!("the program is ended by signal {}", signal.unwrap_or_default()),
+        };
+        let limit = limits.by_key(key).unwrap_or_default();
+        Some(format!("the limit {key} ({limit}) of the policy {policy} is reached: {what}"))
     }
 }
 

@@ -229,7 +229,7 @@ mod tests {
             ("[files]\nread = [\"/usr\"]\nwrite = [\"/usr\"]\n", 3, &["with another access", "write = "]),
             ("[network]\nfamilies = [\"unix\"]\n", 2, &["unknown variant `unix`", "families = "]),
             ("[limits]\ncpu_seconds = -1\n", 2, &["cpu_seconds = -1"]),
-            ("[limits]\nmemory = 1\n", 2, &["unknown field `memory`"]),
+            ("[limits]\nmemory = 1\n", 2, &["unknown field `memory`", "`memory_bytes`"]),
             ("denial = \"shrug\"\n", 1, &["unknown variant `shrug`", "denial = "]),
             ("[environment.set]\n\"A=B\" = \"c\"\n", 2, &["\"A=B\" can not be a variable"]),
             ("denial = \"kill\"\ndenial = \"kill\"\n", 2, &["duplicate key"]),

@@ -4,6 +4,7 @@ mod allow_all;
 mod compute;
 mod contents;
 mod file;
+mod limits;
 mod network;
 mod signal;
 
@@ -14,13 +15,12 @@ pub use allow_all::AllowAll;
 pub use compute::Compute;
 pub use contents::PolicyError;
 pub use file::FromFile;
-
-use dune_syscalls::{Call, Form};
-use serde::{Deserialize, Serialize};
+pub use limits::Limits;
 
 use crate::checked::Request;
 use crate::files::Files;
 use crate::wall::Wall;
+use dune_syscalls::{Call, Form};
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub trait Policy: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Limits that Linux keeps the process to.
+    /// Limits of the run.
     fn limits(&self) -> Limits {
         Limits::default()
     }
@@ -102,15 +102,4 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
         "allow-all" => Some(Box::new(AllowAll)),
         _ => None,
     }
-}
-
-/// Limits of setrlimit(2).
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Seconds of CPU time, after which comes SIGXCPU, and SIGKILL a second later (RLIMIT_CPU).
-    pub cpu_seconds: Option<u64>,
-    /// How long a file may become by what is written, after which comes SIGXFSZ (RLIMIT_FSIZE).
-    pub file_bytes: Option<u64>,
 }

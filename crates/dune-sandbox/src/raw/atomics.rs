@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::observe::{Journal, Totals};
+use crate::quota::Shared;
 
 /// What can be shared.
 ///
@@ -13,10 +14,12 @@ use crate::observe::{Journal, Totals};
 /// All of it is atomic numbers, or arrays and structures of them: any bytes are a value, and so are zeros.
 pub(crate) unsafe trait OfAtomics: Sync {}
 
-// SAFETY: both are structures and arrays of atomic numbers.
+// SAFETY: these are structures and arrays of atomic numbers.
 unsafe impl OfAtomics for Journal {}
 // SAFETY: the same.
 unsafe impl OfAtomics for Totals {}
+// SAFETY: the same.
+unsafe impl OfAtomics for Shared {}
 
 /// A value of zeros, in memory that children of this process will share. It stays to the end of the process. It has no user bit, as all
 /// that is not the program's: ring 3 does not get at it.

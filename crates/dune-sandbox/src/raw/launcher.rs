@@ -74,25 +74,42 @@ extern "C" fn hand_on(signal: i32, info: *const libc::siginfo_t, _: *const ()) {
 
 extern "C" fn ignore(_: i32, _: *const libc::siginfo_t, _: *const ()) {}
 
-/// How the child has ended, if it has.
-pub(crate) fn ended(child: i32) -> io::Result<Option<Ended>> {
+/// A child that has ended, if there is one, and how: `child`, or any if that is `None`. An error if there are no children.
+pub(crate) fn ended(child: Option<i32>) -> io::Result<Option<(i32, Ended)>> {
     let mut status = 0;
     // SAFETY: zeros are a `struct rusage`.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let options = libc::WNOHANG | libc::__WALL;
     // SAFETY: the call writes both.
-    match unsafe { libc::wait4(child, &raw mut status, libc::WNOHANG, &raw mut usage) } {
+    match unsafe { libc::wait4(child.unwrap_or(-1), &raw mut status, options, &raw mut usage) } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(None),
-        _ => {
+        child => {
             let time = |time: libc::timeval| {
                 Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
             };
-            Ok(Some(Ended {
+            let ended = Ended {
                 status,
                 user_time: time(usage.ru_utime),
                 system_time: time(usage.ru_stime),
                 resident: usage.ru_maxrss as u64,
-            }))
+            };
+            Ok(Some((child, ended)))
         }
     }
+}
+
+/// From now on processes whose parents have ended are this process's children, if their parents were below it (PR_SET_CHILD_SUBREAPER(2const)).
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: touches no memory.
+    match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends a child that has not been waited for, so that the number is its.
+pub(crate) fn kill(child: i32) {
+    // SAFETY: touches no memory.
+    unsafe { libc::kill(child, libc::SIGKILL) };
 }

@@ -36,7 +36,35 @@ pub(crate) fn limit(limits: crate::policy::Limits) -> io::Result<()> {
         // SAFETY: the call reads the structure.
         checked(unsafe { libc::setrlimit(resource, &raw const new) })?;
     }
+    if let Some(limit) = limits.open_files {
+        let done = limit_descriptors(limit.min(descriptor_limit()));
+        super::result(done).map_err(|errno| io::Error::from_raw_os_error(-errno as i32))?;
+    }
     Ok(())
+}
+
+/// The soft limit of descriptors.
+pub(crate) fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the structure.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 { limit.rlim_cur } else { u64::MAX }
+}
+
+/// Sets the soft limit of descriptors, or the hard one if that is lower. The hard one stays: the runtime needs some above. The raw result.
+pub(crate) fn limit_descriptors(soft: u64) -> i64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the structure.
+    let mut result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 {
+        limit.rlim_cur = soft.min(limit.rlim_max);
+        // SAFETY: the call reads the structure.
+        result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+    match result {
+        0 => 0,
+        _ => -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM)),
+    }
 }
 
 /// No execve(2) will give the process rights that it does not have: set-user-ID, file capabilities.

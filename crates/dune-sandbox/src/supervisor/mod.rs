@@ -39,6 +39,7 @@ use crate::checked::{ProgramMemory, Refusal, Request};
 use crate::error::{SandboxError, say};
 use crate::observe::{self, Trap, Verdict, Watch};
 use crate::policy::{Decision, Policy};
+use crate::quota::Quota;
 use crate::raw::{call, process, ring3, signals as raw_signals};
 use crate::space::Space;
 use borrowed::Borrowed;
@@ -57,6 +58,7 @@ const ENOSYS: i64 = -libc::ENOSYS as i64;
 pub(crate) struct Process {
     policy: Box<dyn Policy>,
     watch: Option<Watch>,
+    quota: &'static Quota,
     space: Space,
     actions: Mutex<Actions>,
     threads: Threads,
@@ -71,14 +73,29 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(policy: Box<dyn Policy>, watch: Option<Watch>, opened: &Opened) -> Process {
-        let space = Space::new(policy.allows_writable_code());
+    pub(crate) fn new(
+        policy: Box<dyn Policy>,
+        watch: Option<Watch>,
+        quota: &'static Quota,
+        opened: &Opened,
+    ) -> Process {
+        let space = Space::new(policy.allows_writable_code(), quota);
         let actions = Mutex::new(Actions::of_process());
         let (executable, logged) = (Mutex::default(), Mutex::default());
         let (threads, descriptors) = (Threads::new(), RwLock::new(()));
         let succession = Succession::default();
-        let process =
-            Process { policy, watch, space, actions, threads, succession, descriptors, executable, logged };
+        let process = Process {
+            policy,
+            watch,
+            quota,
+            space,
+            actions,
+            threads,
+            succession,
+            descriptors,
+            executable,
+            logged,
+        };
         process.set_executable(opened);
         process
     }
@@ -124,8 +141,16 @@ impl Process {
         let _logged = lock(&self.logged);
         let _next = self.succession.hold();
         let mut numbers = self.threads.hold();
+        let claim = match self.quota.claim() {
+            Ok(claim) => claim,
+            Err(errno) => return error(errno),
+        };
         let _errors = std::io::stderr().lock();
         let result = process::fork();
+        if let (Some(claim), 0..) = (claim, result) {
+            let child = if result == 0 { std::process::id() } else { result as u32 };
+            claim.keep(child, result == 0);
+        }
         if result == 0 {
             self.threads.forget_others(&mut numbers);
             self.succession.forget();
@@ -211,6 +236,7 @@ impl Thread {
         if let Some((borrowed, parent)) = self.borrowed.take() {
             borrowed.give_back(parent);
         }
+        self.process.quota.leave();
         process::exit(status)
     }
 

@@ -192,14 +192,52 @@ fn set_robust_list(_: &mut Thread, request: Request) -> Answer {
 
 /// Limits can be asked for. Of descriptors and of the stack they can be set, too: others would be the supervisor's, and a policy may have set
 /// them.
+///
+/// Where the policy limits descriptors, its limit is the hard one for the program. For Linux it is the soft one only: the runtime needs
+/// descriptors of its own, above.
 fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
-    let [_, resource, new, ..] = *request.arguments();
+    let [_, resource, new, old, ..] = *request.arguments();
+    let most = thread.process.quota.limits().open_files.filter(|_| resource as u32 == libc::RLIMIT_NOFILE);
     let is_free = [libc::RLIMIT_NOFILE, libc::RLIMIT_STACK].contains(&(resource as u32));
     if new != 0 && !is_free {
         thread.process.log("prlimit64 with a new limit", "is not implemented yet, and answered with EPERM");
         return error(libc::EPERM);
     }
-    about_itself(thread, request)
+    match most {
+        None => about_itself(thread, request),
+        Some(most) => limit_descriptors(thread, request, [new, old], most),
+    }
+}
+
+/// The limit of descriptors where the policy has one, `most`.
+fn limit_descriptors(thread: &mut Thread, mut request: Request, [new, old]: [u64; 2], most: u64) -> Answer {
+    let memory = thread.memory();
+    if new != 0 {
+        // `struct rlimit64`: the soft limit and the hard one.
+        let Ok([soft, hard]) = memory.words(new) else { return error(libc::EFAULT) };
+        if soft > hard {
+            return error(libc::EINVAL);
+        }
+        if hard > most || ![0, u64::from(std::process::id())].contains(&request.arguments()[0]) {
+            return error(libc::EPERM);
+        }
+        let before = [process::descriptor_limit().min(most), most];
+        if old != 0 && memory.write_words(old, &before).is_err() {
+            return error(libc::EFAULT);
+        }
+        return process::limit_descriptors(soft);
+    }
+    request.set_argument(2, 0);
+    let answer = about_itself(thread, request);
+    if answer == 0 && old != 0 {
+        let told = memory
+            .words::<2>(old)
+            .and_then(|[soft, hard]| memory.write_words(old, &[soft.min(most), hard.min(most)]));
+        if told.is_err() {
+            return error(libc::EFAULT);
+        }
+    }
+    answer
 }
 
 /// A first thread that names itself by its number asks Linux by 0, which the second wall lets through in children, too.

@@ -95,6 +95,9 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
     let cleared = word(libc::CLONE_CHILD_CLEARTID, wish.child_word);
     let told = word(libc::CLONE_CHILD_SETTID, wish.child_word);
     let told_parent = word(libc::CLONE_PARENT_SETTID, wish.parent_word);
+    if !process.quota.take_thread() {
+        return error(libc::EAGAIN);
+    }
     let (tell, hear) = mpsc::sync_channel(1);
     process.threads.count.fetch_add(1, Ordering::Relaxed);
     // The new thread starts with all signals blocked: see `Signals::begin`.
@@ -133,6 +136,7 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
         Ok(_) => hear.recv().unwrap_or(error(libc::EAGAIN)),
         Err(_) => {
             process.threads.count.fetch_sub(1, Ordering::Relaxed);
+            process.quota.give_thread();
             error(libc::EAGAIN)
         }
     }
@@ -158,6 +162,7 @@ pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
     if thread.process.threads.end() {
         thread.end_process(status);
     }
+    thread.process.quota.give_thread();
     signals::pass_on(None);
     if thread.cleared != 0 {
         // What waits for the end: pthread_join(3).
@@ -175,5 +180,6 @@ pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
 /// The thread ends, since another one executes a program: nobody waits for it. Its signals have been [passed on](signals::pass_on).
 pub(super) fn leave(thread: &mut Thread) {
     thread.process.threads.end();
+    thread.process.quota.give_thread();
     thread.is_over = true;
 }

@@ -9,6 +9,7 @@ mod births;
 mod directories;
 mod escapes;
 mod execs;
+mod limits;
 mod network;
 mod shown;
 mod signals;
@@ -66,6 +67,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "numbers" => escapes::numbers(),
         "devices" => escapes::devices(&words[1..]),
         "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
+        "limits" => limits::all(&words[1]),
         "directories" => directories::all(&words[1]),
         "directories-race" => directories::race(&words[1], words[2].parse().expect("turns")),
         other => panic!("what is {other:?}?"),

@@ -4,6 +4,7 @@ mod attacks;
 mod directories;
 mod escapes;
 mod executed;
+mod limits;
 mod network;
 mod policies;
 mod programs;
@@ -56,6 +57,12 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::policy_executes_what_changes", executed::that_changes),
     Case::new("sandbox::policy_directories", directories::changes),
     Case::new("sandbox::policy_directories_that_change", directories::races),
+    Case::new("sandbox::limit_of_memory", limits::of_memory),
+    Case::new("sandbox::limit_of_processes", limits::of_processes),
+    Case::new("sandbox::limit_of_threads", limits::of_threads),
+    Case::new("sandbox::limit_of_files", limits::of_files),
+    Case::new("sandbox::limits_of_time", limits::of_time),
+    Case::new("sandbox::limits_end_all", limits::end_all),
     Case::new("sandbox::policy_network", network::addresses),
     Case::new("sandbox::trace", telling::trace),
     Case::new("sandbox::trace_of_several", telling::trace_of_several),

@@ -14,7 +14,10 @@ use super::telling::dune_run;
 use crate::case::CaseResult;
 
 /// A run with a report, which goes to a pipe.
-fn reported(options: &[&str], words: &[&str]) -> Result<(Output, Value), Box<dyn std::error::Error>> {
+pub(super) fn reported(
+    options: &[&str],
+    words: &[&str],
+) -> Result<(Output, Value), Box<dyn std::error::Error>> {
     let mut ends = [0; 2];
     // SAFETY: the call writes two descriptors, which nobody else has.
     let (mut reader, writer) = unsafe {

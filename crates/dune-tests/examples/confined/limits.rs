@@ -1,0 +1,208 @@
+//! Programs that take more than they may.
+
+use std::time::Duration;
+
+/// More than any limit of the cases.
+const MANY: usize = 1000;
+const MIB: usize = 1 << 20;
+
+pub fn all(what: &str) {
+    match what {
+        "memory" => memory(),
+        "memory-of-all" => memory_of_all(),
+        "processes" => processes(),
+        "threads" => threads(),
+        "files" => files(),
+        "family" => family(),
+        "bomb" => bomb(),
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        other => panic!("what is {other:?}?"),
+    }
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn map(length: usize, rights: i32) -> Option<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, rights, flags, -1, 0) };
+    (start != libc::MAP_FAILED).then_some(start as usize)
+}
+
+fn unmap(start: usize, length: usize) {
+    // SAFETY: the program's own mapping.
+    unsafe { libc::munmap(start as *mut _, length) };
+}
+
+/// By each way there is to have more.
+fn memory() {
+    const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
+    let mut all = Vec::with_capacity(MANY);
+    while let Some(start) = map(MIB, BOTH) {
+        // SAFETY: the mapping's first byte.
+        unsafe { (start as *mut u8).write_volatile(1) };
+        all.push(start);
+        assert!(all.len() < MANY);
+    }
+    let (error, count) = (errno(), all.len());
+    println!("mapped {} {error}", (40..64).contains(&count));
+    println!("once more {:?} {}", map(MIB, BOTH), errno());
+    let last = all.pop().expect("a mapping");
+    // SAFETY: the mapping is the program's own, and grows.
+    let grown = unsafe { libc::mremap(last as *mut _, MIB, 3 * MIB, libc::MREMAP_MAYMOVE) };
+    println!("grown {} {}", grown != libc::MAP_FAILED, errno());
+    let reserved = map(256 * MIB, libc::PROT_NONE).expect("a reservation");
+    // SAFETY: the reservation is the program's own.
+    println!("used {} {}", unsafe { libc::mprotect(reserved as *mut _, 2 * MIB, BOTH) }, errno());
+    // SAFETY: the break grows, or not.
+    let broken = unsafe { libc::sbrk(2 * MIB as isize) };
+    println!("break {} {}", broken as isize, errno());
+    // What has been unmapped can be had again; and what has no rights any more is still there.
+    all.drain(..10).for_each(|start| unmap(start, MIB));
+    let again: Vec<_> = (0..10).map_while(|_| map(MIB, BOTH)).collect();
+    println!("again {}", again.len());
+    for start in &again {
+        // SAFETY: nothing of them is used.
+        unsafe { libc::mprotect(*start as *mut _, MIB, libc::PROT_NONE) };
+    }
+    println!("kept {}", map(2 * MIB, BOTH).is_none());
+    // In the place of others it is no more.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: nothing of it is used.
+    unsafe { libc::munmap(again[0] as *mut _, MIB) };
+    // SAFETY: in the place of what is not used.
+    let fixed = unsafe { libc::mmap(again[1] as *mut _, MIB, BOTH, flags | libc::MAP_FIXED, -1, 0) };
+    println!("replaced {}", fixed as usize == again[1]);
+}
+
+/// A child has all of its parent's once more; what children had that were killed comes back.
+fn memory_of_all() {
+    let start = map(16 * MIB, libc::PROT_READ | libc::PROT_WRITE).expect("memory");
+    for _ in 0..3 {
+        let child = fork().expect("a child");
+        println!("second {}", fork().is_none() && errno() == libc::ENOMEM);
+        end(child);
+    }
+    unmap(start, 16 * MIB);
+    let children: Vec<_> = (0..2).map_while(|_| fork()).collect();
+    println!("smaller {}", children.len());
+    children.into_iter().for_each(end);
+}
+
+/// A child that waits to be killed.
+fn fork() -> Option<i32> {
+    // SAFETY: the child does nothing.
+    match unsafe { libc::fork() } {
+        0 => loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        },
+        child => (child > 0).then_some(child),
+    }
+}
+
+fn end(child: i32) {
+    // SAFETY: the calls touch a status of no interest.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+}
+
+fn processes() {
+    for _ in 0..2 {
+        let children: Vec<_> = std::iter::from_fn(fork).take(MANY).collect();
+        println!("children {} {}", children.len(), errno());
+        for child in &children {
+            // SAFETY: touches no memory.
+            unsafe { libc::kill(*child, libc::SIGKILL) };
+        }
+        // They are there until somebody has waited for them.
+        println!("before {}", fork().is_none());
+        children.into_iter().for_each(end);
+    }
+}
+
+fn threads() {
+    for _ in 0..2 {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = std::sync::Arc::new(std::sync::Mutex::new(ended));
+        let mut all = Vec::new();
+        let error = loop {
+            assert!(all.len() < MANY);
+            let ended = std::sync::Arc::clone(&ended);
+            let body = move || drop(ended.lock().map(|ended| ended.recv()));
+            match std::thread::Builder::new().stack_size(64 << 10).spawn(body) {
+                Ok(thread) => all.push(thread),
+                Err(error) => break error.raw_os_error(),
+            }
+        };
+        println!("threads {} {error:?}", all.len());
+        // A child is one more.
+        println!("child {}", fork().is_none());
+        drop(end);
+        all.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+fn files() {
+    // SAFETY: descriptors and structures of this function's.
+    unsafe {
+        let mut last = 0;
+        let error = loop {
+            match libc::dup(0) {
+                -1 => break errno(),
+                descriptor => last = descriptor,
+            }
+        };
+        println!("last {last} {error}");
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        println!("limit {} {}", limit.rlim_cur, limit.rlim_max);
+        let more = libc::rlimit { rlim_cur: 100, rlim_max: 100 };
+        println!("more {} {}", libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more), errno());
+        let less = libc::rlimit { rlim_cur: 10, rlim_max: limit.rlim_max };
+        println!("less {}", libc::setrlimit(libc::RLIMIT_NOFILE, &raw const less));
+        println!("back {}", libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit));
+    }
+    // The runtime has what it needs.
+    println!("thread {:?}", std::thread::spawn(|| 7).join().ok());
+    let child = fork();
+    println!("child {}", child.is_some());
+    child.into_iter().for_each(end);
+}
+
+/// Processes that leave their parents, in sessions of their own, and sleep.
+fn family() {
+    for _ in 0..3 {
+        // SAFETY: the children do nothing but that.
+        unsafe {
+            if libc::fork() == 0 {
+                libc::setsid();
+                if libc::fork() == 0 {
+                    libc::setsid();
+                    loop {
+                        libc::pause();
+                    }
+                }
+                libc::_exit(0);
+            }
+        }
+    }
+    // SAFETY: no memory is touched.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+    println!("alone");
+}
+
+/// Whoever is there makes another one, as long as that works or not.
+fn bomb() -> ! {
+    loop {
+        // SAFETY: parent and child go on the same way.
+        if unsafe { libc::fork() } < 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
