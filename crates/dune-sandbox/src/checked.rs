@@ -140,7 +140,7 @@ impl Request {
     /// A call as the registers have it, with nothing followed: for what the supervisor does itself.
     pub(crate) fn of_registers(call: &'static Call, registers: &[u64; 6]) -> Request {
         let form = call.form(registers);
-        let arguments = std::array::from_fn(|index| form.value(registers, index));
+        let arguments = form.values(registers);
         Request {
             call,
             form,

@@ -217,12 +217,12 @@ macro_rules! fields {
             use $crate::build::*;
             $(let $name = position(NAMES, stringify!($name));)*
             let _ = ($($name,)*);
-            [$($crate::structure::Field {
-                name: plain(stringify!($name)),
-                offset: $offset,
-                kind: $kind,
-                condition: $crate::build::condition!($($when($on, $bits))?),
-            }),*]
+            [$($crate::structure::Field::new(
+                plain(stringify!($name)),
+                $offset,
+                $kind,
+                $crate::build::condition!($($when($on, $bits))?),
+            )),*]
         };
         &FIELDS
     }};

@@ -225,6 +225,7 @@ impl Call {
     /// assert_eq!(fcntl.form(&[3, 3, 0, 0, 0, 0]).name, "F_GETFL");
     /// assert_eq!(fcntl.form(&[3, 12345, 0, 0, 0, 0]).name, "fcntl");
     /// ```
+    #[inline]
     pub fn form(&self, arguments: &[u64; 6]) -> &Form {
         let word = |index: u8| arguments.get(usize::from(index)).map_or(0, |value| *value as u32);
         let counts = |table: &&&Variants| table.only.is_none_or(|(other, value)| word(other) == value);
@@ -287,11 +288,19 @@ impl Form {
         })
     }
 
-    /// The value of argument `index` as Linux takes it: cut to its width, and sign-extended if it is signed. 0 if the
-    /// call has no such argument.
-    pub fn value(&self, arguments: &[u64; 6], index: usize) -> u64 {
-        let bytes = registers(arguments);
-        u8::try_from(index).map_or(0, |index| Frame { bytes: &bytes, fields: self.arguments }.value(index))
+    /// The arguments as Linux takes them: each cut to its width, and sign-extended if it is signed. 0 where the call has none.
+    ///
+    /// ```
+    /// let lseek = dune_syscalls::by_name("lseek").unwrap();
+    /// assert_eq!(lseek.form.values(&[0xffff_ffff, !0, 1 << 32, 4, 5, 6]), [!0, !0, 0, 0, 0, 0]);
+    /// ```
+    #[inline]
+    pub fn values(&self, registers: &[u64; 6]) -> [u64; 6] {
+        let mut values = [0; 6];
+        for ((value, register), field) in values.iter_mut().zip(registers).zip(self.arguments) {
+            *value = field.cut.of(*register);
+        }
+        values
     }
 
     /// Whether any argument is an address that may be dereferenced.

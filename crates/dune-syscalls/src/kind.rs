@@ -294,6 +294,17 @@ impl Kind {
         }
     }
 
+    /// What Linux takes of it.
+    pub(crate) const fn cut(self) -> Cut {
+        match (self.width(), self.is_signed()) {
+            (1, _) => Cut::Byte,
+            (2, _) => Cut::Short,
+            (4, false) => Cut::Unsigned,
+            (4, true) => Cut::Signed,
+            _ => Cut::Whole,
+        }
+    }
+
     /// Whether it is an address of the program's memory that the call reads or writes while it runs.
     pub const fn is_dereferenced(self) -> bool {
         matches!(self, Self::Path { .. } | Self::Text { .. } | Self::Pointer(_))
@@ -305,6 +316,29 @@ impl Kind {
             Self::Value(_) => false,
             Self::Inline(structure) => structure.leads_on,
             _ => true,
+        }
+    }
+}
+
+/// What Linux takes of a register, or of eight bytes of a structure: as many bits as it looks at, sign-extended if the number is signed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    Byte,
+    Short,
+    Unsigned,
+    Signed,
+    Whole,
+}
+
+impl Cut {
+    #[inline]
+    pub(crate) const fn of(self, word: u64) -> u64 {
+        match self {
+            Cut::Byte => word as u8 as u64,
+            Cut::Short => word as u16 as u64,
+            Cut::Unsigned => word as u32 as u64,
+            Cut::Signed => word as i32 as u64,
+            Cut::Whole => word,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Structures, and the arguments of a call, which are one: fields with types.
 
-use crate::kind::Kind;
+use crate::kind::{Cut, Kind};
 
 /// A structure in the program's memory.
 #[derive(Debug)]
@@ -47,6 +47,14 @@ pub struct Field {
     pub kind: Kind,
     /// When it is there at all.
     pub condition: Condition,
+    /// What Linux takes of it: what the kind says.
+    pub(crate) cut: Cut,
+}
+
+impl Field {
+    pub(crate) const fn new(name: &'static str, offset: u16, kind: Kind, condition: Condition) -> Field {
+        Field { name, offset, kind, condition, cut: kind.cut() }
+    }
 }
 
 /// When an argument or field counts. The numbers are those of arguments, or of fields of the same structure.
@@ -76,17 +84,19 @@ impl Frame<'_> {
     /// The value of field `index`, cut to what Linux looks at, then sign-extended if it is signed; 0 if there is no such field.
     pub fn value(&self, index: u8) -> u64 {
         let Some(field) = self.fields.get(usize::from(index)) else { return 0 };
-        let width = field.kind.width().min(8);
-        let start = usize::from(field.offset);
-        let Some(from) = self.bytes.get(start..start + width) else { return 0 };
+        let Some(bytes) = self.bytes.get(usize::from(field.offset)..) else { return 0 };
+        if let Some(word) = bytes.first_chunk() {
+            return field.cut.of(u64::from_le_bytes(*word));
+        }
+        // At the end of a structure.
+        let Some(from) = bytes.get(..field.kind.width()) else { return 0 };
         let mut bytes = [0; 8];
-        bytes[..width].copy_from_slice(from);
-        let value = u64::from_le_bytes(bytes);
-        let unused = 64 - 8 * width as u32;
-        if field.kind.is_signed() { (((value << unused) as i64) >> unused) as u64 } else { value }
+        bytes[..from.len()].copy_from_slice(from);
+        field.cut.of(u64::from_le_bytes(bytes))
     }
 
     /// Whether field `index` counts.
+    #[inline]
     pub fn has(&self, index: u8) -> bool {
         match self.fields.get(usize::from(index)).map(|field| field.condition) {
             None => false,

@@ -51,7 +51,7 @@ macro_rules! scalars {
         pub static $name: Structure = Structure::new(
             $text,
             $kind.width() as u32,
-            &[Field { name: "", offset: 0, kind: $kind, condition: Condition::Always }],
+            &[Field::new("", 0, $kind, Condition::Always)],
         );
     )*};
 }
@@ -75,15 +75,9 @@ scalars! {
 }
 
 /// `struct sockaddr` of any family, as bytes.
-pub static SOCKADDR: Structure = Structure::new(
-    "sockaddr",
-    1,
-    &[Field { name: "", offset: 0, kind: ByteValue, condition: Condition::Always }],
-);
+pub static SOCKADDR: Structure =
+    Structure::new("sockaddr", 1, &[Field::new("", 0, ByteValue, Condition::Always)]);
 
 /// `fd_set`, a word of it.
-pub static FD_SET: Structure = Structure::new(
-    "fd_set",
-    1,
-    &[Field { name: "", offset: 0, kind: ByteValue, condition: Condition::Always }],
-);
+pub static FD_SET: Structure =
+    Structure::new("fd_set", 1, &[Field::new("", 0, ByteValue, Condition::Always)]);

@@ -69,6 +69,7 @@ static BY_NUMBER: [Option<&Call>; NUMBERS] = {
 /// assert_eq!(dune_syscalls::by_number(257).unwrap().name(), "openat");
 /// assert!(dune_syscalls::by_number(400).is_none());
 /// ```
+#[inline]
 pub const fn by_number(number: u64) -> Option<&'static Call> {
     if number < NUMBERS as u64 { BY_NUMBER[number as usize] } else { None }
 }
