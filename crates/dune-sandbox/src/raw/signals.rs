@@ -45,26 +45,31 @@ pub(crate) fn is_waiting() -> bool {
     with_flag(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// Takes the first signal that waits. All signals are blocked while there are any, as the last handler has left it.
+/// Takes the first signal that waits. All signals are blocked while there are any, as the last handler has left it, and stay so when the
+/// last one has been taken.
 pub(crate) fn take() -> Option<Info> {
-    let (_, mask) = super::process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
-    let info = INBOX.with(|inbox| {
-        let count = inbox.count.get();
-        // SAFETY: the handler, which writes them, can not come: all signals are blocked.
-        let infos = unsafe { &mut *inbox.infos.get() };
-        let first = (count > 0).then(|| infos[0]);
-        if count > 0 {
-            infos.copy_within(1..count, 0);
-            inbox.count.set(count - 1);
+    INBOX.with(|inbox| {
+        if !inbox.is_full.load(Ordering::Acquire) {
+            return None;
         }
+        let count = inbox.count.get();
+        // SAFETY: the handler, which writes them, can not come: all signals are blocked. Who would unblock some does so by `set_mask`, which
+        // does nothing while a signal waits.
+        let infos = unsafe { &mut *inbox.infos.get() };
+        let first = infos[0];
+        infos.copy_within(1..count, 0);
+        inbox.count.set(count - 1);
         inbox.is_full.store(count > 1, Ordering::Relaxed);
-        first
-    });
-    if info.is_none() {
-        // Nothing has come: the mask is as the thread had it.
-        super::process::change_mask(libc::SIG_SETMASK as u64, Some(mask));
-    }
-    info
+        Some(first)
+    })
+}
+
+/// Sets the thread's mask, unless a signal waits: then all are blocked.
+pub(crate) fn set_mask(mask: u64) {
+    let how = libc::SIG_SETMASK as u64;
+    let arguments = [how, std::ptr::from_ref(&mask).expose_provenance() as u64, 0, 8, 0, 0];
+    // SAFETY: the call reads the mask.
+    unsafe { system_call(libc::SYS_rt_sigprocmask, &arguments) };
 }
 
 /// The first signal that waits.
@@ -112,7 +117,7 @@ extern "C" fn note(_: i32, info: *const Info, context: *mut libc::ucontext_t) {
             unsafe { (*inbox.infos.get())[count] = info.read_unaligned() };
             inbox.count.set(count + 1);
         }
-        inbox.is_full.store(true, Ordering::Relaxed);
+        inbox.is_full.store(true, Ordering::Release);
     });
     // SAFETY: the context of this signal, which is there until the handler returns. The mask of Linux's is the first word.
     unsafe {

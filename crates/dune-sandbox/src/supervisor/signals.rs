@@ -125,9 +125,7 @@ impl Signals {
 
     fn set_mask(&mut self, mask: u64) {
         self.mask = mask & !UNBLOCKABLE;
-        if !signals::is_waiting() {
-            process::change_mask(libc::SIG_SETMASK as u64, Some(self.mask));
-        }
+        signals::set_mask(self.mask);
     }
 
     fn is_on_stack(&self, rsp: u64) -> bool {
