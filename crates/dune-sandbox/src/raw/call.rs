@@ -130,6 +130,15 @@ pub(crate) struct About {
     pub(crate) device: u64,
     /// The file system, and the file there (`st_dev`, `st_ino`).
     pub(crate) identity: (u64, u64),
+    /// Whether it takes space somewhere (`st_blocks`).
+    takes_space: bool,
+}
+
+impl About {
+    /// Whether it can be a file of procfs: none of those takes space, as fs/proc never says so (`inode->i_blocks`).
+    pub(crate) fn may_be_on_procfs(&self) -> bool {
+        !self.takes_space
+    }
 }
 
 /// What an open file is (fstat(2)).
@@ -139,7 +148,8 @@ pub(crate) fn about(descriptor: i32) -> Option<About> {
     // SAFETY: the call writes the structure.
     let result = unsafe { libc::fstat(descriptor, &raw mut about) };
     let identity = (about.st_dev, about.st_ino);
-    (result == 0).then_some(About { mode: about.st_mode, device: about.st_rdev, identity })
+    let takes_space = about.st_blocks > 0;
+    (result == 0).then_some(About { mode: about.st_mode, device: about.st_rdev, identity, takes_space })
 }
 
 /// pidfd_send_signal(2) with a siginfo.

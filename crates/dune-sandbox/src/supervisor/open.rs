@@ -173,7 +173,9 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
         thread.process.log(&format!("open of the device {major}:{minor}"), "is refused");
         return Err(error(libc::EACCES));
     }
-    if let Some(shown) = shown(thread, found.0)? {
+    if about.may_be_on_procfs()
+        && let Some(shown) = shown(thread, found.0)?
+    {
         let shown = shown.open(&found, how.flags)?;
         return found.replace_by(&shown, how.flags);
     }
@@ -195,11 +197,11 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     let mut again = OpenHow { flags: how.flags & !done, mode, resolve: 0 };
     let opened = Probe(result(call::open(AT_FDCWD, &path, &mut again))? as i32);
     // Whatever the name has led to: it is what was looked at, or a new file in that directory.
-    let is_same = |other: call::About| call::about(found.0).is_some_and(|one| one.identity == other.identity);
-    if !creates && !call::about(opened.0).is_some_and(is_same) {
+    if creates {
+        is_harmless(thread, opened.0)?;
+    } else if call::about(opened.0).is_none_or(|other| other.identity != about.identity) {
         return Err(error(libc::EACCES));
     }
-    is_harmless(thread, opened.0)?;
     found.replace_by(&opened, how.flags)
 }
 
