@@ -18,7 +18,7 @@ use std::ffi::{CStr, CString};
 
 use dune::Dune;
 use dune_syscalls::kind::{Kind, Length, Pointer};
-use dune_syscalls::{Call, Class, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
+use dune_syscalls::{Call, Class, Condition, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
 
 use crate::part;
 
@@ -37,6 +37,23 @@ impl ProgramMemory {
             return Err(fault);
         }
         self.0.copy_to_user(address, bytes).map_err(|_| fault)
+    }
+
+    /// A string that ends with NUL, without that; `None` if there is no NUL in the first `most` bytes.
+    pub(crate) fn text(self, address: u64, most: usize) -> Result<Option<Vec<u8>>, Fault> {
+        let mut text = Vec::new();
+        // Most are short.
+        let mut piece = [0; 256];
+        while text.len() < most {
+            let from = address.checked_add(text.len() as u64).ok_or(Fault { address })?;
+            let piece = &mut piece[..(most - text.len()).min(256)];
+            let end = self.read_text(from, piece)?;
+            text.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
+            if end.is_some() {
+                return Ok(Some(text));
+            }
+        }
+        Ok(None)
     }
 
     /// Copies numbers to the program.
@@ -128,6 +145,13 @@ pub struct Request {
     call: &'static Call,
     form: &'static Form,
     arguments: [u64; 6],
+    /// What the arguments lead to. `None`: they are numbers, or have not been followed.
+    followed: Option<Followed>,
+}
+
+/// What has been copied in for a call.
+#[derive(Debug, Default)]
+struct Followed {
     paths: Vec<PathArgument>,
     blocks: Vec<Block>,
     /// Where in a block a descriptor is that a message hands on.
@@ -138,26 +162,58 @@ pub struct Request {
 
 impl Request {
     /// A call as the registers have it, with nothing followed: for what the supervisor does itself.
+    #[inline]
     pub(crate) fn of_registers(call: &'static Call, registers: &[u64; 6]) -> Request {
         let form = call.form(registers);
-        let arguments = form.values(registers);
-        Request {
-            call,
-            form,
-            arguments,
-            paths: Vec::new(),
-            blocks: Vec::new(),
-            passed: Vec::new(),
-            addresses: Vec::new(),
-        }
+        Request { call, form, arguments: form.values(registers), followed: None }
     }
 
-    /// Follows what the call names.
-    pub(crate) fn check(mut self, dune: Dune) -> Result<Request, Refusal> {
+    /// Whether all that the call names are numbers, and buffers in the program's part: most calls, which so cost a fifth. What it does not
+    /// know it leaves to [`follow`](Self::follow).
+    fn is_simple(&self) -> bool {
+        // Of a call's own form Dune sees to the descriptors: see `Follower::visit`.
+        let is_known = std::ptr::eq(self.form, &self.call.form) && !names_socket(self.call);
+        self.form.arguments.iter().zip(&self.arguments).all(|(field, &value)| match field.kind {
+            Kind::Value(_) => true,
+            Kind::Descriptor(_) => is_known,
+            Kind::Pointer(_) if value == 0 => true,
+            Kind::Pointer(Pointer { structure, length, .. }) if is_known && !structure.leads_on => {
+                let count = match length {
+                    Length::Exactly(count) => count.into(),
+                    Length::Filled { argument, most } | Length::Count { argument, most }
+                        if self.arguments[usize::from(argument)] <= most =>
+                    {
+                        self.arguments[usize::from(argument)]
+                    }
+                    _ => return false,
+                };
+                let length = count.checked_mul(structure.size.into());
+                let is_there = matches!(field.condition, Condition::Always);
+                is_there && length.is_some_and(|length| length > 0 && part::contains(value, length))
+            }
+            _ => false,
+        })
+    }
+
+    /// Checks the call, and copies in what has to be. To be done once.
+    #[inline]
+    pub(crate) fn check(&mut self, dune: Dune) -> Result<(), Refusal> {
+        if self.is_simple() { Ok(()) } else { self.follow(dune) }
+    }
+
+    fn follow(&mut self, dune: Dune) -> Result<(), Refusal> {
         let (form, arguments) = (self.form, self.arguments);
-        let mut follower = Follower { dune, request: &mut self, last: Vec::new(), copied: 0, seen: 0 };
+        let mut follower = Follower {
+            dune,
+            request: self,
+            followed: Followed::default(),
+            last: Vec::new(),
+            copied: 0,
+            seen: 0,
+        };
         form.walk(&arguments, &ProgramMemory(dune), &mut |found| follower.visit(&found))?;
-        let seen = follower.seen;
+        let Follower { followed, seen, .. } = follower;
+        self.followed = Some(followed);
         // Addresses that the call does not look at with these arguments, or of nothing: Linux does not get them.
         for (index, field) in form.arguments.iter().enumerate() {
             let is_number = matches!(field.kind, Kind::Value(_) | Kind::Descriptor(_));
@@ -170,7 +226,7 @@ impl Request {
                 *count = most.min(*count);
             }
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The line of the table.
@@ -196,22 +252,24 @@ impl Request {
 
     /// The paths among them.
     pub fn paths(&self) -> &[PathArgument] {
-        &self.paths
+        self.followed.as_ref().map_or(&[], |followed| &followed.paths)
     }
 
     /// The path that is argument `argument`.
     pub fn path(&self, argument: u8) -> Option<&CStr> {
-        self.paths.iter().find(|path| path.argument == argument).map(|path| path.path.as_c_str())
+        self.paths().iter().find(|path| path.argument == argument).map(|path| path.path.as_c_str())
     }
 
     /// The addresses of sockets that it connects, binds or sends to (`struct sockaddr`).
     pub fn addresses(&self) -> impl Iterator<Item = &[u8]> {
-        self.addresses.iter().map(|block| &self.blocks[*block].bytes[..])
+        self.followed
+            .iter()
+            .flat_map(|followed| followed.addresses.iter().map(|block| &followed.blocks[*block].bytes[..]))
     }
 
     /// Whether the call hands on descriptors, as a message does (SCM_RIGHTS, unix(7)).
     pub(crate) fn passes_descriptors(&self) -> bool {
-        !self.passed.is_empty()
+        self.followed.as_ref().is_some_and(|followed| !followed.passed.is_empty())
     }
 
     /// Puts what `other` makes of each descriptor that is handed on in its place.
@@ -219,9 +277,9 @@ impl Request {
         &mut self,
         mut other: impl FnMut(i32) -> Result<i32, i64>,
     ) -> Result<(), i64> {
-        for &(block, offset) in &self.passed {
-            let bytes =
-                self.blocks[block].bytes[offset..].first_chunk_mut().ok_or(-i64::from(libc::EINVAL))?;
+        let Some(Followed { blocks, passed, .. }) = &mut self.followed else { return Ok(()) };
+        for &(block, offset) in &*passed {
+            let bytes = blocks[block].bytes[offset..].first_chunk_mut().ok_or(-i64::from(libc::EINVAL))?;
             *bytes = other(i32::from_le_bytes(*bytes))?.to_le_bytes();
         }
         Ok(())
@@ -231,19 +289,20 @@ impl Request {
     /// there and not moved from.
     pub(crate) fn final_arguments(&mut self) -> [u64; 6] {
         let mut arguments = self.arguments;
-        for path in &self.paths {
+        let Some(Followed { paths, blocks, .. }) = &mut self.followed else { return arguments };
+        for path in paths {
             arguments[usize::from(path.argument)] = path.path.as_ptr().expose_provenance() as u64;
         }
-        for index in 0..self.blocks.len() {
-            let at = self.blocks[index].bytes.as_mut_ptr().expose_provenance() as u64;
-            match self.blocks[index].holder {
+        for index in 0..blocks.len() {
+            let at = blocks[index].bytes.as_mut_ptr().expose_provenance() as u64;
+            match blocks[index].holder {
                 Holder::Register(register) => arguments[register] = at,
                 Holder::Within { block, offset } => {
-                    self.blocks[block].bytes[offset..offset + 8].copy_from_slice(&at.to_le_bytes());
+                    blocks[block].bytes[offset..offset + 8].copy_from_slice(&at.to_le_bytes());
                 }
             }
         }
-        for block in self.blocks.iter_mut().filter(|block| block.is_written) {
+        for block in blocks.iter_mut().filter(|block| block.is_written) {
             block.sent.clone_from(&block.bytes);
         }
         arguments
@@ -251,7 +310,8 @@ impl Request {
 
     /// Copies out what Linux has written into copies.
     pub(crate) fn copy_out(&self, dune: Dune) -> Result<(), Fault> {
-        for block in self.blocks.iter().filter(|block| block.is_written) {
+        let Some(followed) = &self.followed else { return Ok(()) };
+        for block in followed.blocks.iter().filter(|block| block.is_written) {
             let mut at = 0;
             while at < block.bytes.len() {
                 let differs = |index: &usize| block.bytes[*index] != block.sent[*index];
@@ -266,10 +326,19 @@ impl Request {
     }
 }
 
+/// Whether the call is one of those that name sockets by addresses that are copied in: see [`Follower::is_socket_address`].
+fn names_socket(call: &Call) -> bool {
+    matches!(
+        i64::from(call.number),
+        libc::SYS_connect | libc::SYS_bind | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg
+    )
+}
+
 /// Follows a call.
 struct Follower<'r> {
     dune: Dune,
-    request: &'r mut Request,
+    request: &'r Request,
+    followed: Followed,
     /// For each depth the structure that was found last: its block, and where it is in it.
     last: Vec<(usize, usize)>,
     copied: usize,
@@ -303,7 +372,7 @@ impl Follower<'_> {
                 memory.read(address, &mut bytes).map_err(|_| Refusal::linux(libc::EFAULT))?;
                 self.copy_in(found, address, &bytes, direction.writes())?;
                 if is_socket {
-                    self.request.addresses.push(self.request.blocks.len() - 1);
+                    self.followed.addresses.push(self.followed.blocks.len() - 1);
                 }
                 Ok(())
             }
@@ -315,12 +384,11 @@ impl Follower<'_> {
                 }
             }
             What::Path { address, directory } if found.depth == 0 => {
-                let mut bytes = vec![0; PATH_MAX as usize];
-                let length = ProgramMemory(self.dune).read_text(address, &mut bytes);
-                let length = length.map_err(|_| Refusal::linux(libc::EFAULT))?;
-                bytes.truncate(length.ok_or(Refusal::linux(libc::ENAMETOOLONG))?);
-                let path = CString::new(bytes).map_err(|_| Refusal::linux(libc::EINVAL))?;
-                self.request.paths.push(PathArgument { argument: found.argument, directory, path });
+                let path = ProgramMemory(self.dune).text(address, PATH_MAX as usize);
+                let path = path.map_err(|_| Refusal::linux(libc::EFAULT))?;
+                let path = path.ok_or(Refusal::linux(libc::ENAMETOOLONG))?;
+                let path = CString::new(path).map_err(|_| Refusal::linux(libc::EINVAL))?;
+                self.followed.paths.push(PathArgument { argument: found.argument, directory, path });
                 Ok(())
             }
             What::Path { address, .. } => {
@@ -338,7 +406,7 @@ impl Follower<'_> {
                 }
                 if found.depth > 0 && self.request.call.class == Class::Network {
                     let place = self.last.get(usize::from(found.depth) - 1);
-                    self.request.passed.push(*place.ok_or(Refusal::linux(libc::EINVAL))?);
+                    self.followed.passed.push(*place.ok_or(Refusal::linux(libc::EINVAL))?);
                 }
                 Ok(())
             }
@@ -363,6 +431,7 @@ impl Follower<'_> {
         /// `msg_name` is the first field of `struct msghdr`, and that of `struct mmsghdr`.
         const NAME: u16 = 0;
         match i64::from(self.request.call.number) {
+            _ if !names_socket(self.request.call) => false,
             libc::SYS_connect | libc::SYS_bind => found.depth == 0 && found.argument == 1,
             libc::SYS_sendto => found.depth == 0 && found.argument == 4,
             libc::SYS_sendmsg | libc::SYS_sendmmsg => found.depth == 1 && found.field == NAME,
@@ -382,7 +451,7 @@ impl Follower<'_> {
     /// The block that ends at `address` and that the same pointer leads to.
     fn block_before(&self, found: &Found<'_>, address: u64) -> Option<usize> {
         let (index, _) = *self.last.get(usize::from(found.depth))?;
-        let block = &self.request.blocks[index];
+        let block = &self.followed.blocks[index];
         let is_next = block.address.checked_add(block.bytes.len() as u64) == Some(address);
         (is_next && block.holder == self.holder(found)).then_some(index)
     }
@@ -403,17 +472,17 @@ impl Follower<'_> {
             None => {
                 let holder = self.holder(found);
                 if let Holder::Within { block, offset } = holder
-                    && offset + 8 > self.request.blocks[block].bytes.len()
+                    && offset + 8 > self.followed.blocks[block].bytes.len()
                 {
                     // A structure that is cut off within an address.
                     return Err(Refusal::linux(libc::EINVAL));
                 }
                 let (bytes, sent) = (Vec::new(), Vec::new());
-                self.request.blocks.push(Block { holder, address, bytes, is_written, sent });
-                self.request.blocks.len() - 1
+                self.followed.blocks.push(Block { holder, address, bytes, is_written, sent });
+                self.followed.blocks.len() - 1
             }
         };
-        let block = &mut self.request.blocks[index];
+        let block = &mut self.followed.blocks[index];
         let start = block.bytes.len();
         block.bytes.extend_from_slice(bytes);
         block.is_written |= is_written;

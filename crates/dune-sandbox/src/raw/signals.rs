@@ -36,8 +36,11 @@ thread_local! {
 }
 
 /// Calls `body` with the flag that is set while a signal waits for this thread.
+#[inline(always)]
 pub(crate) fn with_flag<T>(body: impl FnOnce(&AtomicBool) -> T) -> T {
-    INBOX.with(|inbox| body(&inbox.is_full))
+    let flag = INBOX.with(|inbox| &raw const inbox.is_full);
+    // SAFETY: the calling thread's storage, which has no destructor, is there while it is here; it is changed as an atomic only.
+    body(unsafe { &*flag })
 }
 
 /// Whether a signal waits for this thread.

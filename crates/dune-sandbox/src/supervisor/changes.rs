@@ -9,8 +9,6 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use dune_syscalls::Memory;
-
 use super::entry::{Entry, Way};
 use super::open::{Probe, is_harmless, own_link};
 use super::places::{denied, find, open_below, open_root};
@@ -23,12 +21,11 @@ use crate::raw::result;
 const HERE: u64 = libc::AT_FDCWD as u64;
 
 /// Makes the call if it is one of these.
-pub(super) fn answer(thread: &Thread, request: &Request) -> Option<Answer> {
+pub(super) fn answer(thread: &Thread, files: &Files, request: &Request) -> Option<Answer> {
     let number = i64::from(request.call().number);
     if !NUMBERS.contains(&number) {
         return None;
     }
-    let files = thread.process.policy.files()?;
     let _held = thread.process.keep_descriptors();
     let [first, second, third, fourth, fifth, _] = *request.arguments();
     let done = match number {
@@ -126,10 +123,9 @@ fn link_text(
     directory: u64,
     index: u8,
 ) -> Result<i64, i64> {
-    let mut bytes = vec![0; dune_syscalls::PATH_MAX as usize];
-    let length = thread.memory().read_text(target, &mut bytes).map_err(|_| error(libc::EFAULT))?;
-    bytes.truncate(length.ok_or(error(libc::ENAMETOOLONG))?);
-    let target = CString::new(bytes).map_err(|_| error(libc::EINVAL))?;
+    let target = thread.memory().text(target, dune_syscalls::PATH_MAX as usize);
+    let target = target.map_err(|_| error(libc::EFAULT))?.ok_or(error(libc::ENAMETOOLONG))?;
+    let target = CString::new(target).map_err(|_| error(libc::EINVAL))?;
     let entry = Entry::of(thread, files, request, (directory, index), Way::Make)?;
     call::make_link(&target, entry.directory.0, &entry.name)
 }

@@ -10,17 +10,17 @@ use crate::checked::Request;
 use crate::raw::{call, signals};
 
 /// fork(2).
-pub(super) fn fork(thread: &mut Thread, _: Request) -> Answer {
+pub(super) fn fork(thread: &mut Thread, _: &mut Request) -> Answer {
     new_process(thread)
 }
 
 /// vfork(2).
-pub(super) fn vfork(thread: &mut Thread, _: Request) -> Answer {
+pub(super) fn vfork(thread: &mut Thread, _: &mut Request) -> Answer {
     child(thread, &Wish::VFORK)
 }
 
 /// clone(2).
-pub(super) fn clone(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn clone(thread: &mut Thread, request: &mut Request) -> Answer {
     make(thread, &Wish::of_clone(*request.arguments()))
 }
 

@@ -8,26 +8,38 @@ use super::{Answer, Process, Thread, error};
 use crate::checked::Request;
 use crate::raw::{call, result};
 
-/// Whether the call changes which files descriptors are, by descriptors that it is given.
-pub(super) fn changes(request: &Request) -> bool {
+/// Calls `make` with the lock that the call needs, and with duplicates of the descriptors that it hands on.
+pub(super) fn pass_and(
+    process: &Process,
+    request: &mut Request,
+    make: impl FnOnce(&mut Request) -> i64,
+) -> Result<i64, i64> {
     match i64::from(request.call().number) {
-        libc::SYS_close | libc::SYS_dup | libc::SYS_dup2 | libc::SYS_dup3 | libc::SYS_close_range => true,
-        libc::SYS_fcntl => matches!(request.form().name, "F_DUPFD" | "F_DUPFD_CLOEXEC"),
-        _ => false,
+        // They change which files descriptors are, by descriptors that they are given.
+        libc::SYS_close | libc::SYS_dup | libc::SYS_dup2 | libc::SYS_dup3 | libc::SYS_close_range => {
+            let _changes = process.change_descriptors();
+            Ok(make(request))
+        }
+        libc::SYS_fcntl if matches!(request.form().name, "F_DUPFD" | "F_DUPFD_CLOEXEC") => {
+            let _changes = process.change_descriptors();
+            Ok(make(request))
+        }
+        // Dune opens files of /proc for them: priorities of process groups (`guest/priority.rs` there).
+        libc::SYS_getpriority | libc::SYS_setpriority | libc::SYS_ioprio_set => {
+            let _makes = process.keep_descriptors();
+            Ok(make(request))
+        }
+        _ if request.passes_descriptors() => {
+            let _passed = pass(process, request)?;
+            Ok(make(request))
+        }
+        _ => Ok(make(request)),
     }
-}
-
-/// Whether Dune opens files of /proc for the call: priorities of process groups (`guest/priority.rs` there).
-pub(super) fn has_dune_make(request: &Request) -> bool {
-    matches!(
-        i64::from(request.call().number),
-        libc::SYS_getpriority | libc::SYS_setpriority | libc::SYS_ioprio_set
-    )
 }
 
 /// Descriptors that a message hands on: duplicates, so that they are what they were when they were looked at, however long the message
 /// waits. They are closed with this.
-pub(super) struct Passed<'p> {
+struct Passed<'p> {
     process: &'p Process,
     numbers: Vec<i32>,
 }
@@ -45,11 +57,8 @@ impl Drop for Passed<'_> {
 }
 
 /// Puts duplicates in the place of the descriptors that a message hands on.
-pub(super) fn pass<'p>(process: &'p Process, request: &mut Request) -> Result<Passed<'p>, i64> {
+fn pass<'p>(process: &'p Process, request: &mut Request) -> Result<Passed<'p>, i64> {
     let mut passed = Passed { process, numbers: Vec::new() };
-    if !request.passes_descriptors() {
-        return Ok(passed);
-    }
     // What is over is closed without the lock: see `Passed`.
     let done = {
         let _changes = process.change_descriptors();
@@ -64,7 +73,7 @@ pub(super) fn pass<'p>(process: &'p Process, request: &mut Request) -> Result<Pa
 }
 
 /// close_range(2), but for CLOSE_RANGE_UNSHARE: all threads have one table, which the supervisor looks at.
-pub(super) fn close_range(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn close_range(thread: &mut Thread, request: &mut Request) -> Answer {
     const UNSHARE: u64 = 1 << 1;
     if request.arguments()[2] & UNSHARE != 0 {
         thread.process.log("close_range with CLOSE_RANGE_UNSHARE", "is refused");
@@ -75,7 +84,7 @@ pub(super) fn close_range(thread: &mut Thread, request: Request) -> Answer {
 
 /// mmap(2): of files, while nobody changes what the descriptor is. What Linux has made without a name (a virtual CPU, above all) is nothing to
 /// be mapped, and huge pages are not: with them Linux decides how long a mapping is.
-pub(super) fn mmap(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn mmap(thread: &mut Thread, request: &mut Request) -> Answer {
     let [.., flags, descriptor, _] = *request.arguments();
     if flags as i32 & libc::MAP_ANONYMOUS != 0 {
         return thread.process.space.mmap(thread.dune, request.arguments());

@@ -10,7 +10,6 @@ use std::{fs, io};
 
 use dune_loader::parts::{self, Opened, Role};
 use dune_loader::{LoadError, Opening};
-use dune_syscalls::Memory;
 
 use super::{Answer, Thread, error, places, succession};
 use crate::checked::{ProgramMemory, Request};
@@ -21,7 +20,7 @@ use crate::raw::{call, process};
 /// The longest single string (MAX_ARG_STRLEN, execve(2)).
 const LONGEST: usize = 128 << 10;
 
-pub(super) fn execve(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn execve(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, words, environment, ..] = *request.arguments();
     match request.path(0) {
         Some(path) => exec(thread, path.to_bytes(), words, environment).map_or_else(error, |()| 0),
@@ -123,15 +122,14 @@ fn strings(memory: ProgramMemory, mut address: u64, left: &mut usize) -> Result<
     if address == 0 {
         return Ok(all);
     }
-    let mut bytes = vec![0; LONGEST];
     loop {
         let text = memory.word(address).map_err(|_| libc::EFAULT)?;
         if text == 0 {
             return Ok(all);
         }
-        let length = memory.read_text(text, &mut bytes).map_err(|_| libc::EFAULT)?.ok_or(libc::E2BIG)?;
-        *left = left.checked_sub(length + 9).ok_or(libc::E2BIG)?;
-        all.push(CString::new(&bytes[..length]).map_err(|_| libc::EINVAL)?);
+        let text = memory.text(text, LONGEST).map_err(|_| libc::EFAULT)?.ok_or(libc::E2BIG)?;
+        *left = left.checked_sub(text.len() + 9).ok_or(libc::E2BIG)?;
+        all.push(CString::new(text).map_err(|_| libc::EINVAL)?);
         address = address.checked_add(8).ok_or(libc::EFAULT)?;
     }
 }

@@ -27,12 +27,13 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::mem::take;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use dune::user::{ReturnBy, SystemCall, UserContext, UserExit};
 use dune::{Counters, Dune, UserError, Vector};
 use dune_loader::parts::Opened;
-use dune_syscalls::{Call, Treatment};
+use dune_syscalls::{Call, Form, Treatment};
 
 use crate::areas::Rights;
 use crate::checked::{ProgramMemory, Refusal, Request};
@@ -70,6 +71,8 @@ pub(crate) struct Process {
     executable: Mutex<CString>,
     /// The calls that have been logged as refused.
     logged: Mutex<BTreeSet<String>>,
+    /// Forms of calls of which nothing is to be said again, where one finds them without the lock and the name, by their address.
+    told: [AtomicPtr<Form>; 64],
 }
 
 impl Process {
@@ -84,6 +87,7 @@ impl Process {
         let (executable, logged) = (Mutex::default(), Mutex::default());
         let (threads, descriptors) = (Threads::new(), RwLock::new(()));
         let succession = Succession::default();
+        let told = std::array::from_fn(|_| AtomicPtr::default());
         let process = Process {
             policy,
             watch,
@@ -95,6 +99,7 @@ impl Process {
             descriptors,
             executable,
             logged,
+            told,
         };
         process.set_executable(opened);
         process
@@ -156,6 +161,30 @@ impl Process {
             self.succession.forget();
         }
         result
+    }
+
+    /// Says once that the policy denies a call.
+    fn log_denied(&self, request: &Request) {
+        self.tell_of(request.form(), || {
+            self.log(request.call().name(), &format!("is denied by the policy {}", self.policy.name()));
+        });
+    }
+
+    /// Says once why this form of a call is not made.
+    fn log_of(&self, request: &Request, why: &str) {
+        self.tell_of(request.form(), || {
+            self.log(&qualified(request.call(), request.form().name), why);
+        });
+    }
+
+    /// Calls `tell` unless that has been done for this form, and nobody else wants to know.
+    fn tell_of(&self, form: &'static Form, tell: impl FnOnce()) {
+        let form = std::ptr::from_ref(form).cast_mut();
+        let place = &self.told[form.addr() / size_of::<Form>() % self.told.len()];
+        if self.watch.is_some() || place.load(Ordering::Relaxed) != form {
+            tell();
+            place.store(form, Ordering::Relaxed);
+        }
     }
 
     /// Says once for each name that a call is refused, for so many names: the program chooses some of them.
@@ -291,48 +320,48 @@ impl Thread {
             self.process.log(&format!("number {number}"), "is not known, and answered with ENOSYS");
             return ENOSYS;
         };
-        self.answer(Request::of_registers(call, &arguments))
+        self.answer(&mut Request::of_registers(call, &arguments))
     }
 
     /// What becomes of the call.
-    fn answer(&mut self, request: Request) -> Answer {
+    fn answer(&mut self, request: &mut Request) -> Answer {
         let (call, form) = (request.call(), request.form());
-        let treatment = form.treatment;
-        if treatment == Treatment::Absent {
-            return ENOSYS;
-        }
-        if treatment == Treatment::Refused {
-            let name = qualified(call, form.name);
-            self.process.log(&name, "is refused");
-            return error(refusal(call.name()));
-        }
-        if i64::from(call.number) == libc::SYS_clone3 {
-            return children::clone3(self, &request);
-        }
         let handler = supervised::handler(call.number);
-        if treatment == Treatment::Supervised && handler.is_none() {
-            self.process.log(&qualified(call, form.name), "is not implemented yet, and answered with ENOSYS");
-            observe::mark(Verdict::NotImplemented);
-            return ENOSYS;
+        match form.treatment {
+            Treatment::Forwarded => (),
+            Treatment::Supervised if handler.is_some() => (),
+            Treatment::Supervised if i64::from(call.number) == libc::SYS_clone3 => {
+                return children::clone3(self, request);
+            }
+            Treatment::Absent => return ENOSYS,
+            Treatment::Refused => {
+                self.process.log_of(request, "is refused");
+                return error(refusal(call.name()));
+            }
+            _ => {
+                self.process.log_of(request, "is not implemented yet, and answered with ENOSYS");
+                observe::mark(Verdict::NotImplemented);
+                return ENOSYS;
+            }
         }
         // What the supervisor does itself it looks at itself, but for paths, which a policy wants to see.
-        let is_followed = handler.is_none() || request.form().paths(request.arguments()).next().is_some();
-        let request = if is_followed { request.check(self.dune) } else { Ok(request) };
-        let request = match request {
-            Ok(request) => request,
-            Err(refusal) => return self.refuse(call, form.name, refusal),
-        };
+        let is_followed = handler.is_none() || form.paths(request.arguments()).next().is_some();
+        if is_followed && let Err(refusal) = request.check(self.dune) {
+            return self.refuse(request, refusal);
+        }
         // A policy looks at what the socket is: no other one takes its number meanwhile.
         let _held = (i64::from(call.number) == libc::SYS_listen).then(|| self.process.keep_descriptors());
-        if let Err(denied) = self.permit(&request) {
+        if let Err(denied) = self.permit(request) {
             return denied;
         }
         if let Some(watch) = &self.process.watch {
-            watch.allowed(self, &request);
+            watch.allowed(self, request);
         }
-        let answer = places::answer(self, &request).or_else(|| changes::answer(self, &request));
-        if let Some(answer) = answer {
-            return answer;
+        if let Some(files) = self.process.policy.files() {
+            let answer = places::answer(self, files, request);
+            if let Some(answer) = answer.or_else(|| changes::answer(self, files, request)) {
+                return answer;
+            }
         }
         match handler {
             Some(handler) => handler(self, request),
@@ -344,16 +373,16 @@ impl Thread {
     }
 
     /// Asks the policy: nothing, or what becomes of a call that it denies.
+    #[inline]
     fn permit(&self, request: &Request) -> Result<(), Answer> {
-        let (policy, name) = (self.process.policy(), request.call().name());
-        match policy.decide(request) {
+        match self.process.policy.decide(request) {
             Decision::Allow => Ok(()),
             Decision::Deny(errno) => {
-                self.process.log(name, &format!("is denied by the policy {}", policy.name()));
+                self.process.log_denied(request);
                 observe::mark(Verdict::Denied);
                 Err(error(errno))
             }
-            Decision::Kill => self.end_by_policy(name),
+            Decision::Kill => self.end_by_policy(request.call().name()),
         }
     }
 
@@ -367,24 +396,19 @@ impl Thread {
         process::die(libc::SIGSYS)
     }
 
-    fn refuse(&self, call: &Call, form: &str, refusal: Refusal) -> i64 {
+    fn refuse(&self, request: &Request, refusal: Refusal) -> i64 {
         if refusal.is_unknown {
-            self.process
-                .log(&qualified(call, form), "has an argument that the table does not know, and is refused");
+            self.process.log_of(request, "has an argument that the table does not know, and is refused");
         }
         error(refusal.errno)
     }
 
     /// Has Linux make a call that has been checked.
-    fn forward(&self, mut request: Request) -> i64 {
-        let _changes = descriptors::changes(&request).then(|| self.process.change_descriptors());
-        let _makes = descriptors::has_dune_make(&request).then(|| self.process.keep_descriptors());
-        let passed = match descriptors::pass(self.process, &mut request) {
-            Ok(passed) => passed,
+    fn forward(&self, request: &mut Request) -> i64 {
+        let result = match descriptors::pass_and(self.process, request, call::forward) {
+            Ok(result) => result,
             Err(error) => return error,
         };
-        let result = call::forward(&mut request);
-        drop(passed);
         match request.copy_out(self.dune) {
             Ok(()) => result,
             Err(_) => error(libc::EFAULT),
@@ -392,11 +416,10 @@ impl Thread {
     }
 
     /// Checks a call, and has Linux make it.
-    fn check_and_forward(&self, request: Request) -> i64 {
-        let (call, form) = (request.call(), request.form());
+    fn check_and_forward(&self, request: &mut Request) -> i64 {
         match request.check(self.dune) {
-            Ok(request) => self.forward(request),
-            Err(refusal) => self.refuse(call, form.name, refusal),
+            Ok(()) => self.forward(request),
+            Err(refusal) => self.refuse(request, refusal),
         }
     }
 

@@ -38,23 +38,23 @@ const TRIES: u32 = 8;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
-pub(super) fn open(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn open(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, flags, mode, ..] = *request.arguments();
-    at(thread, &request, AT_FDCWD, 0, OpenHow { flags, mode, resolve: 0 })
+    at(thread, request, AT_FDCWD, 0, OpenHow { flags, mode, resolve: 0 })
 }
 
-pub(super) fn creat(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn creat(thread: &mut Thread, request: &mut Request) -> Answer {
     let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64;
     let mode = request.arguments()[1];
-    at(thread, &request, AT_FDCWD, 0, OpenHow { flags, mode, resolve: 0 })
+    at(thread, request, AT_FDCWD, 0, OpenHow { flags, mode, resolve: 0 })
 }
 
-pub(super) fn openat(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn openat(thread: &mut Thread, request: &mut Request) -> Answer {
     let [directory, _, flags, mode, ..] = *request.arguments();
-    at(thread, &request, directory as i32, 1, OpenHow { flags, mode, resolve: 0 })
+    at(thread, request, directory as i32, 1, OpenHow { flags, mode, resolve: 0 })
 }
 
-pub(super) fn openat2(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn openat2(thread: &mut Thread, request: &mut Request) -> Answer {
     let [directory, _, address, size, ..] = *request.arguments();
     // Linux takes a page at most, and what it does not know has to be zero (copy_struct_from_user).
     const KNOWN: usize = size_of::<OpenHow>();

@@ -21,8 +21,7 @@ const PATH: u64 = (libc::O_PATH | libc::O_CLOEXEC) as u64;
 pub(super) const STRICT: u64 = 0x08 | 0x04 | 0x02;
 
 /// Makes the call if it is one that only asks about what a path leads to, or goes there. Opening is done by `open.rs`.
-pub(super) fn answer(thread: &Thread, request: &Request) -> Option<Answer> {
-    let files = thread.process.policy.files()?;
+pub(super) fn answer(thread: &Thread, files: &Files, request: &Request) -> Option<Answer> {
     let path = request.paths().first()?;
     let [_, second, third, fourth, fifth, _] = *request.arguments();
     let name = request.call().name();

@@ -204,10 +204,17 @@ impl Thread {
     }
 
     /// The answer to `call`, which a signal may have interrupted.
+    #[inline]
     pub(super) fn interrupted(&mut self, answer: Answer, call: &Call) -> Answer {
-        if !signals::is_waiting() {
-            return if answer == signals::NOT_MADE { error(libc::EINTR) } else { answer };
+        match signals::is_waiting() {
+            true => self.again_or(answer, call),
+            false if answer == signals::NOT_MADE => error(libc::EINTR),
+            false => answer,
         }
+    }
+
+    #[cold]
+    fn again_or(&mut self, answer: Answer, call: &Call) -> Answer {
         let again = match answer {
             signals::NOT_MADE => true,
             answer if answer == error(libc::EINTR) && RESTART.contains(&call.name()) => {
@@ -298,7 +305,7 @@ fn context_words(registers: &UserRegisters, stack: [u64; 3], mask: u64, details:
 }
 
 /// rt_sigreturn(2): the handler has popped the return address.
-pub(super) fn rt_sigreturn(thread: &mut Thread, _: Request) -> Answer {
+pub(super) fn rt_sigreturn(thread: &mut Thread, _: &mut Request) -> Answer {
     let rsp = thread.context.registers.rsp;
     let frame = rsp.wrapping_sub(8);
     let Ok(words) = thread.memory().words::<CONTEXT_WORDS>(frame.wrapping_add(CONTEXT)) else {
@@ -339,7 +346,7 @@ pub(super) fn rt_sigreturn(thread: &mut Thread, _: Request) -> Answer {
     0
 }
 
-pub(super) fn rt_sigaction(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn rt_sigaction(thread: &mut Thread, request: &mut Request) -> Answer {
     let [signal, new, old, size, ..] = *request.arguments();
     let (signal, memory) = (signal as i32, thread.memory());
     if size != 8 || !(1..=SIGNALS as i32).contains(&signal) {
@@ -377,7 +384,7 @@ pub(super) fn rt_sigaction(thread: &mut Thread, request: Request) -> Answer {
     0
 }
 
-pub(super) fn rt_sigprocmask(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn rt_sigprocmask(thread: &mut Thread, request: &mut Request) -> Answer {
     let [how, new, old, size, ..] = *request.arguments();
     let memory = thread.memory();
     if size != 8 {
@@ -401,7 +408,7 @@ pub(super) fn rt_sigprocmask(thread: &mut Thread, request: Request) -> Answer {
 }
 
 /// Waits with another mask; the one before is that of the code that the handler returns to.
-pub(super) fn rt_sigsuspend(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn rt_sigsuspend(thread: &mut Thread, request: &mut Request) -> Answer {
     let [new, size, ..] = *request.arguments();
     let Ok(mask) = thread.memory().word(new) else { return error(libc::EFAULT) };
     if size != 8 {
@@ -418,7 +425,7 @@ pub(super) fn rt_sigsuspend(thread: &mut Thread, request: Request) -> Answer {
 
 /// pidfd_send_signal(2): a siginfo of the program's is one that a program can send to others, as by rt_sigqueueinfo(2). What Linux alone says of
 /// a signal, that it is a fault's or a timer's, the runtime believes.
-pub(super) fn pidfd_send_signal(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn pidfd_send_signal(thread: &mut Thread, request: &mut Request) -> Answer {
     let [process, signal, info, flags, ..] = *request.arguments();
     if info == 0 {
         return thread.check_and_forward(request);
@@ -431,7 +438,7 @@ pub(super) fn pidfd_send_signal(thread: &mut Thread, request: Request) -> Answer
     call::send_signal(process, signal, &info, flags)
 }
 
-pub(super) fn sigaltstack(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn sigaltstack(thread: &mut Thread, request: &mut Request) -> Answer {
     let [new, old, ..] = *request.arguments();
     let (memory, rsp) = (thread.memory(), thread.context.registers.rsp);
     let before = thread.signals.described(rsp);

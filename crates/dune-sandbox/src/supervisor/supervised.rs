@@ -8,7 +8,7 @@ use crate::checked::Request;
 use crate::raw::process;
 
 /// Makes a call in the supervisor's own way.
-pub(super) type Handler = fn(&mut Thread, Request) -> Answer;
+pub(super) type Handler = fn(&mut Thread, &mut Request) -> Answer;
 
 static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_open, open::open),
@@ -78,24 +78,24 @@ pub(super) fn handler(number: u32) -> Option<Handler> {
 }
 
 /// Calls that change nothing of the supervisor's, as far as their arguments have been checked.
-fn forwarded(thread: &mut Thread, request: Request) -> Answer {
+fn forwarded(thread: &mut Thread, request: &mut Request) -> Answer {
     let call = request.call();
     let answer = thread.check_and_forward(request);
     thread.interrupted(answer, call)
 }
 
-fn readlink(thread: &mut Thread, request: Request) -> Answer {
+fn readlink(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, buffer, size, ..] = *request.arguments();
     link(thread, request, 0, buffer, size)
 }
 
-fn readlinkat(thread: &mut Thread, request: Request) -> Answer {
+fn readlinkat(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, _, buffer, size, ..] = *request.arguments();
     link(thread, request, 1, buffer, size)
 }
 
 /// To Linux `/proc/self/exe` is the launcher.
-fn link(thread: &mut Thread, request: Request, argument: u8, buffer: u64, size: u64) -> Answer {
+fn link(thread: &mut Thread, request: &mut Request, argument: u8, buffer: u64, size: u64) -> Answer {
     if request.path(argument) != Some(c"/proc/self/exe") {
         return thread.forward(request);
     }
@@ -108,35 +108,35 @@ fn link(thread: &mut Thread, request: Request, argument: u8, buffer: u64, size: 
     }
 }
 
-fn munmap(thread: &mut Thread, request: Request) -> Answer {
+fn munmap(thread: &mut Thread, request: &mut Request) -> Answer {
     let [start, length, ..] = *request.arguments();
     thread.process.space.munmap(start, length)
 }
 
-fn mprotect(thread: &mut Thread, request: Request) -> Answer {
+fn mprotect(thread: &mut Thread, request: &mut Request) -> Answer {
     let [start, length, rights, ..] = *request.arguments();
     thread.process.space.mprotect(thread.dune, start, length, rights)
 }
 
-fn mremap(thread: &mut Thread, request: Request) -> Answer {
+fn mremap(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.process.space.mremap(thread.dune, request.arguments())
 }
 
-fn madvise(thread: &mut Thread, request: Request) -> Answer {
+fn madvise(thread: &mut Thread, request: &mut Request) -> Answer {
     let [start, length, advice, ..] = *request.arguments();
     thread.process.space.madvise(start, length, advice)
 }
 
-fn brk(thread: &mut Thread, request: Request) -> Answer {
+fn brk(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.process.space.brk(thread.dune, request.arguments()[0])
 }
 
 /// exit_group(2).
-fn exit(thread: &mut Thread, request: Request) -> Answer {
+fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.end_process(request.arguments()[0] as i32)
 }
 
-fn arch_prctl(thread: &mut Thread, request: Request) -> Answer {
+fn arch_prctl(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, address, ..] = *request.arguments();
     let is_base = address < FS_LIMIT;
     let context = &mut thread.context;
@@ -158,7 +158,7 @@ fn arch_prctl(thread: &mut Thread, request: Request) -> Answer {
 }
 
 /// Those that are about the thread's name and harmless questions; the others are answered as by a kernel that does not have them.
-fn prctl(thread: &mut Thread, request: Request) -> Answer {
+fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
     match request.form().name {
         "PR_SET_NAME"
         | "PR_GET_NAME"
@@ -179,13 +179,13 @@ fn prctl(thread: &mut Thread, request: Request) -> Answer {
     }
 }
 
-fn set_tid_address(thread: &mut Thread, request: Request) -> Answer {
+fn set_tid_address(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.cleared = request.arguments()[0];
     process::thread_number().into()
 }
 
 /// Kept by nobody: a robust futex that a thread leaves locked stays so.
-fn set_robust_list(_: &mut Thread, request: Request) -> Answer {
+fn set_robust_list(_: &mut Thread, request: &mut Request) -> Answer {
     // `struct robust_list_head` has three words.
     if request.arguments()[1] == 24 { 0 } else { error(libc::EINVAL) }
 }
@@ -195,7 +195,7 @@ fn set_robust_list(_: &mut Thread, request: Request) -> Answer {
 ///
 /// Where the policy limits descriptors, its limit is the hard one for the program. For Linux it is the soft one only: the runtime needs
 /// descriptors of its own, above.
-fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
+fn prlimit64(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, resource, new, old, ..] = *request.arguments();
     let most = thread.process.quota.limits().open_files.filter(|_| resource as u32 == libc::RLIMIT_NOFILE);
     let is_free = [libc::RLIMIT_NOFILE, libc::RLIMIT_STACK].contains(&(resource as u32));
@@ -210,7 +210,7 @@ fn prlimit64(thread: &mut Thread, request: Request) -> Answer {
 }
 
 /// The limit of descriptors where the policy has one, `most`.
-fn limit_descriptors(thread: &mut Thread, mut request: Request, [new, old]: [u64; 2], most: u64) -> Answer {
+fn limit_descriptors(thread: &mut Thread, request: &mut Request, [new, old]: [u64; 2], most: u64) -> Answer {
     let memory = thread.memory();
     if new != 0 {
         // `struct rlimit64`: the soft limit and the hard one.
@@ -241,7 +241,7 @@ fn limit_descriptors(thread: &mut Thread, mut request: Request, [new, old]: [u64
 }
 
 /// A first thread that names itself by its number asks Linux by 0, which the second wall lets through in children, too.
-fn about_itself(thread: &mut Thread, mut request: Request) -> Answer {
+fn about_itself(thread: &mut Thread, request: &mut Request) -> Answer {
     let own: u64 = std::process::id().into();
     if request.arguments()[0] == own && process::is_first_thread() {
         request.set_argument(0, 0);

@@ -157,7 +157,7 @@ impl Drop for Guard {
 const STACK: usize = 256 << 10;
 
 /// exit(2): the thread ends, and with the last one the process.
-pub(super) fn exit(thread: &mut Thread, request: Request) -> Answer {
+pub(super) fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
     let status = request.arguments()[0] as i32;
     if thread.process.threads.end() {
         thread.end_process(status);

@@ -335,6 +335,7 @@ impl Dune {
     /// # Errors
     ///
     /// [`UserError::Unsupported`] for [`ReturnBy::Sysexit`] on a CPU that has no SYSEXIT in 64-bit code.
+    #[inline]
     pub fn set_return_by(self, context: &mut UserContext, by: ReturnBy) -> Result<(), UserError> {
         if by == ReturnBy::Sysexit && !crate::arch::cpu::has_sysexit_in_64_bit_code() {
             return Err(UserError::Unsupported { instruction: "SYSEXIT", cpu: crate::arch::cpu::vendor() });
