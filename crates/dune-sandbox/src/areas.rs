@@ -31,6 +31,9 @@ impl Account {
     }
 }
 
+/// Among the rights of an area: it stays as it is, as what mseal(2) seals.
+pub(crate) const SEALED: Rights = 1 << 7;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Area {
     pub(crate) end: u64,
@@ -62,6 +65,11 @@ impl Areas {
     /// Whether nothing is in `range`.
     pub(crate) fn is_free(&self, range: Range<u64>) -> bool {
         self.within(range).next().is_none()
+    }
+
+    /// Whether something in `range` stays as it is.
+    pub(crate) fn is_sealed(&self, range: Range<u64>) -> bool {
+        self.within(range).any(|(_, area)| area.rights & SEALED != 0)
     }
 
     /// Whether every page of `range` is in an area.

@@ -36,7 +36,7 @@ const STACK_GUARD: u64 = 1 << 20;
 const TRIES: u32 = 16;
 
 /// Entries of the auxiliary vector (`<linux/auxvec.h>`) that the program gets: those of its own file (AT_PHDR to AT_ENTRY), users, what the
-/// computer has, and strings that are copied. Not where the runtime's vDSO is, nor what goes with rseq(2).
+/// computer has, and strings that are copied. Not where the runtime's vDSO is (it gets one of its own), nor what goes with rseq(2).
 const PASSED: [u64; 22] =
     [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 23, 25, 26, 29, 30, 31, libc::AT_MINSIGSTKSZ, 0];
 
@@ -68,6 +68,7 @@ pub(crate) fn load(
     let auxiliary = parts::auxiliary_vector(&opened.program.image, program.bias, base);
     let mut auxiliary = auxiliary.map_err(prepare("read /proc/self/auxv"))?;
     auxiliary.retain(|(kind, _)| PASSED.contains(kind));
+    auxiliary.splice(0..0, space.place_vdso(dune).map(|address| (libc::AT_SYSINFO_EHDR, address)));
     let contents = Contents {
         arguments: &opened.arguments,
         environment,

@@ -7,11 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dune::Dune;
 
-use crate::areas::{Account, Area, Areas, Rights};
+use crate::areas::{Account, Area, Areas, Rights, SEALED};
+use crate::checked::ProgramMemory;
 use crate::error::say;
 use crate::part::{END, PAGE, Span};
 use crate::quota::Quota;
 use crate::raw::memory::{self, Backing};
+use crate::raw::vdso::Vdso;
 use crate::raw::{call, process};
 
 const READ: Rights = libc::PROT_READ as Rights;
@@ -25,6 +27,7 @@ const EEXIST: i64 = -libc::EEXIST as i64;
 const EFAULT: i64 = -libc::EFAULT as i64;
 const EINVAL: i64 = -libc::EINVAL as i64;
 const ENOMEM: i64 = -libc::ENOMEM as i64;
+const EPERM: i64 = -libc::EPERM as i64;
 
 /// Flags of mmap(2) that are passed on. MAP_GROWSDOWN and MAP_HUGETLB are refused: with them Linux decides how long a mapping is.
 const FLAGS: i32 = libc::MAP_SHARED_VALIDATE
@@ -51,6 +54,7 @@ const ADVICE: [u64; 21] = [0, 1, 2, 3, 4, 8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 
 pub(crate) struct Space {
     inner: Mutex<Inner>,
     may_write_code: bool,
+    vdso: Option<Vdso>,
 }
 
 #[derive(Debug)]
@@ -68,7 +72,7 @@ struct Inner {
 impl Space {
     pub(crate) fn new(may_write_code: bool, quota: &'static Quota) -> Space {
         let inner = Inner { areas: Areas::default(), top: END, heap: (0, 0), quota, taken: 0 };
-        Space { inner: Mutex::new(inner), may_write_code }
+        Space { inner: Mutex::new(inner), may_write_code, vdso: Vdso::of_process() }
     }
 
     /// Nothing changes while the guard is there.
@@ -132,6 +136,36 @@ impl Space {
         self.lock().map(dune, span, rights, backing, false)
     }
 
+    /// Gives the program the vDSO, where there is one: its address. Nothing can be changed there, so what lies there is what it was.
+    pub(crate) fn place_vdso(&self, dune: Dune) -> Option<u64> {
+        let vdso = self.vdso.as_ref()?;
+        let (data, code) = (vdso.data_length(), vdso.code().len() as u64);
+        let mut inner = self.lock();
+        let start = inner.areas.find(data + code, inner.top, PAGE)?;
+        let (data, code) = (Span::new(start, data)?, Span::new(start + data, code)?);
+        let backing = Backing { flags: ANONYMOUS, descriptor: u64::MAX, offset: 0 };
+        inner.map(dune, data, 0, backing, false).ok()?;
+        inner.map(dune, code, READ | WRITE, backing, false).ok()?;
+        let is_there = vdso.show(dune, data).is_ok()
+            && ProgramMemory(dune).write(code.start(), vdso.code()).is_ok()
+            && memory::protect(code, READ | EXECUTE).is_ok();
+        if !is_there {
+            for span in [data, code] {
+                if memory::unmap(span).is_ok() {
+                    inner.areas.remove(span.start()..span.end());
+                }
+            }
+            inner.balance();
+            return None;
+        }
+        // The program has not asked for it.
+        inner.areas.insert(data.start()..data.end(), READ | SEALED, Account::Never);
+        inner.areas.insert(code.start()..code.end(), READ | EXECUTE | SEALED, Account::Never);
+        inner.balance();
+        inner.grant(dune, code, READ | EXECUTE);
+        Some(code.start())
+    }
+
     /// mmap(2).
     pub(crate) fn mmap(&self, dune: Dune, arguments: &[u64; 6]) -> i64 {
         let [address, length, rights, flags, descriptor, offset] = *arguments;
@@ -154,6 +188,9 @@ impl Space {
             let replaces = told & libc::MAP_FIXED_NOREPLACE == 0;
             if !replaces && !inner.areas.is_free(span.start()..span.end()) {
                 return EEXIST;
+            }
+            if inner.is_sealed(span) {
+                return EPERM;
             }
             (span, replaces)
         } else {
@@ -178,6 +215,9 @@ impl Space {
     pub(crate) fn munmap(&self, start: u64, length: u64) -> i64 {
         let Some(span) = Span::new(start, length) else { return EINVAL };
         let mut inner = self.lock();
+        if inner.is_sealed(span) {
+            return EPERM;
+        }
         match memory::unmap(span) {
             Ok(()) => {
                 inner.areas.remove(span.start()..span.end());
@@ -205,6 +245,9 @@ impl Space {
         if !inner.areas.covers(span.start()..span.end()) {
             // Linux would change what is before the gap, and then say so.
             return ENOMEM;
+        }
+        if inner.is_sealed(span) {
+            return EPERM;
         }
         let more = inner.areas.counted_by(span.start()..span.end(), rights);
         if !inner.take(more) {
@@ -273,8 +316,14 @@ impl Space {
         let Some((_, area)) = inner.areas.at(old.start()).filter(|(_, area)| area.end >= old.end()) else {
             return EFAULT;
         };
+        if inner.is_sealed(old) {
+            return EPERM;
+        }
         if is_fixed {
             let Some(new) = Span::new(target, new_length) else { return EINVAL };
+            if inner.is_sealed(new) {
+                return EPERM;
+            }
             if new.start() < old.end() && old.start() < new.end() {
                 return EINVAL;
             }
@@ -307,7 +356,10 @@ impl Space {
         }
         let Some(span) = Span::new(start, length) else { return ENOMEM };
         // Nothing is to be mapped there meanwhile.
-        let _inner = self.lock();
+        let inner = self.lock();
+        if inner.is_sealed(span) {
+            return EPERM;
+        }
         memory::advise(span, advice).map_or_else(|error| error, |()| 0)
     }
 
@@ -351,6 +403,10 @@ fn account_of(backing: Backing) -> Account {
 pub(crate) const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
 impl Inner {
+    fn is_sealed(&self, span: Span) -> bool {
+        self.areas.is_sealed(span.start()..span.end())
+    }
+
     fn map(
         &mut self,
         dune: Dune,

@@ -13,6 +13,7 @@ mod limits;
 mod network;
 mod shown;
 mod signals;
+mod vdso;
 
 use std::arch::asm;
 use std::ffi::{CStr, c_char, c_int};
@@ -52,6 +53,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "mappings" => shown::mappings(),
         "state" => shown::state(),
         "signals" => signals::all(),
+        "vdso" => vdso::all(words[1].parse().expect("turns")),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),
         "descriptors" => escapes::descriptors(),

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::static_programs", programs::static_programs),
     Case::new("sandbox::dynamic_programs", programs::dynamic_programs),
     Case::new("sandbox::busybox", programs::busybox),
+    Case::new("sandbox::vdso", programs::vdso),
     Case::new("sandbox::children", programs::children),
     Case::new("sandbox::children_of_c_libraries", programs::children_of_c_libraries),
     Case::new("sandbox::threads_that_exec", programs::threads_that_exec),

@@ -1,9 +1,11 @@
 //! Programs that do what they do natively.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Output;
 
+use super::reports::{call, reported};
 use super::{command, path_of};
 use crate::case::CaseResult;
 use crate::probe;
@@ -68,6 +70,25 @@ pub fn busybox() -> CaseResult {
         (&["sh", "-c", "ulimit -n 100; ulimit -n; ulimit -s 4096; ulimit -s"], "100\n4096\n"),
     ] {
         compare(&busybox, arguments, "allow-all", text)?;
+    }
+    Ok(())
+}
+
+/// Clocks are read without a system call, where the computer's clock source lets Linux do so.
+pub fn vdso() -> CaseResult {
+    let wanted = "in order: true, in a child: true\non a CPU: true\n\
+                  code: changed [false, false, false, false, false], written: false\n\
+                  data: changed [false, false, false, false, false], written: false\n";
+    for (name, policy) in [("confined", "allow-all"), ("confined-static-pie", "allow-all")] {
+        let program = path_of(name)?;
+        let program = program.to_str().ok_or("a path without text")?;
+        let (output, report) = reported(&["--policy", policy], &[program, "vdso", "500"])?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, wanted, "{name}: {output:?}");
+        let source = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+        let count = call(&report, "clock_gettime").map_or(0, |call| call["count"].as_u64().unwrap_or(0));
+        assert!(count >= 4, "{report}");
+        assert!(source.trim() != "tsc" || count < 100, "{count} calls with {source}");
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(super) fn reported(
     Ok((output, report))
 }
 
-fn call<'r>(report: &'r Value, name: &str) -> Option<&'r Value> {
+pub(super) fn call<'r>(report: &'r Value, name: &str) -> Option<&'r Value> {
     report["figures"]["calls"].as_array()?.iter().find(|call| call["name"] == name)
 }
 
