@@ -16,6 +16,7 @@
 //! | the two parts of the address space | `part.rs` |
 //! | what the program has mapped; mmap(2) and its like | `areas.rs`, `space.rs` |
 //! | what the processes of a run have together: limits | `quota.rs` |
+//! | questions of policies to the launcher | `questions.rs` |
 //! | calls checked and copied in by the types of their arguments | `checked.rs` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
@@ -24,7 +25,11 @@
 //! | what Linux confines the process to | `wall/` |
 //! | traces, figures, reports, learnt policies | `observe/` |
 //! | what a policy comes to, as data and in words | `effective/` |
+//! | runs beside a host program, as by `std::process::Command` | `command/` |
 //! | all unsafe code | `raw/` |
+//!
+//! Host programs that run others, many at a time from any thread, have [`Sandbox::command`], which is shaped like
+//! [`std::process::Command`].
 //!
 //! What is there, and what is not there yet, says docs/sandbox.md.
 
@@ -32,6 +37,7 @@
 
 mod areas;
 mod checked;
+mod command;
 mod effective;
 mod error;
 mod files;
@@ -40,6 +46,7 @@ mod load;
 mod observe;
 mod part;
 pub mod policy;
+mod questions;
 mod quota;
 mod raw;
 mod space;
@@ -47,23 +54,29 @@ mod supervisor;
 mod wall;
 
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 
 use dune::{Config, FaultAround};
 use dune_loader::Opening;
 
 pub use checked::{PathArgument, Request};
+pub use command::{
+    Child, Command, Finished, Hook, MakePolicy, Output, Reason, Recipe, RunError, SpawnError, WaitError, hook,
+};
 pub use effective::{ClassRule, Effective, FileRule};
 pub use error::SandboxError;
 pub use files::{Access, Files};
+use observe::Watch;
 pub use observe::{
     CallFigures, Denial, Enforced, FatalCall, Figures, Filter, NotStarted, Observation, Outcome, Report,
     UnknownFilter,
 };
-use observe::{Journal, Watch};
 use policy::{Limits, Policy};
+use questions::Line;
+pub use questions::Question;
 use quota::{Quota, Shared};
 use raw::process;
 use supervisor::{Process, Thread};
@@ -75,16 +88,26 @@ pub struct Sandbox {
     policy: Box<dyn Policy>,
     best_effort: bool,
     watch: Option<Watch>,
-    journal: Option<&'static Journal>,
+    line: Option<Line>,
     shared: Option<&'static Shared>,
     limits: Limits,
+    /// In place of the process's own.
+    environment: Option<Vec<(OsString, OsString)>>,
 }
 
 impl Sandbox {
     /// A sandbox with this policy.
     pub fn new(policy: Box<dyn Policy>) -> Sandbox {
         let limits = policy.limits();
-        Sandbox { policy, best_effort: false, watch: None, journal: None, shared: None, limits }
+        Sandbox {
+            policy,
+            best_effort: false,
+            watch: None,
+            line: None,
+            shared: None,
+            limits,
+            environment: None,
+        }
     }
 
     /// Whether the program is run where Linux can not confine the process as the policy does ([`Wall`]): what is missing is said on standard
@@ -100,6 +123,19 @@ impl Sandbox {
     pub fn limits(mut self, limits: Limits) -> Sandbox {
         self.limits = self.limits.and(limits);
         self
+    }
+
+    /// The environment that the policy chooses from, and its `PATH`.
+    fn environment(&self) -> (Vec<CString>, Option<OsString>) {
+        let Some(all) = &self.environment else {
+            return (dune_loader::environment(), std::env::var_os("PATH"));
+        };
+        let path = all.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        let bytes = |(name, value): &(OsString, OsString)| {
+            [name.clone().into_vec(), value.clone().into_vec()].join(&b'=')
+        };
+        // What has a NUL in it can be no variable.
+        (all.iter().filter_map(|variable| CString::new(bytes(variable)).ok()).collect(), path)
     }
 
     /// Makes the process the program's: finds `program` as execvp(3) does, and runs it with `words` as its arguments, its name among
@@ -121,8 +157,8 @@ impl Sandbox {
         };
         process::close_inherited()
             .map_err(prepare("close the descriptors that the process has inherited"))?;
-        let environment = self.policy.environment(dune_loader::environment());
-        let path = std::env::var_os("PATH");
+        let (all, path) = self.environment();
+        let environment = self.policy.environment(all);
         let opened =
             dune_loader::parts::open(program, words.to_vec(), path.as_deref(), Opening::ForExecution)?;
         check_place()?;
@@ -140,12 +176,13 @@ impl Sandbox {
         check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
         let quota = Quota::new(self.limits, shared);
-        let process: &Process = Box::leak(Box::new(Process::new(self.policy, self.watch, quota, &opened)));
+        let process: &Process =
+            Box::leak(Box::new(Process::new(self.policy, self.watch, self.line, quota, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
         process::limit(self.limits).map_err(prepare("set the limits of the policy"))?;
         wall::install(process.policy(), self.best_effort, |part, why| {
-            if let Some(journal) = self.journal {
+            if let Some(Line { journal, .. }) = self.line {
                 journal.tell_of_wall(part, why);
             }
         })?;

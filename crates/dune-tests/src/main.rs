@@ -22,6 +22,8 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
+    // Does not return in the launchers of the cases `sandbox::library_…`.
+    cases::hook();
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, name] = arguments.as_slice()
         && flag == "--case"

@@ -1,10 +1,11 @@
 //! Figures of a run: what was called how often and at what cost, in all processes and threads.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dune_syscalls::NUMBERS;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Counted, Ended, Event, Observer, Trap};
 use crate::raw::atomics;
@@ -39,13 +40,13 @@ impl std::fmt::Debug for Totals {
 }
 
 /// What a call cost in all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CallFigures {
     /// Its name in the table of `dune-syscalls`; `unknown` for numbers that it does not have.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Its class there.
-    pub class: &'static str,
+    pub class: Cow<'static, str>,
     /// How often the program made it.
     pub count: u64,
     /// How often it got an error.
@@ -59,7 +60,7 @@ pub struct CallFigures {
 }
 
 /// The figures of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Figures {
     /// Exits of Dune mode, of the threads that are counted: system calls of the program's and the supervisor's that Linux made, and
@@ -81,6 +82,8 @@ pub struct Figures {
     pub user_seconds: f64,
     /// CPU time in Linux, the same.
     pub system_seconds: f64,
+    /// From the start of the first process to its end, with Dune's own start, in seconds.
+    pub wall_seconds: f64,
     /// The most that one process had in memory, in KiB.
     pub resident_kib: u64,
     /// The calls that were made, the most expensive ones first.
@@ -98,8 +101,8 @@ impl Totals {
         let figures = |(number, sums): (usize, &Sums)| {
             let call = dune_syscalls::by_number(number as u64);
             CallFigures {
-                name: call.map_or("unknown", |call| call.name()),
-                class: call.map_or("absent", |call| call.class.name()),
+                name: call.map_or("unknown", |call| call.name()).into(),
+                class: call.map_or("absent", |call| call.class.name()).into(),
                 count: get(&sums.count),
                 errors: get(&sums.errors),
                 denied: get(&sums.denied),
@@ -109,7 +112,7 @@ impl Totals {
         };
         let all = self.calls.iter().enumerate().map(figures);
         let mut calls: Vec<_> = all.filter(|call| call.count > 0).collect();
-        calls.sort_by_key(|call| (std::cmp::Reverse(call.linux + call.supervisor), call.name));
+        calls.sort_by_key(|call| (std::cmp::Reverse(call.linux + call.supervisor), call.name.clone()));
         Figures {
             exits: get(&self.exits),
             second_level_faults: get(&self.second_level_faults),

@@ -44,9 +44,11 @@ pub(crate) enum Kind {
     Used,
     /// A call was made: its number and its arguments.
     Called,
+    /// A policy asks about a call.
+    Asked,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Begun,
     Kind::Ended,
     Kind::EndedAsBegun,
@@ -57,6 +59,7 @@ const KINDS: [Kind; 10] = [
     Kind::Wall,
     Kind::Used,
     Kind::Called,
+    Kind::Asked,
 ];
 
 /// A slot: whose turn it is, what it is about, and the bytes.
@@ -134,6 +137,17 @@ impl Journal {
     pub(crate) fn tell_of_wall(&self, part: &str, why: Option<&str>) {
         let why = why.map_or_else(String::new, |why| why.replace('\n', " "));
         self.write(std::process::id() as i32, Kind::Wall, format!("{part}\n{why}").as_bytes());
+    }
+
+    /// Writes for which call, or what else, the program is ended.
+    pub(crate) fn tell_of_end(&self, what: &str, why: &str) {
+        let text = [what, why].map(|text| text.replace('\n', " ")).join("\n");
+        self.write(std::process::id() as i32, Kind::Fatal, text.as_bytes());
+    }
+
+    /// Writes a question.
+    pub(crate) fn ask(&self, thread: i32, question: &[u8]) {
+        self.write(thread, Kind::Asked, question);
     }
 
     /// A place in the order for the caller. `None` if there is no room.

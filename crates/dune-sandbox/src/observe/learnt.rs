@@ -60,7 +60,7 @@ impl Learnt {
         // What the format has, it says itself: without what it does not take, the rest is a policy.
         let mut text = lists.text(&families, children);
         if self.denied(&text).any(|(name, ..)| matches!(name, "fork" | "vfork" | "clone")) {
-            children = FromFile::parse(Path::new("learnt"), &lists.text(&families, true)).is_ok();
+            children = FromFile::of_text(Path::new("learnt"), &lists.text(&families, true)).is_ok();
             text = lists.text(&families, children);
         }
         let mut out = format!(
@@ -70,7 +70,7 @@ impl Learnt {
              `[environment]`.\n",
             command.replace('\n', " ")
         );
-        if let Err(error) = FromFile::parse(Path::new("learnt"), &text) {
+        if let Err(error) = FromFile::of_text(Path::new("learnt"), &text) {
             let _ = writeln!(out, "#\n# This is no policy for this `dune`: {error}");
         }
         let denied: Vec<_> = self.denied(&text).collect();
@@ -102,7 +102,7 @@ impl Learnt {
 
     /// The calls that a policy denies.
     fn denied(&self, text: &str) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let policy = FromFile::parse(Path::new("learnt"), text).ok();
+        let policy = FromFile::of_text(Path::new("learnt"), text).ok();
         self.calls.iter().filter_map(move |((number, form), (arguments, count))| {
             let call = dune_syscalls::by_number(*number)?;
             let request = Request::of_registers(call, arguments);
@@ -279,7 +279,7 @@ mod tests {
         learnt.take(&called(libc::SYS_socket, [2, 1, 0, 0, 0, 0]));
         learnt.take(&called(libc::SYS_chown, [0; 6]));
         let text = learnt.file("true");
-        let policy = FromFile::parse(Path::new("learnt"), &text).expect(&text);
+        let policy = FromFile::of_text(Path::new("learnt"), &text).expect(&text);
         let roots: Vec<_> =
             policy.files().expect("files").roots().iter().map(|root| root.path.clone()).collect();
         assert_eq!(roots, ["a \"file\"", "listed", "log", "out"].map(at), "{text}");

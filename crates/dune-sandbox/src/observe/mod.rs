@@ -39,6 +39,8 @@ use crate::supervisor::Thread;
 pub(crate) use figures::Totals;
 pub use figures::{CallFigures, Figures};
 pub(crate) use journal::Journal;
+#[cfg(test)]
+pub(crate) use journal::Reader;
 pub(crate) use note::{mark, reason};
 pub use report::{Denial, Enforced, FatalCall, NotStarted, Outcome, Report};
 pub use run::Observation;

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Figures;
 use super::journal::{Kind, Record};
 
 /// A run that is over.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// How it ended.
@@ -28,10 +28,10 @@ pub struct Report {
 }
 
 /// How a run ended: with a status, by a signal, or it has not begun.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// `exited`, `signaled`, `denied` (the policy ended it for a call), `limit`, or `not_started`.
+    /// `exited`, `signaled`, `denied` (the policy ended it for a call), `limit`, `not_started`, or `killed` (by its host).
     pub kind: Cow<'static, str>,
     /// The exit status of the first process.
     pub status: Option<i32>,
@@ -60,7 +60,7 @@ impl Outcome {
 }
 
 /// A call for which a program is ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FatalCall {
     /// The call as a trace shows it.
@@ -70,7 +70,7 @@ pub struct FatalCall {
 }
 
 /// Why a program was not started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NotStarted {
     /// The exit status by which shells tell it.
@@ -80,7 +80,7 @@ pub struct NotStarted {
 }
 
 /// A part of what enforces a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Enforced {
     /// The part.
@@ -92,7 +92,7 @@ pub struct Enforced {
 }
 
 /// What was not allowed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Denial {
     /// `denied` by the policy, `refused` by the supervisor, or `not implemented`.

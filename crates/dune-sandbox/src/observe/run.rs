@@ -18,9 +18,10 @@ use super::{Observer, Watch};
 use crate::Sandbox;
 use crate::error::{SandboxError, say};
 use crate::policy::Limits;
+use crate::questions::{Answers, Line, Questions};
 use crate::quota::Shared;
 use crate::raw::launcher::{self, Ended};
-use crate::raw::{meter, process};
+use crate::raw::{meter, process, spawning};
 
 /// How long a call may last, without anything else to show, until a trace shows it as unfinished.
 const QUIET: Duration = Duration::from_millis(200);
@@ -83,17 +84,30 @@ impl Sandbox {
     /// [`SandboxError::Prepare`] if there can be no such child, or the trace could not be written. Why the program itself was not started
     /// is in the report ([`Outcome::not_started`](super::Outcome::not_started)).
     pub fn run_observed(
+        self,
+        program: &OsStr,
+        words: &[OsString],
+        observation: Observation,
+    ) -> Result<Report, SandboxError> {
+        self.run_beside(program, words, observation, None)
+    }
+
+    /// The same. With `is_to_end` the run is ended, all of it, once that says so, or its first process has ended; and the standard input and output of
+    /// this process are the program's alone.
+    pub(crate) fn run_beside(
         mut self,
         program: &OsStr,
         words: &[OsString],
         observation: Observation,
+        is_to_end: Option<&dyn Fn() -> bool>,
     ) -> Result<Report, SandboxError> {
         let prepare = |what| move |why| SandboxError::Prepare { what, why };
         let memory = Shared::WHAT;
         let journal = Journal::new().map_err(prepare(memory))?;
         let totals = Totals::new().map_err(prepare(memory))?;
         let limits = self.limits;
-        if limits.is_any() {
+        let ends_all = limits.is_any() || is_to_end.is_some();
+        if ends_all {
             self.shared = Some(Shared::new().map_err(prepare(memory))?);
         }
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
@@ -110,21 +124,26 @@ impl Sandbox {
             observers.push(Box::new(Counter(totals)));
             observers.push(Box::new(Denials(journal)));
         }
-        let (policy, shared) = (self.policy.name().to_owned(), self.shared);
-        let mut family = Family::new(limits.is_any()).map_err(prepare("adopt the program's processes"))?;
+        let questions = Questions::new().map_err(prepare(memory))?;
+        self.line = Some(Line { journal, questions });
+        let mut answers = Answers::new(questions);
+        let shared = self.shared;
+        let mut family = Family::new(ends_all).map_err(prepare("adopt the program's processes"))?;
         let start = Instant::now();
         let Some(child) = launcher::split().map_err(prepare("start a process for the program"))? else {
             if !observers.is_empty() {
                 meter::switch_on();
                 self.watch = Some(Watch::new(observers));
             }
-            self.journal = Some(journal);
             let Err(error) = self.run(program, words);
             let text = format!("{}\n{error}", error.exit_status());
             journal.write(std::process::id() as i32, Kind::NotStarted, text.as_bytes());
             process::exit(error.exit_status().into());
         };
         family.begin(child);
+        if is_to_end.is_some() {
+            spawning::leave(&[libc::STDIN_FILENO, libc::STDOUT_FILENO]);
+        }
         let end_all = |family: &mut Family| {
             if let Some(shared) = shared {
                 shared.end();
@@ -134,19 +153,26 @@ impl Sandbox {
         let mut reader = Reader::new(journal);
         let mut collector = Collector::default();
         let mut last = Instant::now();
-        let mut is_late = false;
+        let (mut is_late, mut is_killed) = (false, false);
         let ended = loop {
             let left =
                 limits.wall_seconds.map(|most| Duration::from_secs(most).saturating_sub(start.elapsed()));
             let mut ended = family.ended().map_err(prepare("wait for the program"))?;
-            if ended.is_none() && left == Some(Duration::ZERO) {
-                is_late = true;
+            if ended.is_none() && is_to_end.is_some_and(|is_to_end| is_to_end()) {
+                is_killed = true;
+            } else if ended.is_none() {
+                is_late = left == Some(Duration::ZERO);
+            }
+            if is_late || is_killed {
                 end_all(&mut family)?;
                 ended = family.ended().map_err(prepare("wait for the program"))?;
             }
             let mut is_quiet = true;
             while let Some(record) = reader.next(ended.is_none()) {
                 (is_quiet, last) = (false, Instant::now());
+                if record.kind == Kind::Asked {
+                    answers.answer(&record.bytes, |question| self.policy.asked(question));
+                }
                 collector.take(&record);
                 if let Some(learnt) = &mut learnt {
                     learnt.take(&record);
@@ -168,7 +194,8 @@ impl Sandbox {
                 reader.wait(left.unwrap_or(LATE).min(LATE));
             }
         };
-        if limits.is_any() {
+        let wall_time = start.elapsed();
+        if ends_all {
             end_all(&mut family)?;
         }
         let lost = reader.lost();
@@ -182,11 +209,15 @@ impl Sandbox {
         report.figures = totals.figures();
         report.figures.user_seconds = family.user_time.as_secs_f64();
         report.figures.system_seconds = family.system_time.as_secs_f64();
+        report.figures.wall_seconds = wall_time.as_secs_f64();
         report.figures.resident_kib = family.resident;
         report.outcome.limits_reached =
             shared.iter().flat_map(|shared| shared.reached()).map(Into::into).collect();
         report.outcome.end(&ended, limits, is_late);
-        if let Some(sentence) = report.outcome.of_limit(limits, &policy) {
+        if is_killed {
+            report.outcome.kind = "killed".into();
+        }
+        if let Some(sentence) = report.outcome.of_limit(limits, self.policy.name()) {
             say(format_args!("dune: {sentence}"));
         }
         Ok(report)

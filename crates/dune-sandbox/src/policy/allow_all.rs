@@ -2,6 +2,7 @@
 
 use super::{Decision, Policy};
 use crate::checked::Request;
+use crate::command::Recipe;
 
 /// Everything that the supervisor does not refuse by itself. The program has the files, the network and the processes of the user who
 /// runs it: this protects the runtime's memory from the program, and nothing else.
@@ -19,5 +20,9 @@ impl Policy for AllowAll {
 
     fn allows_writable_code(&self) -> bool {
         true
+    }
+
+    fn recipe(&self) -> Option<Recipe> {
+        Some(Recipe::shipped(self.name()))
     }
 }

@@ -4,6 +4,7 @@ use dune_syscalls::{Call, Class, Form, NUMBERS};
 
 use super::{Decision, Policy};
 use crate::checked::Request;
+use crate::command::Recipe;
 use crate::wall::Wall;
 
 /// A program that only computes: it reads and writes its standard streams, and has memory, clocks and threads of its own.
@@ -184,6 +185,10 @@ impl Policy for Compute {
 
     fn wall(&self) -> Option<Wall> {
         Some(Wall::new())
+    }
+
+    fn recipe(&self) -> Option<Recipe> {
+        Some(Recipe::shipped(self.name()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dune_syscalls::{Call, Form};
 
@@ -12,6 +12,7 @@ use super::contents::{Contents, Denial, Family, Paths, PolicyError, Use};
 use super::network::Network;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
+use crate::command::Recipe;
 use crate::files::{Access, Files};
 use crate::supervisor::CHANGES;
 use crate::wall::Wall;
@@ -20,6 +21,7 @@ use crate::wall::Wall;
 #[derive(Debug)]
 pub struct FromFile {
     name: String,
+    text: String,
     files: Files,
     network: Network,
     keep: Vec<String>,
@@ -38,10 +40,15 @@ impl FromFile {
     pub fn read(path: &Path) -> Result<FromFile, PolicyError> {
         let text =
             fs::read_to_string(path).map_err(|why| PolicyError::Read { path: path.to_owned(), why })?;
-        FromFile::parse(path, &text)
+        FromFile::of_text(path, &text)
     }
 
-    pub(crate) fn parse(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
+    /// The policy that this text is, which is named `path` in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::Wrong`], which names the line.
+    pub fn of_text(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
         let wrong = |span: Range<usize>, what: String| {
             let start = span.start.min(text.len());
             let line = text[..start].matches('\n').count();
@@ -97,6 +104,7 @@ impl FromFile {
         network.add_families();
         Ok(FromFile {
             name: path.display().to_string(),
+            text: text.to_owned(),
             children: contents.children.unwrap_or(files.has_executables()),
             files,
             network,
@@ -198,6 +206,10 @@ impl Policy for FromFile {
         self.limits
     }
 
+    fn recipe(&self) -> Option<Recipe> {
+        Some(Recipe::file(PathBuf::from(&self.name), self.text.clone()))
+    }
+
     fn environment(&self, all: Vec<CString>) -> Vec<CString> {
         let name = |variable: &CString| {
             let bytes = variable.to_bytes();
@@ -215,7 +227,7 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        FromFile::parse(Path::new("p.toml"), text).expect_err(text).to_string()
+        FromFile::of_text(Path::new("p.toml"), text).expect_err(text).to_string()
     }
 
     #[test]
@@ -252,7 +264,7 @@ mod tests {
     #[test]
     fn the_environment_is_what_is_named() {
         let text = "[environment]\nkeep = [\"A\", \"B\"]\n[environment.set]\nB = \"2\"\nC = \"3\"\n";
-        let policy = FromFile::parse(Path::new("p.toml"), text).expect("a policy");
+        let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
         let given = ["A=1", "AB=1", "B=1", "D=1"].map(|text| CString::new(text).expect("no NUL"));
         let said: Vec<_> = policy.environment(given.to_vec());
         assert_eq!(said, [c"A=1", c"B=2", c"C=3"].map(CString::from));
@@ -261,7 +273,7 @@ mod tests {
     #[test]
     fn who_executes_has_children() {
         let may = |text: &str, name| {
-            let policy = FromFile::parse(Path::new("p.toml"), text).expect("a policy");
+            let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
             let call = dune_syscalls::by_name(name).expect("a call");
             policy.may_allow(call, &call.form)
         };
@@ -274,7 +286,7 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed_that_is_not_named() {
-        let policy = FromFile::parse(Path::new("p.toml"), "").expect("a policy");
+        let policy = FromFile::of_text(Path::new("p.toml"), "").expect("a policy");
         assert!(policy.files().is_none() && policy.environment(vec![c"A=1".into()]).is_empty());
         for name in ["open", "socket", "execve", "fork"] {
             let call = dune_syscalls::by_name(name).expect("a call");

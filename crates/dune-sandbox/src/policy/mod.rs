@@ -16,9 +16,12 @@ pub use compute::Compute;
 pub use contents::PolicyError;
 pub use file::FromFile;
 pub use limits::Limits;
+pub(crate) use network::internet_address;
 
 use crate::checked::Request;
+use crate::command::Recipe;
 use crate::files::Files;
+use crate::questions::Question;
 use crate::wall::Wall;
 use dune_syscalls::{Call, Form};
 
@@ -32,6 +35,9 @@ pub enum Decision {
     Deny(i32),
     /// The program is ended by SIGSYS.
     Kill,
+    /// The launcher is asked ([`Policy::asked`]), while the thread waits: a minute at most, and what is not answered is denied with EACCES, as where there
+    /// is no launcher ([`Sandbox::run`](crate::Sandbox::run)). For [`Policy::decide`] only.
+    Ask,
 }
 
 /// What a program may do.
@@ -39,12 +45,25 @@ pub enum Decision {
 /// The supervisor asks about each call that it would make, or do itself, for the program. What it refuses by itself, whatever the
 /// policy says, it does not ask about: a policy can not let a program out. Calls that only concern the program's own memory, registers and
 /// signals, and its end, are not asked about either.
+///
+/// A policy decides in each process of the program, children among them, which have it as it was in the parent when they were made: what it
+/// remembers is of one process, and a lock of its own that another thread holds then is never given back in the child. So it has none, or none that is
+/// held while another thread decides.
 pub trait Policy: Debug + Send + Sync {
     /// The name, for messages.
     fn name(&self) -> &str;
 
     /// What becomes of the call: asked before each, by the thread that makes it. Paths have been copied in, and Linux gets the copies.
     fn decide(&self, request: &Request) -> Decision;
+
+    /// What becomes of a call for which [`decide`](Self::decide) says [`Decision::Ask`].
+    ///
+    /// Asked in the launcher, which is beside the program and not confined: it may open files, remember what it has said for all processes of the run, and
+    /// ask a person, but it ends no run at a limit of time meanwhile.
+    fn asked(&self, question: &Question) -> Decision {
+        let _ = question;
+        self.denial()
+    }
 
     /// Whether the policy may allow this form of the call, with some arguments. What it does not, neither [`decide`](Self::decide) allows nor,
     /// behind a [wall](Self::wall), Linux.
@@ -84,6 +103,12 @@ pub trait Policy: Debug + Send + Sync {
     /// Which of these variables the program gets, and which others. Default: these.
     fn environment(&self, all: Vec<CString>) -> Vec<CString> {
         all
+    }
+
+    /// How another process of the same program makes this policy, which programs beside a host need ([`Sandbox::command`](crate::Sandbox::command)).
+    /// Default: not at all.
+    fn recipe(&self) -> Option<Recipe> {
+        None
     }
 
     /// Whether memory may be writable and executable at once: for compilers that run what they have just compiled.

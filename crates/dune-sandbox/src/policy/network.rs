@@ -1,7 +1,7 @@
 //! The network of a policy in a file: whom a program may connect to, send to, and listen as.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -179,6 +179,24 @@ enum Address {
     Other,
 }
 
+/// The Internet's address that a `struct sockaddr` has; to zeros Linux connects itself, if it `is_peer`.
+pub(crate) fn internet_address(bytes: &[u8], is_peer: bool) -> Option<SocketAddr> {
+    match Address::of(bytes) {
+        Address::Internet(address, port) if is_peer => Some((meant(address), port).into()),
+        Address::Internet(address, port) => Some((address, port).into()),
+        _ => None,
+    }
+}
+
+/// To an address of zeros Linux connects itself.
+fn meant(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    }
+}
+
 impl Address {
     fn of(bytes: &[u8]) -> Address {
         let Some(family) = bytes.first_chunk().map(|family| u16::from_ne_bytes(*family)) else {
@@ -293,11 +311,8 @@ fn all(request: &Request, rules: &[Rule], unnamed: bool) -> bool {
 /// `is_peer`: to an address of zeros Linux connects itself.
 fn is_in(address: &Address, rules: &[Rule], is_peer: bool) -> bool {
     let Address::Internet(mut address, port) = *address else { return false };
-    if is_peer && address.is_unspecified() {
-        address = match address {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
+    if is_peer {
+        address = meant(address);
     }
     rules.iter().any(|rule| rule.has(address, port))
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::observe::{Journal, Totals};
+use crate::questions::Questions;
 use crate::quota::Shared;
 
 /// What can be shared.
@@ -20,6 +21,8 @@ unsafe impl OfAtomics for Journal {}
 unsafe impl OfAtomics for Totals {}
 // SAFETY: the same.
 unsafe impl OfAtomics for Shared {}
+// SAFETY: the same.
+unsafe impl OfAtomics for Questions {}
 
 /// A value of zeros, in memory that children of this process will share. It stays to the end of the process. It has no user bit, as all
 /// that is not the program's: ring 3 does not get at it.

@@ -44,10 +44,15 @@ pub(crate) fn split() -> io::Result<Option<i32>> {
             CHILD.store(child, Ordering::Relaxed);
             HANDED_ON.iter().for_each(|signal| handle(*signal, hand_on as *const ()));
             // Only so that a wait ends when the child has.
-            handle(libc::SIGCHLD, ignore as *const ());
+            notice(libc::SIGCHLD);
             Ok(Some(child))
         }
     }
+}
+
+/// A wait ends when `signal` comes, and nothing else is done.
+pub(super) fn notice(signal: i32) {
+    handle(signal, ignore as *const ());
 }
 
 fn handle(signal: i32, handler: *const ()) {

@@ -40,6 +40,7 @@ use crate::checked::{ProgramMemory, Refusal, Request};
 use crate::error::{SandboxError, say};
 use crate::observe::{self, Trap, Verdict, Watch};
 use crate::policy::{Decision, Policy};
+use crate::questions::Line;
 use crate::quota::Quota;
 use crate::raw::{call, process, ring3, signals as raw_signals};
 use crate::space::Space;
@@ -59,6 +60,8 @@ const ENOSYS: i64 = -libc::ENOSYS as i64;
 pub(crate) struct Process {
     policy: Box<dyn Policy>,
     watch: Option<Watch>,
+    /// To the launcher, if there is one.
+    line: Option<Line>,
     quota: &'static Quota,
     space: Space,
     actions: Mutex<Actions>,
@@ -79,6 +82,7 @@ impl Process {
     pub(crate) fn new(
         policy: Box<dyn Policy>,
         watch: Option<Watch>,
+        line: Option<Line>,
         quota: &'static Quota,
         opened: &Opened,
     ) -> Process {
@@ -91,6 +95,7 @@ impl Process {
         let process = Process {
             policy,
             watch,
+            line,
             quota,
             space,
             actions,
@@ -376,22 +381,40 @@ impl Thread {
     #[inline]
     fn permit(&self, request: &Request) -> Result<(), Answer> {
         match self.process.policy.decide(request) {
+            Decision::Ask => self.ask(request),
+            decision => self.decided(request, decision),
+        }
+    }
+
+    #[inline]
+    fn decided(&self, request: &Request, decision: Decision) -> Result<(), Answer> {
+        match decision {
             Decision::Allow => Ok(()),
             Decision::Deny(errno) => {
                 self.process.log_denied(request);
                 observe::mark(Verdict::Denied);
                 Err(error(errno))
             }
-            Decision::Kill => self.end_by_policy(request.call().name()),
+            Decision::Kill | Decision::Ask => self.end_by_policy(request.call().name()),
         }
+    }
+
+    /// What the launcher says, if there is one.
+    #[cold]
+    fn ask(&self, request: &Request) -> Result<(), Answer> {
+        let asked = self.process.line.and_then(|line| line.ask(process::thread_number(), request));
+        self.decided(request, asked.unwrap_or(Decision::Deny(libc::EACCES)))
     }
 
     /// Ends the program for what it has called for.
     fn end_by_policy(&self, what: &str) -> ! {
         let policy = self.process.policy.name();
         say(format_args!("dune: the policy {policy} ends the program for {what}"));
-        if let Some(watch) = &self.process.watch {
-            watch.fatal(self, &format!("{what} is denied by the policy {policy}"));
+        let why = format!("{what} is denied by the policy {policy}");
+        match (&self.process.watch, self.process.line) {
+            (Some(watch), _) => watch.fatal(self, &why),
+            (None, Some(line)) => line.journal.tell_of_end(what, &why),
+            (None, None) => (),
         }
         process::die(libc::SIGSYS)
     }

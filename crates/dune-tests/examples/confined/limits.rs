@@ -15,6 +15,10 @@ pub fn all(what: &str) {
         "files" => files(),
         "family" => family(),
         "bomb" => bomb(),
+        "hog" => {
+            while map(MIB, libc::PROT_READ | libc::PROT_WRITE).is_some() {}
+            std::process::abort()
+        }
         "spin" => loop {
             std::hint::spin_loop();
         },

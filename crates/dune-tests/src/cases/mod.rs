@@ -50,6 +50,7 @@ mod waiting;
 mod without_proc;
 
 use crate::case::Case;
+pub use sandbox::hook;
 
 /// All cases.
 pub fn all() -> Vec<Case> {

@@ -4,6 +4,7 @@ mod attacks;
 mod directories;
 mod escapes;
 mod executed;
+mod library;
 mod limits;
 mod network;
 mod policies;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::case::{Case, Ending};
+
+pub use library::hook;
 
 pub const CASES: &[Case] = &[
     Case::new("sandbox::static_programs", programs::static_programs),
@@ -64,6 +67,15 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::limit_of_files", limits::of_files),
     Case::new("sandbox::limits_of_time", limits::of_time),
     Case::new("sandbox::limits_end_all", limits::end_all),
+    Case::new("sandbox::library_commands", library::commands),
+    Case::new("sandbox::library_reasons", library::reasons),
+    Case::new("sandbox::library_policies", library::own_policies),
+    Case::new("sandbox::library_many", library::many_at_once),
+    Case::new("sandbox::library_ends", library::ends),
+    Case::new("sandbox::library_host", library::host),
+    Case::new("sandbox::library_judge", library::judge),
+    Case::new("sandbox::library_firewall", library::firewall),
+    Case::new("sandbox::library_questions", library::questions),
     Case::new("sandbox::policy_network", network::addresses),
     Case::new("sandbox::trace", telling::trace),
     Case::new("sandbox::trace_of_several", telling::trace_of_several),

@@ -29,7 +29,7 @@ fn named(name: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
 }
 
 /// How many processes have that name.
-fn count(name: &str) -> std::io::Result<usize> {
+pub(super) fn count(name: &str) -> std::io::Result<usize> {
     let processes = fs::read_dir("/proc")?.flatten();
     let names = processes.filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok());
     Ok(names.filter(|other| other.trim_end() == name).count())
