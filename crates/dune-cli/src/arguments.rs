@@ -74,6 +74,9 @@ Examples:
 The program runs in ring 3 of Dune mode: it sees its own memory only, and each of its system calls is checked before Linux gets
 it, if the policy allows it:
   compute    the standard streams, memory and clocks; no files, no network, no other processes: for static programs
+  cli        reads the working directory and what is installed, but no credentials; writes what --write names; no network
+  build      the same, and writes the working directory and /tmp
+  web        the same as cli, and listens and answers
   allow-all  whatever the user may do; only the program's memory is confined
 
 docs/sandbox.md says what that protects from, and what it does not yet.
@@ -200,9 +203,12 @@ pub(crate) struct EnterOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// What the program may do: compute (default), allow-all, or a file (TOML) with a / or .toml in its name.
+    /// What the program may do: compute (default), cli, build, web, allow-all, or a file (TOML) with a / or .toml in its name.
     #[arg(long, value_name = "NAME|FILE", value_parser = known_policy)]
     pub(crate) policy: Option<PathBuf>,
+    /// Let the program write PATH, a file or a directory that is there, too. Of the policies cli, build, web, and files.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) write: Vec<PathBuf>,
     /// Show system calls on standard error, as strace does: all, or those of these classes (file, network, memory…) and names; with
     /// the word `denied` only what is not made.
     #[arg(long, value_name = "CLASS|CALL,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
@@ -222,7 +228,7 @@ pub(crate) struct RunOptions {
     pub(crate) learn: Option<PathBuf>,
     /// Say what a policy comes to on this computer (with --json as data), and run nothing.
     #[arg(long, value_name = "NAME|FILE", value_parser = known_policy,
-          conflicts_with_all = ["policy", "trace", "trace_file", "stats", "learn", "best_effort"])]
+          conflicts_with_all = ["policy", "trace", "trace_file", "stats", "learn", "best_effort", "write"])]
     pub(crate) explain: Option<PathBuf>,
     /// Run the program also where Linux can not confine the process as the policy does; say on standard error what is missing.
     #[arg(long)]
@@ -253,7 +259,7 @@ fn known_policy(word: &str) -> Result<PathBuf, String> {
     if is_file || names.contains(&word) {
         return Ok(word.into());
     }
-    Err(format!("the policies are {}; a file with one has a / or .toml in its name", names.join(" and ")))
+    Err(format!("the policies are {}; a file with one has a / or .toml in its name", names.join(", ")))
 }
 
 /// Which calls a trace shows.

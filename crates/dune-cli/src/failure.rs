@@ -29,6 +29,9 @@ pub(crate) enum Failure {
     /// The file has no policy in it.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A policy without files.
+    #[error("the policy {} has no files that could be written to besides; --write is for cli, build, web and files", policy.display())]
+    WritesNothing { policy: PathBuf },
     /// The program was not run in a sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -70,7 +73,7 @@ impl Failure {
             | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
             Failure::Load(error) => error.exit_status(),
             Failure::Sandbox(error) => error.exit_status(),
-            Failure::Policy(_) | Failure::Create { .. } => 2,
+            Failure::Policy(_) | Failure::WritesNothing { .. } | Failure::Create { .. } => 2,
             Failure::Start(_) => 126,
             _ => 1,
         }

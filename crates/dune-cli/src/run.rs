@@ -6,10 +6,10 @@ mod stats;
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 
-use dune_sandbox::policy::{self, Policy};
+use dune_sandbox::policy::{self, FromFile, Policy};
 use dune_sandbox::{Effective, Filter, Observation, Sandbox};
 
 use crate::arguments::RunOptions;
@@ -28,7 +28,11 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     }
     let program = options.command.first().expect("the command line requires a program");
     let usual = if options.learn.is_some() { "allow-all" } else { "compute" };
-    let policy = policy_of(options.policy.as_deref().unwrap_or(usual.as_ref()))?;
+    let policy = options.policy.as_deref().unwrap_or(usual.as_ref());
+    let policy = match &*options.write {
+        [] => policy_of(policy)?,
+        writable => policy_that_writes(policy, writable)?,
+    };
     // Somebody has to be there who ends all processes at a limit.
     if !is_observed(options) && !policy.limits().is_any() {
         let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
@@ -63,8 +67,19 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
 
 fn policy_of(path: &Path) -> Result<Box<dyn Policy>, Failure> {
     match path.to_str().and_then(policy::by_name) {
-        Some(policy) => Ok(policy),
-        None => Ok(Box::new(policy::FromFile::read(path)?)),
+        Some(policy) => Ok(policy?),
+        None => Ok(Box::new(FromFile::read(path)?)),
+    }
+}
+
+/// A policy that is a file, or shipped as one, for a program that may write these paths, too.
+fn policy_that_writes(path: &Path, writable: &[PathBuf]) -> Result<Box<dyn Policy>, Failure> {
+    let shipped = path.to_str().and_then(|name| FromFile::shipped(name, writable));
+    let is_file = || !path.to_str().is_some_and(|name| policy::NAMES.contains(&name));
+    match shipped {
+        Some(policy) => Ok(Box::new(policy?)),
+        None if is_file() => Ok(Box::new(FromFile::read_with(path, writable)?)),
+        None => Err(Failure::WritesNothing { policy: path.to_owned() }),
     }
 }
 

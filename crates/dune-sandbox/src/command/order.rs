@@ -18,7 +18,7 @@ pub struct Recipe(Kind);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     Shipped(String),
-    File { name: PathBuf, text: String },
+    File { name: PathBuf, text: String, writable: Vec<PathBuf> },
     Own { name: String, argument: Vec<u8> },
 }
 
@@ -33,9 +33,9 @@ impl Recipe {
         Recipe(Kind::Shipped(name.to_owned()))
     }
 
-    /// A policy of a file with this name and text.
-    pub(crate) fn file(name: PathBuf, text: String) -> Recipe {
-        Recipe(Kind::File { name, text })
+    /// A policy of a file with this name and text, and what may be written besides.
+    pub(crate) fn file(name: PathBuf, text: String, writable: Vec<PathBuf>) -> Recipe {
+        Recipe(Kind::File { name, text, writable })
     }
 
     /// The name, if it is a policy of one's own.
@@ -48,8 +48,11 @@ impl Recipe {
 
     pub(super) fn make(&self, hook: &Hook) -> Result<Box<dyn Policy>, String> {
         match &self.0 {
-            Kind::Shipped(name) => by_name(name).ok_or_else(|| format!("there is no policy {name}")),
-            Kind::File { name, text } => match FromFile::of_text(name, text) {
+            Kind::Shipped(name) => match by_name(name) {
+                Some(made) => made.map_err(|error| error.to_string()),
+                None => Err(format!("there is no policy {name}")),
+            },
+            Kind::File { name, text, writable } => match FromFile::of_text_with(name, text, writable) {
                 Ok(policy) => Ok(Box::new(policy)),
                 Err(error) => Err(error.to_string()),
             },

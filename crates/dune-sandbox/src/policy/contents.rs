@@ -24,6 +24,15 @@ pub enum PolicyError {
         #[source]
         why: io::Error,
     },
+    /// What shall be written to besides is not there.
+    #[error("the program can not be let write {}: {why}; make it first", path.display())]
+    Writable {
+        /// The path.
+        path: PathBuf,
+        /// Linux's reason.
+        #[source]
+        why: io::Error,
+    },
     /// Something in it is not as docs/sandbox.md says.
     #[error("{}:{line}: {what}, in `{text}`", path.display())]
     Wrong {
@@ -61,6 +70,16 @@ pub(super) struct Paths {
     pub(super) write: Vec<Spanned<PathBuf>>,
     pub(super) execute: Vec<Spanned<PathBuf>>,
     pub(super) hidden: Vec<Spanned<PathBuf>>,
+    pub(super) missing: Missing,
+}
+
+/// What becomes of a path that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Missing {
+    #[default]
+    Error,
+    Skip,
 }
 
 /// What a list of paths is for.

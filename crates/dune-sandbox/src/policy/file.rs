@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dune_syscalls::{Call, Form};
 
-use super::contents::{Contents, Denial, Family, Paths, PolicyError, Use};
+use super::contents::{Contents, Denial, Family, Missing, Paths, PolicyError, Use};
 use super::network::Network;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
@@ -22,6 +22,7 @@ use crate::wall::Wall;
 pub struct FromFile {
     name: String,
     text: String,
+    writable: Vec<PathBuf>,
     files: Files,
     network: Network,
     keep: Vec<String>,
@@ -38,9 +39,18 @@ impl FromFile {
     ///
     /// [`PolicyError`], which names the line.
     pub fn read(path: &Path) -> Result<FromFile, PolicyError> {
+        FromFile::read_with(path, &[])
+    }
+
+    /// The same, and the program may write `writable`, too.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`].
+    pub fn read_with(path: &Path, writable: &[PathBuf]) -> Result<FromFile, PolicyError> {
         let text =
             fs::read_to_string(path).map_err(|why| PolicyError::Read { path: path.to_owned(), why })?;
-        FromFile::of_text(path, &text)
+        FromFile::of_text_with(path, &text, writable)
     }
 
     /// The policy that this text is, which is named `path` in errors.
@@ -49,6 +59,15 @@ impl FromFile {
     ///
     /// [`PolicyError::Wrong`], which names the line.
     pub fn of_text(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
+        FromFile::of_text_with(path, text, &[])
+    }
+
+    /// The same, and the program may write `writable`, too, whatever the text says of that.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`].
+    pub fn of_text_with(path: &Path, text: &str, writable: &[PathBuf]) -> Result<FromFile, PolicyError> {
         let wrong = |span: Range<usize>, what: String| {
             let start = span.start.min(text.len());
             let line = text[..start].matches('\n').count();
@@ -58,12 +77,30 @@ impl FromFile {
         let contents: Contents = toml::from_str(text)
             .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))?;
         let mut files = Files::new();
-        let Paths { read, write, execute, hidden } = contents.files;
+        let Paths { read, write, execute, hidden, missing } = contents.files;
+        let mut named = Vec::new();
+        for path in writable {
+            let not_there = |why| PolicyError::Writable { path: path.clone(), why };
+            let path = std::path::absolute(path).and_then(|path| path.canonicalize()).map_err(not_there)?;
+            files.add(&path, Access::Write).map_err(not_there)?;
+            named.push(path);
+        }
         let (read, write) = ((read, Use::Have(Access::Read)), (write, Use::Have(Access::Write)));
         // Last: what is executed is written to if it is so without that.
         for (list, how) in [read, write, (hidden, Use::Have(Access::Hidden)), (execute, Use::Execute)] {
             for path in list {
                 let (span, path) = (path.span(), path.into_inner());
+                let path = absolute(path).map_err(|why| wrong(span.clone(), why))?;
+                let canonical = path.canonicalize();
+                let is_missing = canonical.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
+                if is_missing && missing == Missing::Skip {
+                    continue;
+                }
+                // The command line says more than the text.
+                let is_named = canonical.is_ok_and(|path| named.contains(&path));
+                if is_named && matches!(how, Use::Have(Access::Read | Access::Write)) {
+                    continue;
+                }
                 let why = |why: io::Error| match why.raw_os_error() {
                     Some(libc::EINVAL) => "is not absolute".to_owned(),
                     Some(libc::ENOTUNIQ) => "is there already, with another access".to_owned(),
@@ -105,6 +142,7 @@ impl FromFile {
         Ok(FromFile {
             name: path.display().to_string(),
             text: text.to_owned(),
+            writable: named,
             children: contents.children.unwrap_or(files.has_executables()),
             files,
             network,
@@ -148,6 +186,23 @@ impl FromFile {
         self.children && CALLS.contains(&call.name())
             || self.files.has_executables() && call.name() == "execve"
     }
+}
+
+/// A path of a policy: `~` is the home that the environment names, and `.` the working directory.
+fn absolute(path: PathBuf) -> Result<PathBuf, String> {
+    let rest = |start: &str| path.strip_prefix(start).ok().map(Path::to_owned);
+    if let Some(rest) = rest("~") {
+        let home = std::env::var_os("HOME").filter(|home| Path::new(home).is_absolute());
+        let home = home.ok_or("the environment names no HOME, which ~ would be; set it")?;
+        return Ok(Path::new(&home).join(rest));
+    }
+    // `Path` forgets a dot, but for one at the start.
+    if path.starts_with(".") {
+        let here =
+            std::env::current_dir().map_err(|why| format!("cannot find the working directory: {why}"))?;
+        return Ok(here.join(path.strip_prefix(".").unwrap_or(&path)));
+    }
+    Ok(path)
 }
 
 impl Policy for FromFile {
@@ -207,7 +262,7 @@ impl Policy for FromFile {
     }
 
     fn recipe(&self) -> Option<Recipe> {
-        Some(Recipe::file(PathBuf::from(&self.name), self.text.clone()))
+        Some(Recipe::file(PathBuf::from(&self.name), self.text.clone(), self.writable.clone()))
     }
 
     fn environment(&self, all: Vec<CString>) -> Vec<CString> {
@@ -216,7 +271,13 @@ impl Policy for FromFile {
             bytes[..bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len())].to_vec()
         };
         let is_set = |variable: &CString| self.set.iter().any(|other| name(other) == name(variable));
-        let is_kept = |variable: &CString| self.keep.iter().any(|kept| kept.as_bytes() == name(variable));
+        let is_kept = |variable: &CString| {
+            let name = name(variable);
+            self.keep.iter().any(|kept| match kept.strip_suffix('*') {
+                Some(start) => name.starts_with(start.as_bytes()),
+                None => kept.as_bytes() == name,
+            })
+        };
         let kept = all.into_iter().filter(|variable| is_kept(variable) && !is_set(variable));
         kept.chain(self.set.iter().cloned()).collect()
     }

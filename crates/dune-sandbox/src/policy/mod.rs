@@ -6,6 +6,7 @@ mod contents;
 mod file;
 mod limits;
 mod network;
+mod shipped;
 mod signal;
 
 use std::ffi::CString;
@@ -17,6 +18,7 @@ pub use contents::PolicyError;
 pub use file::FromFile;
 pub use limits::Limits;
 pub(crate) use network::internet_address;
+pub use shipped::{NAMES, by_name};
 
 use crate::checked::Request;
 use crate::command::Recipe;
@@ -114,17 +116,5 @@ pub trait Policy: Debug + Send + Sync {
     /// Whether memory may be writable and executable at once: for compilers that run what they have just compiled.
     fn allows_writable_code(&self) -> bool {
         false
-    }
-}
-
-/// The policies that are shipped.
-pub const NAMES: [&str; 2] = ["compute", "allow-all"];
-
-/// The shipped policy with this name.
-pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
-    match name {
-        "compute" => Some(Box::new(Compute)),
-        "allow-all" => Some(Box::new(AllowAll)),
-        _ => None,
     }
 }

@@ -10,6 +10,7 @@ mod network;
 mod policies;
 mod programs;
 mod reports;
+mod shipped;
 mod telling;
 mod walls;
 
@@ -76,6 +77,9 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::library_judge", library::judge),
     Case::new("sandbox::library_firewall", library::firewall),
     Case::new("sandbox::library_questions", library::questions),
+    Case::new("sandbox::shipped_cli", shipped::cli),
+    Case::new("sandbox::shipped_build", shipped::build),
+    Case::new("sandbox::shipped_web", shipped::web),
     Case::new("sandbox::policy_network", network::addresses),
     Case::new("sandbox::trace", telling::trace),
     Case::new("sandbox::trace_of_several", telling::trace_of_several),

@@ -234,8 +234,10 @@ pub fn errors() -> CaseResult {
     let tree = Tree::new("errors")?;
     let policy = tree.policy("raed = [\"/\"]\n")?;
     let (line, missing) = (format!("{policy}:5: unknown field `raed`"), tree.path("none.toml"));
-    let others =
-        [(&*missing, "cannot read the policy"), ("strict", "the policies are compute and allow-all")];
+    let others = [
+        (&*missing, "cannot read the policy"),
+        ("strict", "the policies are compute, cli, build, web, allow-all;"),
+    ];
     for (policy, text) in [[(&*policy, &*line)], [others[0]], [others[1]]].concat() {
         let output = busybox(policy, &["true"])?;
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -1,0 +1,62 @@
+//! The policies that are shipped: two types, and files that are built in.
+
+use std::path::{Path, PathBuf};
+
+use super::{AllowAll, Compute, FromFile, Policy, PolicyError};
+
+/// The policies that are shipped.
+pub const NAMES: [&str; 5] = ["compute", "cli", "build", "web", "allow-all"];
+
+/// Those that are files.
+const FILES: [(&str, &str); 3] = [
+    ("cli", include_str!("shipped/cli.toml")),
+    ("build", include_str!("shipped/build.toml")),
+    ("web", include_str!("shipped/web.toml")),
+];
+
+/// The shipped policy with this name. Paths in it are those of the working directory, and of the home that the environment names, now.
+pub fn by_name(name: &str) -> Option<Result<Box<dyn Policy>, PolicyError>> {
+    match name {
+        "compute" => Some(Ok(Box::new(Compute))),
+        "allow-all" => Some(Ok(Box::new(AllowAll))),
+        name => Some(FromFile::shipped(name, &[])?.map(|policy| Box::new(policy) as Box<dyn Policy>)),
+    }
+}
+
+impl FromFile {
+    /// The shipped policy with this name, if that is a file: `cli`, `build` or `web`. The program may write `writable`, too.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`], for paths that are not there, and where the environment names no home.
+    pub fn shipped(name: &str, writable: &[PathBuf]) -> Option<Result<FromFile, PolicyError>> {
+        let (name, text) = FILES.iter().find(|(shipped, _)| *shipped == name)?;
+        Some(FromFile::of_text_with(Path::new(name), text, writable))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+
+    use super::*;
+
+    #[test]
+    fn all_names_are_policies() {
+        for name in NAMES {
+            let policy = by_name(name).expect("shipped").expect("a policy");
+            assert_eq!(policy.name(), name);
+        }
+        assert!(by_name("strict").is_none() && FromFile::shipped("compute", &[]).is_none());
+    }
+
+    #[test]
+    fn secrets_of_the_environment_are_withheld() {
+        for (name, _) in FILES {
+            let policy = by_name(name).expect("shipped").expect("a policy");
+            let given = [c"PATH=/bin", c"AWS_SECRET_ACCESS_KEY=x", c"LC_ALL=C", c"LC=x", c"GITHUB_TOKEN=x"];
+            let kept = policy.environment(given.map(CString::from).to_vec());
+            assert_eq!(kept, [c"PATH=/bin", c"LC_ALL=C"].map(CString::from), "{name}");
+        }
+    }
+}
