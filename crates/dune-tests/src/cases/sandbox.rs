@@ -48,6 +48,8 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::socket_options", escapes::socket_options),
     Case::new("sandbox::descriptors_are_passed", escapes::descriptors_are_passed),
     Case::new("sandbox::compute_reaches_nobody", escapes::compute_reaches_nobody),
+    Case::new("sandbox::table_registers", escapes::table_registers),
+    Case::new("sandbox::code_of_ring_3", escapes::code_of_ring_3),
     Case::new("sandbox::reports_without_addresses", escapes::reports_without_addresses),
     Case::new("sandbox::forged_signals", escapes::forged_signals),
     Case::new("sandbox::actions_that_change", escapes::actions_that_change),

@@ -29,6 +29,8 @@ pub(crate) struct VectorState {
 pub(crate) struct Features {
     pub vector_state: VectorState,
     pub fsgsbase: bool,
+    /// The CPU itself has UMIP (Intel SDM vol. 3 §2.5).
+    pub umip: bool,
     pub intel: bool,
     pub vendor: &'static str,
 }
@@ -50,6 +52,7 @@ pub(crate) fn features() -> &'static Features {
             vector_state: VectorState { xcr0, area_size: xcr0.map_or(512, xsave_area_size) },
             // CPUID says what the CPU has; that Linux switched it on, the auxiliary vector says (AT_HWCAP2 bit 1).
             fsgsbase: __cpuid_count(7, 0).ebx & 1 != 0 && hwcap2() & 1 << 1 != 0,
+            umip: __cpuid_count(7, 0).ecx & 1 << 2 != 0,
             intel: vendor == "GenuineIntel",
             vendor,
         }

@@ -90,6 +90,10 @@ pub(crate) struct CpuState {
     pub pcid: bool,
     /// RDFSBASE and its kin may be used (CR4.FSGSBASE).
     pub fsgsbase: bool,
+    /// Ring 3 may not execute SGDT and its like (CR4.UMIP).
+    pub umip: bool,
+    /// Ring 0 may not execute pages of ring 3's (CR4.SMEP).
+    pub smep: bool,
 }
 
 /// Registers for a report on a vCPU that can not run on.

@@ -148,6 +148,10 @@ impl Config {
     ///   such a call could name. The descriptor of a new thread's virtual CPU does, from the start of the thread's clone(2) to its end: the
     ///   supervisor keeps others from naming descriptors meanwhile.
     /// * Reports that end the process have no addresses in them: standard error may be the code's, too.
+    /// * SGDT, SIDT, SLDT, STR and SMSW are #GP in ring 3 also on CPUs without UMIP, where KVM makes up for that (on Intel's). With UMIP they
+    ///   always are.
+    /// * Ring 0 executes no page that ring 3 may use, on CPUs with SMEP (Intel SDM vol. 3 §4.6.1). So code that both execute
+    ///   ([`grant_user`](crate::memory::PageTables::grant_user) of the program's own) is not possible.
     #[must_use]
     pub fn untrusted_code(mut self, untrusted: bool) -> Config {
         self.untrusted_code = untrusted;

@@ -84,6 +84,7 @@ pub(crate) struct Process {
     unmodified: bool,
     may_leave_for_good: bool,
     has_filters_of_its_own: bool,
+    has_untrusted_code: bool,
     /// For which code rt_sigreturn(2) sets the alternate stack, see there.
     restores_stack_first: bool,
     /// Every thread there ever was, linked by `Thread::next`. None is taken out: a vCPU can not be destroyed before its
@@ -110,6 +111,7 @@ impl Process {
             unmodified: config.unmodified,
             may_leave_for_good: config.leave_for_good,
             has_filters_of_its_own: config.filters_of_its_own,
+            has_untrusted_code: config.untrusted_code,
             restores_stack_first: release::is_at_least(6, 12),
             threads: AtomicPtr::new(null_mut()),
             descriptors: [const { AtomicI32::new(-1) }; Engine::DESCRIPTORS],
@@ -271,6 +273,11 @@ impl Process {
     /// Whether filters that it puts itself under let the engine's calls through.
     pub(crate) fn has_filters_of_its_own(&self) -> bool {
         self.has_filters_of_its_own
+    }
+
+    /// See [`Config::untrusted_code`].
+    pub(crate) fn has_untrusted_code(&self) -> bool {
+        self.has_untrusted_code
     }
 
     /// Whether its threads may go on in host mode where they can not stay, with whatever tokens they have.

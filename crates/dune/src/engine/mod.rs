@@ -79,6 +79,10 @@ pub(crate) struct CpuLimits {
     pub fsgsbase: bool,
     /// CR4.PCIDE may be set.
     pub pcid: bool,
+    /// CR4.UMIP may be set.
+    pub umip: bool,
+    /// CR4.SMEP may be set.
+    pub smep: bool,
 }
 
 /// A virtual machine around the calling process.

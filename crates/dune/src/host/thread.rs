@@ -289,6 +289,7 @@ impl HostThread {
     pub(super) fn first_state(&self) -> CpuState {
         let block = &*self.block;
         let limits = self.process.machine().cpu_limits();
+        let is_untrusted = self.process.has_untrusted_code();
         let mut legacy = LegacyArea([0; 512]);
         // SAFETY: FXSAVE64 writes 512 bytes to a 16-byte aligned area.
         unsafe { core::arch::asm!("fxsave64 [{}]", in(reg) &raw mut legacy, options(nostack)) };
@@ -315,6 +316,9 @@ impl HostThread {
             legacy_vector_state: legacy.0,
             pcid: limits.pcid,
             fsgsbase: self.fsgsbase,
+            // Where KVM makes up for it, LGDT and LLDT at ring 0 leave Dune mode as well (`vmx_set_cr4` in arch/x86/kvm/vmx/vmx.c).
+            umip: limits.umip && (is_untrusted || cpu::features().umip),
+            smep: limits.smep && is_untrusted,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{fs, thread, time};
 
 use super::attacks::Confined;
 use super::{command, path_of};
-use crate::case::CaseResult;
+use crate::case::{CaseResult, Skip};
 
 /// What `confined` says with these words.
 fn said(words: &[&str], policy: &str) -> Result<(String, Output), Box<dyn std::error::Error>> {
@@ -68,6 +68,41 @@ pub fn compute_reaches_nobody() -> CaseResult {
     let (own, others): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with("own "));
     assert!(others.len() > 20 && others.iter().all(|line| line.contains(": refused")), "{said}");
     assert!(own.len() > 5 && own.iter().all(|line| line.ends_with(": done")), "{said}");
+    Ok(())
+}
+
+/// Skips a case where KVM lacks a protection of the CPU's.
+fn needs(name: &str) -> CaseResult {
+    let report = dune::doctor::examine();
+    let all = report.engine().map(|engine| &engine.capabilities[..]).unwrap_or_default();
+    if all.iter().any(|capability| capability.name == name && capability.present()) {
+        return Ok(());
+    }
+    Err(Skip(format!("KVM has no {name} here")).into())
+}
+
+/// With code that is not trusted ring 0 does not execute what ring 3 may, where the CPU has SMEP.
+pub fn code_of_ring_3() -> CaseResult {
+    needs("SMEP")?;
+    let run = |untrusted: &str| {
+        Command::new(path_of("confined")?)
+            .args(["shared-code", untrusted])
+            .output()
+            .map_err(Box::<dyn std::error::Error>::from)
+    };
+    let (open, closed) = (run("no")?, run("yes")?);
+    assert!(open.status.success() && open.stdout == b"executed\n", "{open:?}");
+    assert_eq!((closed.status.signal(), closed.stdout.len()), (Some(libc::SIGSEGV), 0), "{closed:?}");
+    Ok(())
+}
+
+/// SGDT and its like tell no address, where KVM has UMIP or makes up for it.
+pub fn table_registers() -> CaseResult {
+    needs("UMIP")?;
+    for what in ["sgdt", "sidt", "sldt", "str", "smsw"] {
+        let output = command(&path_of("confined")?, &["registers", what], Some("allow-all")).output()?;
+        assert_eq!((output.status.signal(), output.stdout.len()), (Some(libc::SIGSEGV), 0), "{output:?}");
+    }
     Ok(())
 }
 

@@ -90,6 +90,8 @@ impl Machine for KvmMachine {
             xcr0: leaf(0xd, 0).map_or(0b11, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.eax)),
             fsgsbase: leaf(7, 0).is_some_and(|leaf| leaf.ebx & 1 != 0),
             pcid: leaf(1, 0).is_some_and(|leaf| leaf.ecx & 1 << 17 != 0),
+            umip: leaf(7, 0).is_some_and(|leaf| leaf.ecx & 1 << 2 != 0),
+            smep: leaf(7, 0).is_some_and(|leaf| leaf.ebx & 1 << 7 != 0),
         }
     }
 

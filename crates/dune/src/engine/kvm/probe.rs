@@ -115,16 +115,33 @@ pub(crate) fn engine(kvm: &Descriptor, cpu: &CpuFacts) -> Result<EngineFacts, Do
         module,
         paging,
         physical_address_bits: physical_address_bits(kvm),
-        capabilities: capabilities(kvm, cpu),
+        capabilities: all_capabilities(kvm, kvm, cpu),
     })
 }
 
 /// What a machine answers where it may differ from the device. Makes a machine and drops it.
 pub(crate) fn machine_capabilities(kvm: &Descriptor, cpu: &CpuFacts) -> Result<Vec<Capability>, DoctorError> {
     match ioctl::CREATE_VM.make(kvm, 0) {
-        Ok(machine) => Ok(capabilities(&machine, cpu)),
+        Ok(machine) => Ok(all_capabilities(kvm, &machine, cpu)),
         Err(error) => Err(DoctorError::NoMachine { error: io::Error::from_raw_os_error(error.errno.raw()) }),
     }
+}
+
+fn all_capabilities(kvm: &Descriptor, source: &impl Extensions, cpu: &CpuFacts) -> Vec<Capability> {
+    let mut all = capabilities(source, cpu);
+    all.extend(protections(kvm));
+    all
+}
+
+/// What protects ring 0 from ring 3, as KVM's virtual CPUs have it: it makes up for UMIP on some CPUs that lack it.
+fn protections(kvm: &Descriptor) -> [Capability; 2] {
+    let features = CpuidList::supported(kvm).ok().and_then(|cpuid| cpuid.find(7, 0).copied());
+    let (ebx, ecx) = features.map_or((0, 0), |leaf| (leaf.ebx, leaf.ecx));
+    let one = |name, has: u32, purpose| Capability { name, required: false, value: has, purpose };
+    [
+        one("UMIP", ecx >> 2 & 1, "ring 3 learns no address by SGDT and SIDT"),
+        one("SMEP", ebx >> 7 & 1, "ring 0 executes no page of code that is not trusted"),
+    ]
 }
 
 fn capabilities(source: &impl Extensions, cpu: &CpuFacts) -> Vec<Capability> {

@@ -36,9 +36,11 @@ const CR4_MCE: u64 = 1 << 6;
 const CR4_PGE: u64 = 1 << 7;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
+const CR4_UMIP: u64 = 1 << 11;
 const CR4_FSGSBASE: u64 = 1 << 16;
 const CR4_PCIDE: u64 = 1 << 17;
 const CR4_OSXSAVE: u64 = 1 << 18;
+const CR4_SMEP: u64 = 1 << 20;
 const EFER_SCE: u64 = 1 << 0;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
@@ -66,6 +68,9 @@ fn load_special(vcpu: &Descriptor, state: &CpuState) -> Result<(), EngineError> 
     sregs.cr4 = CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
     sregs.cr4 |= if state.fsgsbase { CR4_FSGSBASE } else { 0 };
     sregs.cr4 |= if state.pcid { CR4_PCIDE } else { 0 };
+    // Without it SGDT and SIDT tell ring 3 where the thread block and the IDT are.
+    sregs.cr4 |= if state.umip { CR4_UMIP } else { 0 };
+    sregs.cr4 |= if state.smep { CR4_SMEP } else { 0 };
     sregs.cr4 |= if state.xcr0.is_some() { CR4_OSXSAVE } else { 0 };
     sregs.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
     sregs.cr3 = state.cr3;
