@@ -41,6 +41,9 @@ mod command;
 mod effective;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod last_part;
 mod load;
 mod observe;

@@ -9,6 +9,12 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "script" => {
             ["#!/bin/sh -e\n", "#! \t/usr/bin/env  python3 -u \t\n", "#!/bin/sh"].map(Into::into).into()
         }
+        "policy" => [
+            "[network]\nconnect = [\"192.0.2.0/24:80-89\", \"*:443\"]\nbind = [\"[::1]:8080\"]\n",
+            "denial = \"kill\"\n[environment]\nkeep = [\"PATH\"]\nset = { HOME = \"/x\" }\n[limits]\ncpu_seconds = 10\n",
+        ]
+        .map(Into::into)
+        .into(),
         "maps" => {
             let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
             maps.lines().map(Into::into).collect()
@@ -58,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_target_has_seeds() {
-        for name in ["elf", "script", "maps", "tables", "mirror"] {
+        for name in ["elf", "script", "policy", "maps", "tables", "mirror"] {
             assert!(of(name).iter().any(|seed| seed.len() > 8), "{name}");
         }
         assert_eq!(elf(2).len(), 64 + 2 * 56 + 28);

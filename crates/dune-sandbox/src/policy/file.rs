@@ -42,6 +42,15 @@ impl FromFile {
         FromFile::read_with(path, &[])
     }
 
+    /// Whether there are paths in it, which would be looked up.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn names_files(text: &str) -> bool {
+        toml::from_str::<Contents>(text).is_ok_and(|contents| {
+            let Paths { read, write, execute, hidden } = contents.files;
+            ![read, write, execute, hidden].iter().all(Vec::is_empty)
+        })
+    }
+
     /// The same, and the program may write `writable`, too.
     ///
     /// # Errors
