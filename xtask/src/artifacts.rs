@@ -34,11 +34,18 @@ struct Target {
 
 /// Builds the programs and examples of the workspace, optimised, and tells where they are.
 pub fn release_binaries() -> Result<Vec<Artifact>> {
+    let mut command = release_build();
+    command.args(["--bins", "--examples"]);
+    build(&mut command)
+}
+
+/// `cargo build` of the workspace, optimised; what, is to be added.
+pub fn release_build() -> Command {
     let mut command = cargo();
-    command.args(["build", "--release", "--workspace", "--bins", "--examples"]);
+    command.args(["build", "--release", "--workspace"]);
     // dune-programs has a task of its own, `cargo xtask programs`.
     command.args(["--exclude", "xtask", "--exclude", "dune-programs", "--exclude", "dune-fuzz"]);
-    build(&mut command)
+    command
 }
 
 /// cargo, to be run in the workspace; it says itself what it does.

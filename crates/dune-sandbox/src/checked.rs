@@ -7,7 +7,7 @@
 //! | numbers | cut to the bits that Linux looks at |
 //! | buffers | have to be in the program's part; Linux finds out itself what is mapped there |
 //! | structures with addresses, descriptors or lengths in them | copied in, each byte read once; what leads to them is set to the copy |
-//! | paths, and addresses of sockets that a call connects, binds or sends to | copied in |
+//! | paths and other strings, and addresses of sockets that a call connects, binds or sends to | copied in |
 //! | descriptors within structures | must not be Dune's own |
 //! | pages to be locked, looked at… | have to be in the program's part |
 //! | what the table does not know | refused |
@@ -21,6 +21,7 @@ use dune_syscalls::kind::{Kind, Length, Pointer};
 use dune_syscalls::{Call, Class, Condition, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
 
 use crate::part;
+use crate::weakness::{Defence, give_way, lacks};
 
 /// The most that is copied in for one call. Linux takes 1024 messages of 1024 parts, 16 bytes each.
 const MOST_COPIED: usize = 32 << 20;
@@ -158,6 +159,8 @@ struct Followed {
     passed: Vec<(usize, usize)>,
     /// The blocks that are addresses of sockets.
     addresses: Vec<usize>,
+    /// The blocks that are other strings than paths.
+    texts: Vec<usize>,
 }
 
 impl Request {
@@ -267,6 +270,23 @@ impl Request {
             .flat_map(|followed| followed.addresses.iter().map(|block| &followed.blocks[*block].bytes[..]))
     }
 
+    /// The strings that are no paths, without their NUL: names of attributes, targets of links.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let blocks = self
+            .followed
+            .iter()
+            .flat_map(|followed| followed.texts.iter().map(|block| &followed.blocks[*block]));
+        blocks.map(|block| block.bytes.strip_suffix(&[0]).unwrap_or_default())
+    }
+
+    /// Puts another path in the place of one.
+    pub(crate) fn set_path(&mut self, argument: u8, path: CString) {
+        let paths = self.followed.as_mut().map(|followed| &mut followed.paths);
+        if let Some(found) = paths.into_iter().flatten().find(|found| found.argument == argument) {
+            (found.path, found.directory) = (path, None);
+        }
+    }
+
     /// Whether the call hands on descriptors, as a message does (SCM_RIGHTS, unix(7)).
     pub(crate) fn passes_descriptors(&self) -> bool {
         self.followed.as_ref().is_some_and(|followed| !followed.passed.is_empty())
@@ -290,6 +310,10 @@ impl Request {
     pub(crate) fn final_arguments(&mut self) -> [u64; 6] {
         let mut arguments = self.arguments;
         let Some(Followed { paths, blocks, .. }) = &mut self.followed else { return arguments };
+        if lacks(Defence::Copies) {
+            give_way();
+            return arguments;
+        }
         for path in paths {
             arguments[usize::from(path.argument)] = path.path.as_ptr().expose_provenance() as u64;
         }
@@ -311,10 +335,14 @@ impl Request {
     /// Copies out what Linux has written into copies.
     pub(crate) fn copy_out(&self, dune: Dune) -> Result<(), Fault> {
         let Some(followed) = &self.followed else { return Ok(()) };
+        if lacks(Defence::Copies) {
+            return Ok(());
+        }
         for block in followed.blocks.iter().filter(|block| block.is_written) {
             let mut at = 0;
             while at < block.bytes.len() {
-                let differs = |index: &usize| block.bytes[*index] != block.sent[*index];
+                let differs =
+                    |index: &usize| block.bytes[*index] != block.sent[*index] || lacks(Defence::Changes);
                 let Some(start) = (at..block.bytes.len()).find(differs) else { break };
                 let end = (start..block.bytes.len()).find(|index| !differs(index));
                 let end = end.unwrap_or(block.bytes.len());
@@ -376,6 +404,18 @@ impl Follower<'_> {
                 }
                 Ok(())
             }
+            What::Text { address, most } if found.depth == 0 => {
+                let mut bytes = vec![0; (most as usize).min(MOST_COPIED)];
+                match ProgramMemory(self.dune).read_text(address, &mut bytes) {
+                    Ok(Some(length)) => bytes.truncate(length + 1),
+                    // It is too long: Linux says so.
+                    Ok(None) => bytes.push(0),
+                    Err(_) => return fault,
+                }
+                self.copy_in(found, address, &bytes, false)?;
+                self.followed.texts.push(self.followed.blocks.len() - 1);
+                Ok(())
+            }
             What::Text { address, .. } => {
                 if part::contains(address, 1) {
                     Ok(())
@@ -401,7 +441,7 @@ impl Follower<'_> {
             What::Descriptor { number, .. } => {
                 // Of a call's own form Dune sees to the arguments.
                 let is_seen_to = found.depth == 0 && std::ptr::eq(self.request.form, &self.request.call.form);
-                if !is_seen_to && self.dune.keeps_descriptor(number) {
+                if !is_seen_to && self.dune.keeps_descriptor(number) && !lacks(Defence::Descriptors) {
                     return Err(Refusal::linux(libc::EBADF));
                 }
                 if found.depth > 0 && self.request.call.class == Class::Network {

@@ -26,6 +26,7 @@
 //! | traces, figures, reports, learnt policies | `observe/` |
 //! | what a policy comes to, as data and in words | `effective/` |
 //! | runs beside a host program, as by `std::process::Command` | `command/` |
+//! | a build without some defences, for the test suite | `weakness.rs` |
 //! | all unsafe code | `raw/` |
 //!
 //! Host programs that run others, many at a time from any thread, have [`Sandbox::command`], which is shaped like
@@ -55,6 +56,7 @@ mod raw;
 mod space;
 mod supervisor;
 mod wall;
+mod weakness;
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
@@ -84,6 +86,7 @@ use quota::{Quota, Shared};
 use raw::process;
 use supervisor::{Process, Thread};
 pub use wall::{Ports, Wall};
+use weakness::{Defence, lacks};
 
 /// How to run a program.
 #[derive(Debug)]
@@ -152,14 +155,19 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`SandboxError`].
-    pub fn run(self, program: &OsStr, words: &[OsString]) -> Result<Infallible, SandboxError> {
+    pub fn run(mut self, program: &OsStr, words: &[OsString]) -> Result<Infallible, SandboxError> {
         let prepare = |what| move |why| SandboxError::Prepare { what, why };
+        if lacks(Defence::Limits) {
+            self.limits = Limits::default();
+        }
         let shared = match self.shared {
             None if self.limits.is_any() => Some(Shared::new().map_err(prepare(Shared::WHAT))?),
             shared => shared,
         };
-        process::close_inherited()
-            .map_err(prepare("close the descriptors that the process has inherited"))?;
+        if !lacks(Defence::Inherited) {
+            process::close_inherited()
+                .map_err(prepare("close the descriptors that the process has inherited"))?;
+        }
         let (all, path) = self.environment();
         let environment = self.policy.environment(all);
         let opened =
@@ -184,6 +192,10 @@ impl Sandbox {
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
         process::limit(self.limits).map_err(prepare("set the limits of the policy"))?;
+        #[cfg(feature = "_weakened")]
+        if lacks(Defence::Rights) {
+            raw::memory::expose_stack(dune);
+        }
         wall::install(process.policy(), self.best_effort, |part, why| {
             if let Some(Line { journal, .. }) = self.line {
                 journal.tell_of_wall(part, why);

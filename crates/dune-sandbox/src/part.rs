@@ -7,6 +7,8 @@
 //! A [`Span`] is a range of pages that lies in the program's part: only such ranges are mapped, changed, or let ring 3 in
 //! (`raw/memory.rs`).
 
+use crate::weakness::{Defence, lacks};
+
 /// The first address: below it Linux maps nothing (vm.mmap_min_addr).
 pub(crate) const START: u64 = 0x1_0000;
 /// Where the runtime's part begins.
@@ -20,7 +22,7 @@ pub(crate) const PAGE: u64 = 4096;
 
 /// Whether all of `length` bytes from `address` on are in the program's part, or may be: nothing of the runtime's is there.
 pub(crate) fn contains(address: u64, length: u64) -> bool {
-    address.checked_add(length).is_some_and(|end| end <= END)
+    address.checked_add(length).is_some_and(|end| end <= END) || lacks(Defence::Pointers)
 }
 
 /// Whole pages in the program's part, at least one.
@@ -35,7 +37,8 @@ impl Span {
     /// program's part.
     pub(crate) fn new(start: u64, length: u64) -> Option<Span> {
         let end = start.checked_add(length)?.checked_next_multiple_of(PAGE)?;
-        (start.is_multiple_of(PAGE) && start >= START && start < end && end <= END)
+        let is_within = end <= END || lacks(Defence::Area);
+        (start.is_multiple_of(PAGE) && start >= START && start < end && is_within)
             .then_some(Span { start, end })
     }
 

@@ -15,6 +15,7 @@ use crate::quota::Quota;
 use crate::raw::memory::{self, Backing};
 use crate::raw::vdso::Vdso;
 use crate::raw::{call, process};
+use crate::weakness::{Defence, lacks};
 
 const READ: Rights = libc::PROT_READ as Rights;
 const WRITE: Rights = libc::PROT_WRITE as Rights;
@@ -379,7 +380,7 @@ impl Space {
     }
 
     fn is_writable_code(&self, rights: Rights) -> bool {
-        !self.may_write_code && rights & WRITE != 0 && rights & EXECUTE != 0
+        !self.may_write_code && rights & WRITE != 0 && rights & EXECUTE != 0 && !lacks(Defence::Code)
     }
 }
 
@@ -447,6 +448,12 @@ impl Inner {
             return ENOMEM;
         }
         if let Err(error) = memory::remap(old, old.length(), new, flags) {
+            let is_free = self.areas.is_free(new.start()..new.end());
+            if old.start() != new.start() && !is_free && !memory::is_mapped(new) {
+                // What was there Linux has unmapped, or a part: so that both know the same, all goes.
+                let _ = memory::unmap(new);
+                self.areas.remove(new.start()..new.end());
+            }
             self.balance();
             return error;
         }

@@ -1,5 +1,5 @@
 //! The suite's example programs `variant`, which enters Dune mode, `program`, which `dune enter` runs, and `confined`, which `dune run` does,
-//! linked in the four ways an executable can be.
+//! linked in the four ways an executable can be; and `dune-weakened`, a `dune run` without defences.
 
 use crate::artifacts::{self, Artifact};
 use crate::error::{Error, Result};
@@ -54,7 +54,18 @@ pub fn build(programs: &[Artifact]) -> Result<Vec<Artifact>> {
             all.push(pick(variant, example, &built)?);
         }
     }
+    all.push(build_weakened()?);
     Ok(all)
+}
+
+/// `dune run` as attacks have to get out of it: the feature alone does not compile.
+fn build_weakened() -> Result<Artifact> {
+    const NAME: &str = "dune-weakened";
+    let mut command = artifacts::release_build();
+    command.args(["--example", NAME, "--features", "dune-tests/_weakened"]).env("DUNE_BUILD_WEAKENED", "1");
+    let built = artifacts::build(&mut command)?;
+    let missing = || Error::Variant { name: NAME.to_owned(), what: "cargo built no such example".to_owned() };
+    built.into_iter().find(|artifact| artifact.name == NAME).ok_or_else(missing)
 }
 
 fn build_examples(variant: &Variant) -> Result<Vec<Artifact>> {

@@ -46,7 +46,7 @@ impl FromFile {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn names_files(text: &str) -> bool {
         toml::from_str::<Contents>(text).is_ok_and(|contents| {
-            let Paths { read, write, execute, hidden } = contents.files;
+            let Paths { read, write, execute, hidden, .. } = contents.files;
             ![read, write, execute, hidden].iter().all(Vec::is_empty)
         })
     }

@@ -13,6 +13,24 @@ use super::{result, system_call};
 use crate::areas::Rights;
 use crate::part::Span;
 
+/// Lets ring 3 use the process's own stack.
+#[cfg(feature = "_weakened")]
+pub(crate) fn expose_stack(dune: Dune) {
+    let maps = std::fs::read_to_string("/proc/thread-self/maps").expect("procfs");
+    let line = maps.lines().find(|line| line.ends_with("[stack]")).expect("a stack");
+    let bounds: Vec<u64> = line
+        .split(['-', ' '])
+        .take(2)
+        .map(|bound| u64::from_str_radix(bound, 16).expect("an address"))
+        .collect();
+    let permissions = PagePermissions::READ | PagePermissions::WRITE | PagePermissions::USER;
+    let range = PageRange::covering(VirtAddr::new(bounds[1] - 4096), 4096).expect("a page");
+    // SAFETY: there is none to give: what ring 3 does there is the attack.
+    unsafe { dune.page_tables().expect("free").protect_for_user(range, permissions) }
+        .expect("granted")
+        .now(dune);
+}
+
 /// What is mapped: anonymous memory, or a file from an offset on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backing {
@@ -52,6 +70,13 @@ pub(crate) fn remap(old: Span, old_length: u64, new: Span, flags: u64) -> Result
     let arguments = [old.start(), old_length, new.length(), flags & !place | how, new.start(), 0];
     // SAFETY: see above; without MREMAP_MAYMOVE the mapping stays where it is.
     result(unsafe { system_call(libc::SYS_mremap, arguments) }).map(drop)
+}
+
+/// Whether all of `span` is mapped: with MS_ASYNC msync(2) does no more than look (since Linux 2.6.19).
+pub(crate) fn is_mapped(span: Span) -> bool {
+    let arguments = [span.start(), span.length(), libc::MS_ASYNC as u64, 0, 0, 0];
+    // SAFETY: see above.
+    result(unsafe { system_call(libc::SYS_msync, arguments) }).is_ok()
 }
 
 /// madvise(2), with an advice that is about the program's own pages only.

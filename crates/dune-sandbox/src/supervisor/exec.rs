@@ -16,6 +16,7 @@ use crate::checked::{ProgramMemory, Request};
 use crate::error::say;
 use crate::load;
 use crate::raw::{call, process};
+use crate::weakness::{Defence, lacks};
 
 /// The longest single string (MAX_ARG_STRLEN, execve(2)).
 const LONGEST: usize = 128 << 10;
@@ -23,6 +24,9 @@ const LONGEST: usize = 128 << 10;
 pub(super) fn execve(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, words, environment, ..] = *request.arguments();
     match request.path(0) {
+        Some(_) if lacks(Defence::Execs) => {
+            thread.check_and_forward(&mut Request::of_registers(request.call(), request.arguments()))
+        }
         Some(path) => exec(thread, path.to_bytes(), words, environment).map_or_else(error, |()| 0),
         None => error(libc::EFAULT),
     }

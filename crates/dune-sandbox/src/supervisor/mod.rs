@@ -14,6 +14,7 @@ mod children;
 mod descriptors;
 mod entry;
 mod exec;
+mod mapped_files;
 mod open;
 mod places;
 mod shown;
@@ -39,11 +40,13 @@ use crate::areas::Rights;
 use crate::checked::{ProgramMemory, Refusal, Request};
 use crate::error::{SandboxError, say};
 use crate::observe::{self, Trap, Verdict, Watch};
+use crate::part;
 use crate::policy::{Decision, Policy};
 use crate::questions::Line;
 use crate::quota::Quota;
 use crate::raw::{call, process, ring3, signals as raw_signals};
 use crate::space::Space;
+use crate::weakness::{Defence, lacks};
 use borrowed::Borrowed;
 pub(crate) use changes::NUMBERS as CHANGES;
 use signals::{Actions, Details, Signals};
@@ -339,6 +342,7 @@ impl Thread {
                 return children::clone3(self, request);
             }
             Treatment::Absent => return ENOSYS,
+            Treatment::Refused if lacks(Defence::Refusals) => (),
             Treatment::Refused => {
                 self.process.log_of(request, "is refused");
                 return error(refusal(call.name()));
@@ -362,10 +366,16 @@ impl Thread {
         if let Some(watch) = &self.process.watch {
             watch.allowed(self, request);
         }
+        let mut _directories = Vec::new();
         if let Some(files) = self.process.policy.files() {
             let answer = places::answer(self, files, request);
             if let Some(answer) = answer.or_else(|| changes::answer(self, files, request)) {
                 return answer;
+            }
+        } else if !request.paths().is_empty() {
+            match mapped_files::avoid(self, request) {
+                Ok(directories) => _directories = directories,
+                Err(refused) => return refused,
             }
         }
         match handler {
@@ -380,6 +390,9 @@ impl Thread {
     /// Asks the policy: nothing, or what becomes of a call that it denies.
     #[inline]
     fn permit(&self, request: &Request) -> Result<(), Answer> {
+        if lacks(Defence::Policy) {
+            return Ok(());
+        }
         match self.process.policy.decide(request) {
             Decision::Ask => self.ask(request),
             decision => self.decided(request, decision),
@@ -490,8 +503,11 @@ impl Thread {
             vector => signal_of(vector, rip),
         };
         let is_about_memory = vector == Vector::PAGE_FAULT;
+        // As Linux does for its own addresses (`sanitize_error_code` of arch/x86/mm/fault.c): whether something is there is not said.
+        const PRESENT: u64 = 1;
+        let is_hidden = is_about_memory && !part::contains(address, 1) && !lacks(Defence::Codes);
         let details = Details {
-            error_code,
+            error_code: if is_hidden { error_code | PRESENT } else { error_code },
             vector: vector.number().into(),
             address: if is_about_memory { address } else { 0 },
         };

@@ -14,6 +14,7 @@ use super::{Answer, Thread, error, places};
 use crate::checked::Request;
 use crate::raw::call::{self, OpenHow};
 use crate::raw::result;
+use crate::weakness::{Defence, give_way, lacks};
 
 /// Files of procfs that are a process's memory, or tell where the runtime is. Some can be [shown](Shown).
 const OF_PROCESSES: [&str; 13] = [
@@ -74,7 +75,8 @@ pub(super) fn openat2(thread: &mut Thread, request: &mut Request) -> Answer {
     let word = |index: usize| u64::from_le_bytes(words[index]);
     let how = OpenHow { flags: word(0), mode: word(1), resolve: word(2) };
     let Some(path) = request.path(1) else { return error(libc::EFAULT) };
-    let answer = find_and_open(thread, directory as i32, path, how).unwrap_or_else(|error| error);
+    let answer =
+        find_and_open(thread, request, (directory as i32, 1), path, how).unwrap_or_else(|error| error);
     thread.interrupted(answer, request.call())
 }
 
@@ -111,18 +113,31 @@ fn as_by_openat(mut how: OpenHow) -> OpenHow {
 fn at(thread: &mut Thread, request: &Request, directory: i32, argument: u8, how: OpenHow) -> Answer {
     let Some(path) = request.path(argument) else { return error(libc::EFAULT) };
     let how = as_by_openat(how);
-    let answer = find_and_open(thread, directory, path, how).unwrap_or_else(|error| error);
+    let answer =
+        find_and_open(thread, request, (directory, argument), path, how).unwrap_or_else(|error| error);
     thread.interrupted(answer, request.call())
 }
 
-fn find_and_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Result<i64, i64> {
+fn find_and_open(
+    thread: &Thread,
+    request: &Request,
+    (directory, argument): (i32, u8),
+    path: &CStr,
+    how: OpenHow,
+) -> Result<i64, i64> {
     for _ in 0..TRIES {
-        let _held = thread.process.keep_descriptors();
+        let _held = (!lacks(Defence::Roots)).then(|| thread.process.keep_descriptors());
         let done = match thread.process.policy.files() {
             None => try_open(thread, directory, path, how)?,
             Some(files) => {
-                let (root, name, how) = places::to_open(thread, files, directory, path, how)?;
-                try_open(thread, root.0, &name, how)?
+                let (root, name, strict) = places::to_open(thread, files, directory, path, how)?;
+                if lacks(Defence::Roots) || lacks(Defence::Copies) {
+                    let now = named_now(thread, request.arguments()[usize::from(argument)]);
+                    let path = if lacks(Defence::Roots) { path } else { &now };
+                    try_open(thread, directory, path, how)?
+                } else {
+                    try_open(thread, root.0, &name, strict)?
+                }
             }
         };
         if let Some(descriptor) = done {
@@ -131,6 +146,15 @@ fn find_and_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> 
     }
     // Something is there that leads nowhere.
     Err(error(libc::ENOENT))
+}
+
+/// The path at `address`, read after others could change it: what must not be opened.
+fn named_now(thread: &Thread, address: u64) -> CString {
+    give_way();
+    let mut bytes = vec![0; dune_syscalls::PATH_MAX as usize];
+    let length = thread.memory().read_text(address, &mut bytes);
+    bytes.truncate(length.ok().flatten().unwrap_or(0));
+    CString::new(bytes).unwrap_or_default()
 }
 
 /// Finds and opens the file, while nobody changes descriptors; `None` if something has come in between.
@@ -213,6 +237,9 @@ pub(super) fn own_link(descriptor: i32) -> CString {
 /// Character devices that take bytes and give some: memory's (null, zero, full, random, urandom), and terminals
 /// (Documentation/admin-guide/devices.txt). Others may follow addresses that are written to them, as /dev/sg does.
 fn is_harmless_device(device: u64) -> bool {
+    if lacks(Defence::Devices) {
+        return true;
+    }
     match (libc::major(device), libc::minor(device)) {
         (1, minor) => matches!(minor, 3 | 5 | 7 | 8 | 9),
         (major, _) => matches!(major, 2..=5 | 136..=143 | 204 | 229),
@@ -242,11 +269,16 @@ fn shown(thread: &Thread, descriptor: i32) -> Result<Option<Shown>, i64> {
 
 /// The name of the file, of procfs, if it is one of those above. procfs may be mounted anywhere, so the last parts of its name count.
 fn memory_name(descriptor: i32) -> Option<String> {
+    if lacks(Defence::Names) {
+        return None;
+    }
     // A name that can not be told is no harmless one.
     let Ok(path) = std::fs::read_link(OsStr::from_bytes(own_link(descriptor).to_bytes())) else {
         return Some(String::new());
     };
     let Some(path) = path.to_str() else { return Some(String::new()) };
+    // What is a task's stays so when the task has ended.
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let mut parts = path.rsplit('/');
     let (name, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let is_of_process = !parent.is_empty() && parent.bytes().all(|byte| byte.is_ascii_digit());

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::open::{Probe, is_harmless, own_link};
-use super::{Answer, Thread, error};
+use super::{Answer, Thread, error, mapped_files};
 use crate::checked::Request;
 use crate::files::{self, Access, Files, Found, Look, Root};
 use crate::observe::{self, Verdict};
@@ -213,7 +213,11 @@ fn is_file(root: &Probe, name: &CStr) -> bool {
 /// What is at a name below a root.
 fn look(root: &Root, below: &Path) -> Result<Look, i32> {
     let errno = |error: i64| -error as i32;
+    let path = root.path.join(below);
     let root = open_root(root).map_err(errno)?;
+    if mapped_files::may_be(&path) && call::is_on_procfs(root.0) {
+        return Err(libc::EACCES);
+    }
     let found = open_below(&root, &files::name(below), 0).map_err(errno)?;
     let about = call::about(found.0).ok_or(libc::EACCES)?;
     Ok(match about.mode & libc::S_IFMT {

@@ -11,6 +11,7 @@ use super::{Answer, RESTART, Thread, error};
 use crate::checked::Request;
 use crate::raw::signals::{self, RESTORER};
 use crate::raw::{call, process};
+use crate::weakness::{Defence, lacks};
 
 /// Signals have the numbers 1 to 64.
 const SIGNALS: usize = 64;
@@ -432,7 +433,8 @@ pub(super) fn pidfd_send_signal(thread: &mut Thread, request: &mut Request) -> A
     }
     let Ok(info) = thread.memory().words::<16>(info) else { return error(libc::EFAULT) };
     let code = info[1] as i32;
-    if code >= 0 || [libc::SI_TKILL, libc::SI_TIMER].contains(&code) {
+    let is_linuxs = code >= 0 || [libc::SI_TKILL, libc::SI_TIMER].contains(&code);
+    if is_linuxs && !lacks(Defence::Siginfo) {
         return error(libc::EPERM);
     }
     call::send_signal(process, signal, &info, flags)

@@ -16,7 +16,7 @@ use crate::supervisor::CHANGES;
 
 /// What Dune, the supervisor and the C library ask for whatever the program does: output, memory, signals, threads, time limits, the
 /// thread's own state. `process_vm_*` are about the process's own memory; others' Landlock refuses.
-const RUNTIME: [i64; 49] = [
+const RUNTIME: [i64; 50] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_close,
@@ -33,6 +33,7 @@ const RUNTIME: [i64; 49] = [
     libc::SYS_munmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
+    libc::SYS_msync,
     libc::SYS_madvise,
     libc::SYS_mincore,
     libc::SYS_brk,

@@ -16,6 +16,7 @@ use crate::error::{SandboxError, say};
 use crate::files::{Files, Root};
 use crate::policy::Policy;
 use crate::raw::process;
+use crate::weakness::{Defence, lacks};
 
 /// Ports of TCP, which Landlock knows since Linux 6.7.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +98,7 @@ pub(crate) fn install(
     best_effort: bool,
     tell: impl Fn(&str, Option<&str>),
 ) -> Result<(), SandboxError> {
-    let Some(wall) = policy.wall() else { return Ok(()) };
+    let Some(wall) = policy.wall().filter(|_| !lacks(Defence::Wall)) else { return Ok(()) };
     for (what, install) in PARTS {
         match install(policy, &wall) {
             Ok(()) => tell(what, None),

@@ -1,6 +1,7 @@
 //! `dune run`: programs in ring 3 do what they do natively, and untrusted code does not get at the runtime.
 
 mod attacks;
+mod attempts;
 mod directories;
 mod escapes;
 mod executed;
@@ -43,6 +44,8 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::mappings_of_the_runtime", attacks::mappings_of_the_runtime),
     Case::new("sandbox::calls_that_let_out", attacks::calls_that_let_out),
     Case::new("sandbox::memory_as_a_file", attacks::memory_as_a_file),
+    Case::new("sandbox::attacks_fail", attempts::fail),
+    Case::new("sandbox::attacks_succeed_without_defence", attempts::succeed_without_defence),
     Case::new("sandbox::descriptors_of_the_runtime", escapes::descriptors_of_the_runtime),
     Case::new("sandbox::tables_of_descriptors", escapes::tables_of_descriptors),
     Case::new("sandbox::socket_options", escapes::socket_options),

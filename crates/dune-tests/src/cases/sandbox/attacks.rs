@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use super::{command, path_of};
 use crate::case::CaseResult;
@@ -20,6 +20,12 @@ pub(super) struct Confined {
     output: BufReader<ChildStdout>,
 }
 
+/// What a program has said, and whether it came to its end.
+pub(super) struct Said {
+    pub(super) lines: Vec<String>,
+    pub(super) is_whole: bool,
+}
+
 /// A page of the runtime's that does not change by itself: the last one of its stack, with the environment's strings.
 pub(super) struct Target {
     pub(super) start: u64,
@@ -28,7 +34,10 @@ pub(super) struct Target {
 
 impl Confined {
     pub(super) fn start(what: &str) -> Result<Confined, Box<dyn std::error::Error>> {
-        let mut command = command(&path_of("confined")?, &[what], Some("allow-all"));
+        Confined::spawn(command(&path_of("confined")?, &[what], Some("allow-all")))
+    }
+
+    pub(super) fn spawn(mut command: Command) -> Result<Confined, Box<dyn std::error::Error>> {
         command.env("MARK", "untouched".repeat(300)).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let (input, output) = (child.stdin.take().ok_or("piped")?, child.stdout.take().ok_or("piped")?);
@@ -67,27 +76,38 @@ impl Confined {
         writeln!(self.input, "{}", words.join(" "))
     }
 
-    /// What it says up to `done`, after which it waits: the target's bytes are still there.
-    pub(super) fn judge(mut self, target: &Target) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    /// What it says up to `done`, after which it waits, or to its end.
+    pub(super) fn until_done(&mut self) -> std::io::Result<Said> {
         let mut lines = Vec::new();
         loop {
             match self.line()?.as_str() {
-                "done" => break,
-                "" => {
-                    let (rest, status) = self.end()?;
-                    return Err(format!("ended with {status}: {lines:?} {rest}").into());
-                }
+                "done" => return Ok(Said { lines, is_whole: true }),
+                "" => return Ok(Said { lines, is_whole: false }),
                 line => lines.push(line.to_owned()),
             }
         }
-        assert!(self.bytes_at(target.start)? == target.bytes, "the runtime's bytes have changed: {lines:#?}");
+    }
+
+    /// Whether the runtime's bytes are what they were.
+    pub(super) fn is_as_before(&self, target: &Target) -> bool {
+        self.bytes_at(target.start).is_ok_and(|bytes| bytes == target.bytes)
+    }
+
+    /// What it says up to `done`: the target's bytes are still there.
+    pub(super) fn judge(mut self, target: &Target) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let Said { lines, is_whole } = self.until_done()?;
+        if !is_whole {
+            let (rest, status) = self.end()?;
+            return Err(format!("ended with {status}: {lines:?} {rest}").into());
+        }
+        assert!(self.is_as_before(target), "the runtime's bytes have changed: {lines:#?}");
         let (_, status) = self.end()?;
         assert!(status.success(), "{status}: {lines:?}");
         Ok(lines)
     }
 
     /// What else it says, and how it ends.
-    fn end(mut self) -> std::io::Result<(String, ExitStatus)> {
+    pub(super) fn end(mut self) -> std::io::Result<(String, ExitStatus)> {
         drop(self.input);
         let mut rest = String::new();
         self.output.read_to_string(&mut rest)?;
