@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     assert!(run == "run" && option == "--policy" && dashes == "--", "{words:?}");
     let policy = match policy.to_str().and_then(policy::by_name) {
-        Some(policy) => policy,
+        Some(policy) => policy?,
         None => Box::new(policy::FromFile::read(Path::new(policy))?),
     };
     match Sandbox::new(policy).run(&command[0], command)? {}
