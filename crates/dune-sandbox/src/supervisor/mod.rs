@@ -31,7 +31,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use dune::user::{ReturnBy, SystemCall, UserContext, UserExit};
+use dune::user::{LinuxFault, ReturnBy, SystemCall, UserContext, UserExit};
 use dune::{Counters, Dune, UserError, Vector};
 use dune_loader::parts::Opened;
 use dune_syscalls::{Call, Form, Treatment};
@@ -232,8 +232,8 @@ pub(crate) struct Thread {
     dune: Dune,
     process: &'static Process,
     context: UserContext,
-    /// Where a page fault was that has been settled last, until something else happens.
-    settled: Option<(u64, u64)>,
+    /// Where a page fault was that has been settled last, until something else happens, and how often in a row.
+    settled: ((u64, u64), u32),
     signals: Signals,
     /// What is to be cleared when the thread ends, for whoever waits for that (set_tid_address(2)); 0 for nothing.
     cleared: u64,
@@ -252,7 +252,7 @@ impl Thread {
             dune,
             process,
             context,
-            settled: None,
+            settled: Default::default(),
             signals,
             cleared: 0,
             borrowed: None,
@@ -265,7 +265,7 @@ impl Thread {
     fn start_anew(&mut self, context: UserContext) {
         self.process.actions().reset();
         self.signals.reset();
-        (self.context, self.settled, self.returns_all) = (context, None, true);
+        (self.context, self.settled, self.returns_all) = (context, Default::default(), true);
     }
 
     /// exit_group(2).
@@ -295,7 +295,7 @@ impl Thread {
             self.dune.set_return_by(&mut self.context, way)?;
             match ring3::run(self.dune, &mut self.context) {
                 Ok(UserExit::SystemCall(system_call)) => {
-                    self.settled = None;
+                    self.settled = Default::default();
                     let process = self.process;
                     let answer = match &process.watch {
                         None => self.call(&system_call),
@@ -478,21 +478,28 @@ impl Thread {
         // Bits of a page fault's error code (Intel SDM vol. 3 §4.7).
         const WRITE: u64 = 1 << 1;
         const FETCH: u64 = 1 << 4;
+        let rip = self.context.registers.rip;
         if vector == Vector::PAGE_FAULT {
+            if let Some(LinuxFault { signal, code, address, .. }) = self.dune.linux_fault(&self.context) {
+                self.tell_of_trap(Some((signal, code, address, rip)));
+                let details = Details { error_code, vector: vector.number().into(), address };
+                self.fault(signal, code, address, details);
+                return;
+            }
             let wanted = match error_code {
                 code if code & FETCH != 0 => libc::PROT_EXEC,
                 code if code & WRITE != 0 => libc::PROT_WRITE,
                 _ => libc::PROT_READ,
             };
-            // The same fault again at once is not settled by rights.
-            let is_new = self.settled != Some((self.context.registers.rip, address));
-            if is_new && self.process.space.settle(self.dune, address, wanted as Rights) {
-                self.settled = Some((self.context.registers.rip, address));
+            // What another thread takes away and gives back meanwhile may fault again and again, but not for ever.
+            let here = (rip, address);
+            let times = if self.settled.0 == here { self.settled.1 } else { 0 };
+            if times < MOST_SETTLED && self.process.space.settle(self.dune, address, wanted as Rights) {
+                self.settled = (here, times + 1);
                 self.tell_of_trap(None);
                 return;
             }
         }
-        let rip = self.context.registers.rip;
         let (signal, code, about) = match vector {
             Vector::PAGE_FAULT => {
                 const MAPERR: i32 = 1;
@@ -544,6 +551,9 @@ fn refusal(name: &str) -> i32 {
         _ => libc::EPERM,
     }
 }
+
+/// So often a page fault at one place is settled in a row: it is not settled by rights then.
+const MOST_SETTLED: u32 = 10_000;
 
 /// SI_KERNEL of `<asm-generic/siginfo.h>`.
 const SI_KERNEL: i32 = 0x80;

@@ -12,6 +12,7 @@ mod escapes;
 mod execs;
 mod instructions;
 mod limits;
+mod mapped;
 mod network;
 mod randomly;
 mod shown;
@@ -61,6 +62,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "vdso" => vdso::all(words[1].parse().expect("turns")),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),
+        "end-of-file" => mapped::end_of_file(),
+        "replaced" => mapped::replaced(words[1].parse().expect("turns")),
         "descriptors" => escapes::descriptors(),
         "table" => escapes::table(),
         "options" => escapes::options(),

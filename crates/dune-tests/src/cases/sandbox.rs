@@ -33,6 +33,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::threads", programs::threads),
     Case::new("sandbox::own_process_in_procfs", programs::own_process_in_procfs),
     Case::new("sandbox::signals", programs::signals),
+    Case::new("sandbox::mapped_memory", programs::mapped_memory),
     Case::new("sandbox::deaths", programs::deaths),
     Case::new("sandbox::refusals", programs::refusals),
     Case::new("sandbox::compute_has_no_files", programs::compute_has_no_files),

@@ -228,6 +228,11 @@ impl UserContext {
     }
 
     /// The trap that the assembly stored.
+    /// CR2 at the last trap.
+    pub(crate) fn fault_address(&self) -> u64 {
+        self.cr2
+    }
+
     pub(crate) fn trap(&self) -> UserExit {
         UserExit::Trap { vector: Vector(self.vector as u8), error_code: self.error_code, address: self.cr2 }
     }

@@ -24,6 +24,7 @@
 
 mod copy;
 pub(crate) mod error;
+mod linux_fault;
 mod memory;
 mod time_limit;
 
@@ -33,6 +34,7 @@ use core::time::Duration;
 
 pub use crate::arch::user_context::{ReturnBy, SystemCall, UserContext, UserExit, UserRegisters};
 pub use copy::{CopyAccess, CopyError};
+pub use linux_fault::LinuxFault;
 pub use memory::{UserMemory, UserMemoryError};
 pub use time_limit::TimeLimit;
 

@@ -171,6 +171,14 @@ pub fn signals() -> CaseResult {
     Ok(())
 }
 
+/// What Linux says of memory that it does not have is the program's signal; memory that is replaced while it is used is no fault.
+pub fn mapped_memory() -> CaseResult {
+    let confined = path_of("confined")?;
+    let said = "signal 7, code 2, at 0x2008\nread 1 0\nsignal 7, code 2, at 0x3008\nwritten 7\n";
+    compare(&confined, &["end-of-file"], "allow-all", said)?;
+    compare(&confined, &["replaced", "300"], "allow-all", "the writer has ended: true\n")
+}
+
 /// Programs end by the signal by which they end natively.
 pub fn deaths() -> CaseResult {
     let aborted = path_of("program-static-nopie")?;
