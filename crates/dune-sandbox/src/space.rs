@@ -368,10 +368,18 @@ impl Space {
     /// ring 3, another thread's fault or tables that were busy, is made up for so.
     pub(crate) fn settle(&self, dune: Dune, address: u64, wanted: Rights) -> bool {
         let inner = self.lock();
-        let Some((_, area)) = inner.areas.at(address) else { return false };
-        let page = Span::new(address & !(PAGE - 1), PAGE);
-        let is_allowed = area.rights & wanted == wanted;
-        is_allowed && page.is_some_and(|page| memory::grant(dune, page, area.rights).is_ok())
+        let Some((start, area)) = inner.areas.at(address) else { return false };
+        if area.rights & wanted != wanted {
+            return false;
+        }
+        let grant = |span: Span| memory::grant(dune, span, area.rights).is_ok();
+        // Of a long mapping the page tables may not show all yet.
+        let rest = || {
+            let shown = memory::reach(dune, address)?;
+            let (start, end) = (shown.start.max(start), shown.end.min(area.end));
+            Span::new(start, end.checked_sub(start)?)
+        };
+        Span::new(address & !(PAGE - 1), PAGE).is_some_and(grant) || rest().is_some_and(grant)
     }
 
     /// Whether the program has mapped something at `address`.

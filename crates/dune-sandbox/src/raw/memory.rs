@@ -6,6 +6,8 @@
 //! mapped, unmapped or written there, by Linux or by ring 3, no reference of Rust's leads to it; the supervisor looks at it by checked
 //! copies only.
 
+use std::ops::Range;
+
 use dune::Dune;
 use dune::memory::{EditError, PagePermissions, PageRange, VirtAddr};
 
@@ -96,7 +98,15 @@ pub(crate) fn grant(dune: Dune, span: Span, rights: Rights) -> Result<(), EditEr
     permissions.set(PagePermissions::WRITE, rights & libc::PROT_WRITE as Rights != 0);
     permissions.set(PagePermissions::EXECUTE, rights & libc::PROT_EXEC as Rights != 0);
     let range = PageRange::covering(VirtAddr::new(span.start()), span.length()).expect("below 2^47");
-    // SAFETY: 1. and 2. see above; 3. when they are unmapped, which a call through this module does, Dune keeps ring 3 out first.
-    unsafe { dune.page_tables()?.protect_for_user(range, permissions) }?.now(dune);
-    Ok(())
+    dune.memory().with_page_tables(|tables| {
+        // SAFETY: 1. and 2. see above; 3. when they are unmapped, which a call through this module does, Dune keeps ring 3 out first.
+        unsafe { tables.protect_for_user(range, permissions) }.map(|flush| flush.now(dune))
+    })
+}
+
+/// Has the page tables show what Linux has mapped at `address`: where, around it.
+pub(crate) fn reach(dune: Dune, address: u64) -> Option<Range<u64>> {
+    let range = dune.reach(VirtAddr::try_new(address).ok()?)?;
+    let start = range.start().as_u64();
+    Some(start..start + range.bytes())
 }

@@ -62,6 +62,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "vdso" => vdso::all(words[1].parse().expect("turns")),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),
+        "far" => mapped::far(),
         "end-of-file" => mapped::end_of_file(),
         "replaced" => mapped::replaced(words[1].parse().expect("turns")),
         "descriptors" => escapes::descriptors(),

@@ -87,3 +87,28 @@ pub fn replaced(turns: u32) {
     DONE.store(true, Ordering::Relaxed);
     println!("the writer has ended: {}", writer.join().is_ok());
 }
+
+/// Mappings at addresses of the program's choice, far from all others, each longer than what lies there alone.
+pub fn far() {
+    const GIB: usize = 1 << 30;
+    let mut sum = 0;
+    for (start, length) in (0..24)
+        .map(|index| (0x1000_0000_0000 + index * (GIB << 6) - (1 << 18), 1 << 19))
+        .chain([(0x3000_0000_0000, 12 * GIB)])
+    {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: new memory, accessed as atomics.
+        unsafe {
+            let at = libc::mmap(without_provenance_mut(start), length, rights, kind, -1, 0).addr();
+            assert_eq!(at, start);
+            let half = length / 2;
+            for offset in (half..length).step_by(half.min(GIB)) {
+                let byte = &*std::ptr::with_exposed_provenance::<AtomicU8>(start + offset);
+                byte.store(1, Ordering::Relaxed);
+                sum += usize::from(byte.load(Ordering::Relaxed));
+            }
+        }
+    }
+    println!("stored {sum}");
+}

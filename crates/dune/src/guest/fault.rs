@@ -64,29 +64,82 @@ pub(super) fn resolve(dune: Dune, frame: &TrapFrame) -> bool {
     if owned || is_full {
         return false;
     }
+    match install(dune, frame.words().cr2, wanted) {
+        Installed::Range(_) => true,
+        Installed::Busy => may_retry_busy(dune, frame),
+        Installed::Nothing => false,
+    }
+}
+
+/// What has become of Linux's mapping at an address.
+enum Installed {
+    /// It is in the tables, around the address.
+    Range(PageRange),
+    /// Somebody has held the tables for seconds, or the interrupted code of this thread holds them.
+    Busy,
+    /// Linux has none that permits the access, or there is no room.
+    Nothing,
+}
+
+/// Puts what Linux has at `address` into the tables, if it permits one of `wanted`.
+fn install(dune: Dune, address: u64, wanted: PagePermissions) -> Installed {
+    let memory = dune.memory();
     let ended = memory.ended_calls();
-    let Some(mut mapping) = mapping_at(frame.words().cr2) else { return false };
-    if !mapping.1.intersects(wanted) || !window::give(dune, address) {
-        return false;
+    let found = || mapping_at(address).filter(|(_, permissions)| permissions.intersects(wanted));
+    let Some(mut mapping) = found() else { return Installed::Nothing };
+    if !window::give(dune, VirtAddr::new_truncate(address)) {
+        return Installed::Nothing;
     }
     // Edits come one after the other, and none that is older than another's.
     let _calls = memory.try_hold_calls();
     if memory.ended_calls() != ended {
-        let Some(now) = mapping_at(frame.words().cr2).filter(|now| now.1.intersects(wanted)) else {
-            return false;
-        };
+        let Some(now) = found() else { return Installed::Nothing };
         mapping = now;
     }
     let (range, permissions) = mapping;
-    let (start, end) = around(range, frame.words().cr2);
-    let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else { return false };
+    let (start, end) = around(range, address);
+    let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), end - start) else {
+        return Installed::Nothing;
+    };
     match memory.mirror(range, permissions, Ownership::Respect) {
         Ok(flush) => {
             flush.now(dune);
-            true
+            Installed::Range(range)
         }
-        Err(EditError::Busy(_) | EditError::Frames(FrameError::Busy(_))) => may_retry_busy(dune, frame),
-        Err(_) => false,
+        Err(EditError::Busy(_) | EditError::Frames(FrameError::Busy(_))) => Installed::Busy,
+        Err(_) => Installed::Nothing,
+    }
+}
+
+impl Dune {
+    /// Puts what Linux has mapped at `address` into the page tables, where they do not show it yet, and tells what they show now around
+    /// it. `None` if Linux has nothing there that can be accessed, or there is no room.
+    ///
+    /// Of a mapping that is longer than what fits, the rest comes when it is touched at ring 0. A supervisor whose ring-3 code touches it
+    /// first asks so: its edits say [`EditError::OutsideWindows`] or [`EditError::NotMapped`].
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use dune::memory::{EditError, PagePermissions, PageRange, VirtAddr};
+    ///
+    /// # fn protect(dune: dune::Dune, page: PageRange, address: VirtAddr) -> Result<(), EditError> {
+    /// let protect = || Ok(dune.page_tables()?.protect(page, PagePermissions::READ)?.now(dune));
+    /// protect().or_else(|error| dune.reach(address).map_or(Err(error), |_| protect()))
+    /// # }
+    /// ```
+    pub fn reach(self, address: VirtAddr) -> Option<PageRange> {
+        if self.memory().mapping() == MirrorMode::Full {
+            return (is_mapped(address.as_u64()) && window::give(self, address))
+                .then(|| PageRange::page(address.align_down(PAGE_BYTES)));
+        }
+        let Installed::Range(range) = install(self, address.as_u64(), PagePermissions::ALL) else {
+            return None;
+        };
+        // The mapping may reach further than the window.
+        let window = self.memory().windows().find(address)?.range;
+        let (start, end) = (range.first().max(window.first()), range.end().min(window.end()));
+        PageRange::new(VirtAddr::new_truncate(start), end.checked_sub(start)?).ok()
     }
 }
 
