@@ -17,8 +17,16 @@ pub enum BenchError {
     /// No repeat was asked for.
     #[error("0 repeats measure nothing; ask for 1 or more")]
     NoRepeats,
+    /// What ran in a sandbox has printed no table.
+    #[error(
+        "`dune run -- dune bench --linux-only --json` has printed no table but {text:?}; run it by itself to see why"
+    )]
+    NoTable {
+        /// What it has printed.
+        text: String,
+    },
     /// No row has this name.
-    #[error("there is no row {name:?}; choose among {}", Row::ALL.map(Row::name).join(", "))]
+    #[error("there is no row {name:?}; choose among {}", Row::all().map(Row::name).collect::<Vec<_>>().join(", "))]
     UnknownRow {
         /// What was asked for.
         name: String,

@@ -35,7 +35,7 @@ mod table;
 
 pub use cycles::Unit;
 pub use error::BenchError;
-pub use rows::Row;
+pub use rows::{Kernel, Row};
 pub use stats::Summary;
 pub use table::{Measurement, Table};
 
@@ -57,7 +57,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { rows: Row::ALL.to_vec(), repeats: 11, warm_up: 2, linux_only: false }
+        Options { rows: Row::TABLE.to_vec(), repeats: 11, warm_up: 2, linux_only: false }
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::ser::SerializeStruct;
 
 use crate::cycles::Unit;
+use crate::error::BenchError;
 use crate::rows::Row;
 use crate::stats::Summary;
 
@@ -40,12 +41,13 @@ pub struct Measurement {
     row: Row,
     linux: Option<Summary>,
     dune: Option<Summary>,
+    sandbox: Option<Summary>,
 }
 
 impl Measurement {
     /// A row whose Dune side is yet to come.
     pub(crate) fn new(row: Row, linux: Option<Summary>) -> Measurement {
-        Measurement { row, linux, dune: None }
+        Measurement { row, linux, dune: None, sandbox: None }
     }
 
     pub(crate) fn set_dune(&mut self, dune: Option<Summary>) {
@@ -65,6 +67,11 @@ impl Measurement {
     /// The figure in Dune mode, if it was measured.
     pub fn dune(&self) -> Option<Summary> {
         self.dune
+    }
+
+    /// The figure of the same work in a sandbox, if it was measured.
+    pub fn sandbox(&self) -> Option<Summary> {
+        self.sandbox
     }
 
     /// How many times cheaper Dune is: Linux's median by Dune's.
@@ -92,7 +99,8 @@ impl Serialize for Measurement {
         // A ratio below 1 needs its leading digits.
         let ratio = self.ratio().map(|ratio| (ratio * 10_000.0).round() / 10_000.0);
         let paper = self.row.paper();
-        let mut row = serializer.serialize_struct("Measurement", 10)?;
+        let mut row =
+            serializer.serialize_struct("Measurement", if self.sandbox.is_some() { 13 } else { 10 })?;
         row.serialize_field("name", &self.row)?;
         row.serialize_field("linux", &figure(self.linux, |summary| summary.median))?;
         row.serialize_field("dune", &figure(self.dune, |summary| summary.median))?;
@@ -103,6 +111,11 @@ impl Serialize for Measurement {
         row.serialize_field("linux_max", &figure(self.linux, |summary| summary.max))?;
         row.serialize_field("dune_min", &figure(self.dune, |summary| summary.min))?;
         row.serialize_field("dune_max", &figure(self.dune, |summary| summary.max))?;
+        if let Some(sandbox) = self.sandbox {
+            row.serialize_field("sandbox", &round(sandbox.median))?;
+            row.serialize_field("sandbox_min", &round(sandbox.min))?;
+            row.serialize_field("sandbox_max", &round(sandbox.max))?;
+        }
         row.end()
     }
 }
@@ -141,6 +154,25 @@ impl Table {
     /// The table as JSON, in lines.
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
+    }
+
+    /// Adds what the Linux side of these rows costs in a sandbox: the JSON that `dune bench --linux-only` has printed there.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::NoTable`] if it is none.
+    pub fn add_sandbox(&mut self, json: &str) -> Result<(), BenchError> {
+        let other: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+        let rows = other["rows"].as_array().ok_or_else(|| BenchError::NoTable { text: json.to_owned() })?;
+        for row in &mut self.rows {
+            let found = rows.iter().find(|other| other["name"] == row.row.name());
+            let figure = |of: &str| found.and_then(|found| found[of].as_f64());
+            let all = (figure("linux"), figure("linux_min"), figure("linux_max"));
+            if let (Some(median), Some(min), Some(max)) = all {
+                row.sandbox = Some(Summary { median, min, max });
+            }
+        }
+        Ok(())
     }
 
     /// What a reader must know of the unit.
@@ -201,6 +233,8 @@ fn spread(summary: Option<Summary>) -> String {
 
 const HEADINGS: [&str; 7] =
     ["row", "Linux", "Dune", "Linux/Dune", "paper", "Linux min - max", "Dune min - max"];
+/// Where a sandbox has been measured.
+const MORE_HEADINGS: [&str; 2] = ["sandbox", "sandbox min - max"];
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,9 +248,13 @@ impl fmt::Display for Table {
         writeln!(f, "figures  median of {} repeats", self.repeats)?;
         writeln!(f)?;
 
-        let mut cells = vec![HEADINGS.map(str::to_string)];
+        let has_sandbox = self.rows.iter().any(|row| row.sandbox.is_some());
+        let more = |cells: [String; 2]| cells.into_iter().filter(move |_| has_sandbox);
+        let mut cells: Vec<Vec<String>> = vec![
+            HEADINGS.map(str::to_string).into_iter().chain(more(MORE_HEADINGS.map(str::to_string))).collect(),
+        ];
         for row in &self.rows {
-            cells.push([
+            let own = [
                 row.row.name().to_string(),
                 figure(row.linux.map(|summary| summary.median)),
                 figure(row.dune.map(|summary| summary.median)),
@@ -224,10 +262,13 @@ impl fmt::Display for Table {
                 ratio(row.paper_ratio()),
                 spread(row.linux),
                 spread(row.dune),
-            ]);
+            ];
+            let sandbox = [figure(row.sandbox.map(|summary| summary.median)), spread(row.sandbox)];
+            cells.push(own.into_iter().chain(more(sandbox)).collect());
         }
-        let widths: [usize; 7] =
-            std::array::from_fn(|column| cells.iter().map(|row| row[column].len()).max().unwrap_or(0));
+        let widths: Vec<usize> = (0..cells[0].len())
+            .map(|column| cells.iter().map(|row| row[column].len()).max().unwrap_or(0))
+            .collect();
         for (index, row) in cells.iter().enumerate() {
             write!(f, "{:<width$}", row[0], width = widths[0])?;
             for column in 1..row.len() {
@@ -264,11 +305,16 @@ mod tests {
             engine: "kvm (VT-x, two-dimensional paging)".to_string(),
             unit: Unit::Instructions,
             repeats: 11,
-            rows: Row::ALL.into_iter().map(|row| Measurement::new(row, None)).collect(),
+            rows: Row::TABLE.into_iter().map(|row| Measurement::new(row, None)).collect(),
         };
-        table.rows[0] = Measurement { row: Row::Getpid, linux: summary(315.0), dune: summary(3630.0) };
-        table.rows[8] =
-            Measurement { row: Row::Appel1, linux: summary(1_232_000.0), dune: summary(30_800.0) };
+        table.rows[0] =
+            Measurement { row: Row::Getpid, linux: summary(315.0), dune: summary(3630.0), sandbox: None };
+        table.rows[8] = Measurement {
+            row: Row::Appel1,
+            linux: summary(1_232_000.0),
+            dune: summary(30_800.0),
+            sandbox: None,
+        };
         table
     }
 
@@ -279,7 +325,7 @@ mod tests {
             assert!(json.get(key).is_some(), "{key}");
         }
         assert_eq!(json["unit"], "instructions");
-        assert_eq!(json["rows"].as_array().unwrap().len(), Row::ALL.len());
+        assert_eq!(json["rows"].as_array().unwrap().len(), Row::TABLE.len());
         let getpid = &json["rows"][0];
         let keys: Vec<_> = getpid.as_object().unwrap().keys().map(String::as_str).collect();
         let mut expected = [
@@ -306,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sandbox_is_a_column_more() {
+        let mut with = table();
+        let other = r#"{"rows":[{"name":"getpid","linux":4000.5,"linux_min":4000,"linux_max":4001},{"name":"trap","linux":null}]}"#;
+        with.add_sandbox(other).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&with.to_json().unwrap()).unwrap();
+        assert!(json["rows"][0]["sandbox"] == 4000.5 && json["rows"][6].get("sandbox").is_none(), "{json}");
+        let text = with.to_string();
+        let getpid = text.lines().find(|line| line.starts_with("getpid ")).unwrap();
+        let cells: Vec<_> = getpid.split_ascii_whitespace().rev().take(4).collect();
+        assert_eq!(cells, ["4,001", "-", "4,000", "4,000"], "{text}");
+        assert!(!table().to_string().contains("sandbox"));
+        assert!(with.add_sandbox("nothing").unwrap_err().to_string().contains("nothing"));
+    }
+
+    #[test]
     fn what_was_not_measured_is_null() {
         let json: serde_json::Value = serde_json::from_str(&table().to_json().unwrap()).unwrap();
         let walk = &json["rows"][2];
@@ -323,7 +384,7 @@ mod tests {
     fn text_is_aligned_and_shows_both_ratios() {
         let text = table().to_string();
         let start = text.lines().position(|line| line.starts_with("row ")).unwrap();
-        let rows: Vec<_> = text.lines().skip(start).take(Row::ALL.len() + 2).collect();
+        let rows: Vec<_> = text.lines().skip(start).take(Row::TABLE.len() + 2).collect();
         assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
         let appel: Vec<_> = rows[10].split_ascii_whitespace().collect();
         assert_eq!(&appel[..5], ["appel1", "1,232,000", "30,800", "40.0", "7.42"]);
@@ -343,6 +404,9 @@ mod tests {
     #[test]
     fn a_free_dune_side_has_no_ratio() {
         let free = Some(Summary { median: 0.0, min: 0.0, max: 0.0 });
-        assert_eq!(Measurement { row: Row::Trap, linux: summary(10.0), dune: free }.ratio(), None);
+        assert_eq!(
+            Measurement { row: Row::Trap, linux: summary(10.0), dune: free, sandbox: None }.ratio(),
+            None
+        );
     }
 }

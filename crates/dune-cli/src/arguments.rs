@@ -39,6 +39,7 @@ Examples:
   dune bench
   dune bench --rows getpid,trap,trap_lean --repeats 31
   dune bench --json > result.json
+  dune bench --sandbox             what programs cost in `dune run`
   dune bench --linux-only          the Linux side alone, on a computer that cannot run Dune mode
   cargo xtask vm --machine vtx -- dune bench
 
@@ -169,6 +170,9 @@ pub(crate) struct BenchOptions {
     /// Measure the Linux side only; Dune's figures are null.
     #[arg(long)]
     pub(crate) linux_only: bool,
+    /// Measure the same work in a sandbox, too (`dune run --policy allow-all`); other rows by default.
+    #[arg(long, conflicts_with = "linux_only")]
+    pub(crate) sandbox: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -269,7 +273,7 @@ fn filter(words: &str) -> Result<Filter, String> {
 
 /// Row names, which completions and errors then list.
 fn rows() -> impl TypedValueParser<Value = Row> {
-    PossibleValuesParser::new(Row::ALL.map(Row::name)).try_map(|name| name.parse::<Row>())
+    PossibleValuesParser::new(Row::all().map(Row::name)).try_map(|name| name.parse::<Row>())
 }
 
 #[cfg(test)]

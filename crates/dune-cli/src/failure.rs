@@ -56,6 +56,9 @@ pub(crate) enum Failure {
     /// Whoever read standard output has gone, and needs no more of it.
     #[error("nobody reads the output")]
     NobodyReads,
+    /// The child that was to measure in a sandbox could not be started.
+    #[error("cannot start `dune run` to measure in a sandbox: {0}; see what `ulimit -u` allows")]
+    Sandboxed(#[source] io::Error),
     /// The child that was to try Dune mode could not be started.
     #[error("cannot start the trial of Dune mode: {0}; see what `ulimit -u` allows")]
     Spawn(#[source] io::Error),

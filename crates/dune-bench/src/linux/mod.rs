@@ -8,6 +8,7 @@
 //! Memory of a [`Mapping`] is only touched through raw pointers. Signal handlers touch atomics, the frame they were
 //! given and mappings. The child of a fork makes system calls and nothing else until it ends.
 
+mod calls;
 mod children;
 mod dispatch;
 mod pages;
@@ -17,6 +18,7 @@ mod tracing;
 use std::arch::asm;
 use std::io;
 
+pub(crate) use calls::{Folder, Opened, ask_personality};
 pub(crate) use children::{fork_and_wait, in_child};
 pub(crate) use dispatch::dispatched_payload;
 pub(crate) use pages::{Linux, Mapping, PAGE, Pages, protect};

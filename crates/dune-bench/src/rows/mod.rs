@@ -1,7 +1,9 @@
 //! The rows: what each measures, what the paper found, and how one is measured on either side.
 
 mod appel;
+mod calls;
 mod children;
+mod compute;
 mod enter;
 mod getpid;
 mod intercept;
@@ -17,6 +19,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+
+pub use compute::Kernel;
 
 use crate::Options;
 use crate::cycles::{Clock, Unit};
@@ -66,6 +70,14 @@ pub enum Row {
     Enter,
     /// KiB of page tables for that.
     EnterTables,
+    /// A read of one byte.
+    ReadByte,
+    /// The opening of a file that is three folders deep.
+    Openat,
+    /// A call that a sandbox refuses.
+    RefusedCall,
+    /// Work without system calls.
+    Compute(Kernel),
 }
 
 /// What the paper measured, in cycles.
@@ -76,8 +88,8 @@ pub(crate) struct Paper {
 }
 
 impl Row {
-    /// All rows, in the order of the table.
-    pub const ALL: [Row; 18] = [
+    /// The rows of the table of the paper and of Dune mode.
+    pub const TABLE: [Row; 18] = [
         Row::Getpid,
         Row::PageFault,
         Row::PageWalk,
@@ -97,6 +109,36 @@ impl Row {
         Row::Enter,
         Row::EnterTables,
     ];
+
+    /// What a program in a sandbox is measured by: see [`Options::sandbox`].
+    pub const SANDBOX: [Row; 20] = {
+        let mut rows = [Row::Getpid; 20];
+        let calls = [
+            Row::Getpid,
+            Row::ReadByte,
+            Row::Openat,
+            Row::RefusedCall,
+            Row::PageFault,
+            Row::Trap,
+            Row::Mprotect,
+            Row::Signal,
+            Row::ForkWait,
+            Row::Thread,
+        ];
+        let mut index = 0;
+        while index < 10 {
+            rows[index] = calls[index];
+            rows[10 + index] = Row::Compute(Kernel::ALL[index]);
+            index += 1;
+        }
+        rows
+    };
+
+    /// All rows.
+    pub fn all() -> impl Iterator<Item = Row> {
+        let more = Row::SANDBOX.into_iter().filter(|row| !Row::TABLE.contains(row));
+        Row::TABLE.into_iter().chain(more)
+    }
 
     /// The row's name in tables, in JSON and on the command line.
     pub fn name(self) -> &'static str {
@@ -119,6 +161,10 @@ impl Row {
             Row::Thread => "thread",
             Row::Enter => "enter",
             Row::EnterTables => "enter_tables",
+            Row::ReadByte => "read_byte",
+            Row::Openat => "openat",
+            Row::RefusedCall => "refused_call",
+            Row::Compute(kernel) => kernel.row_name(),
         }
     }
 
@@ -149,6 +195,10 @@ impl Row {
             Row::Thread => "std::thread::spawn and join",
             Row::Enter => "dune::enter in a process with 1 GiB of anonymous memory",
             Row::EnterTables => "KiB (not ticks) of page tables when that process has entered",
+            Row::ReadByte => "read of one byte of /dev/zero",
+            Row::Openat => "openat of a file that is three folders deep",
+            Row::RefusedCall => "personality(0xffffffff), which a sandbox answers itself, with EPERM",
+            Row::Compute(kernel) => kernel.description(),
         }
     }
 
@@ -186,6 +236,8 @@ impl Row {
             Row::Signal => signal::linux(session),
             Row::ForkWait | Row::Thread => children::linux(session, self),
             Row::Enter | Row::EnterTables => Ok(None),
+            Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
+            Row::Compute(kernel) => compute::measure(session, kernel),
         }
     }
 
@@ -207,6 +259,8 @@ impl Row {
             Row::Signal => signal::dune(session, ring0),
             Row::ForkWait | Row::Thread => children::dune(session, ring0, self),
             Row::Enter | Row::EnterTables => Ok(None),
+            Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
+            Row::Compute(kernel) => compute::measure(session, kernel),
         }
     }
 
@@ -259,8 +313,7 @@ impl FromStr for Row {
     type Err = BenchError;
 
     fn from_str(name: &str) -> Result<Row, BenchError> {
-        Row::ALL
-            .into_iter()
+        Row::all()
             .find(|row| row.name() == name)
             .ok_or_else(|| BenchError::UnknownRow { name: name.to_string() })
     }
@@ -317,16 +370,17 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_their_rows() {
-        for row in Row::ALL {
+        for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
+        assert_eq!(Row::all().count(), 31);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }
 
     #[test]
     fn every_linux_side_measures_something() {
-        for row in Row::ALL {
+        for row in Row::all() {
             let summary = row.measure_linux(&session()).unwrap_or_else(|error| panic!("{row}: {error}"));
             match summary {
                 Some(summary) => {
