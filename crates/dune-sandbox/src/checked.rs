@@ -14,77 +14,22 @@
 //!
 //! What Linux writes into a copy is copied out after the call: only what has changed, so addresses of copies do not get out.
 
+mod follower;
+mod memory;
+
 use std::ffi::{CStr, CString};
 
 use dune::Dune;
 use dune_syscalls::kind::{Kind, Length, Pointer};
-use dune_syscalls::{Call, Class, Condition, Fault, Form, Found, Memory, PATH_MAX, WalkError, What};
+use dune_syscalls::{Call, Condition, Fault, Form, WalkError};
 
 use crate::part;
 use crate::weakness::{Defence, give_way, lacks};
+use follower::Follower;
+pub(crate) use memory::ProgramMemory;
 
 /// The most that is copied in for one call. Linux takes 1024 messages of 1024 parts, 16 bytes each.
 const MOST_COPIED: usize = 32 << 20;
-
-/// The program's memory, by checked copies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ProgramMemory(pub(crate) Dune);
-
-impl ProgramMemory {
-    /// Copies to the program.
-    pub(crate) fn write(self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
-        let fault = Fault { address };
-        if !part::contains(address, bytes.len() as u64) {
-            return Err(fault);
-        }
-        self.0.copy_to_user(address, bytes).map_err(|_| fault)
-    }
-
-    /// A string that ends with NUL, without that; `None` if there is no NUL in the first `most` bytes.
-    pub(crate) fn text(self, address: u64, most: usize) -> Result<Option<Vec<u8>>, Fault> {
-        let mut text = Vec::new();
-        // Most are short.
-        let mut piece = [0; 256];
-        while text.len() < most {
-            let from = address.checked_add(text.len() as u64).ok_or(Fault { address })?;
-            let piece = &mut piece[..(most - text.len()).min(256)];
-            let end = self.read_text(from, piece)?;
-            text.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
-            if end.is_some() {
-                return Ok(Some(text));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Copies numbers to the program.
-    pub(crate) fn write_words(self, address: u64, words: &[u64]) -> Result<(), Fault> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.write(address, &bytes)
-    }
-
-    /// Numbers of the program's, in one copy.
-    pub(crate) fn words<const N: usize>(self, address: u64) -> Result<[u64; N], Fault> {
-        let mut words = [[0; 8]; N];
-        self.read(address, words.as_flattened_mut())?;
-        Ok(words.map(u64::from_le_bytes))
-    }
-
-    /// A number of the program's.
-    pub(crate) fn word(self, address: u64) -> Result<u64, Fault> {
-        self.words(address).map(|[word]| word)
-    }
-}
-
-impl Memory for ProgramMemory {
-    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Fault> {
-        let fault = Fault { address };
-        if !part::contains(address, into.len() as u64) {
-            return Err(fault);
-        }
-        self.0.copy_from_user(address, into).map_err(|_| fault)
-    }
-}
 
 /// Why a call is not made: what the program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,14 +151,7 @@ impl Request {
 
     fn follow(&mut self, dune: Dune) -> Result<(), Refusal> {
         let (form, arguments) = (self.form, self.arguments);
-        let mut follower = Follower {
-            dune,
-            request: self,
-            followed: Followed::default(),
-            last: Vec::new(),
-            copied: 0,
-            seen: 0,
-        };
+        let mut follower = Follower::new(dune, self);
         form.walk(&arguments, &ProgramMemory(dune), &mut |found| follower.visit(&found))?;
         let Follower { followed, seen, .. } = follower;
         self.followed = Some(followed);
@@ -360,175 +298,4 @@ fn names_socket(call: &Call) -> bool {
         i64::from(call.number),
         libc::SYS_connect | libc::SYS_bind | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg
     )
-}
-
-/// Follows a call.
-struct Follower<'r> {
-    dune: Dune,
-    request: &'r Request,
-    followed: Followed,
-    /// For each depth the structure that was found last: its block, and where it is in it.
-    last: Vec<(usize, usize)>,
-    copied: usize,
-    /// The arguments that something was found of, a bit each.
-    seen: u8,
-}
-
-impl Follower<'_> {
-    fn visit(&mut self, found: &Found<'_>) -> Result<(), Refusal> {
-        self.seen |= 1 << found.argument;
-        let fault = Err(Refusal::linux(libc::EFAULT));
-        match found.what {
-            What::Structure { address, bytes, direction, .. } => {
-                self.copy_in(found, address, bytes, direction.writes())
-            }
-            What::Range { address, length, direction } => {
-                if !part::contains(address, length) {
-                    return fault;
-                }
-                let is_socket = self.is_socket_address(found);
-                if is_socket && length > size_of::<libc::sockaddr_storage>() as u64 {
-                    return Err(Refusal::linux(libc::EINVAL));
-                }
-                let follows = is_socket || self.block_before(found, address).is_some();
-                if !follows {
-                    return Ok(());
-                }
-                let length = usize::try_from(length).ok().filter(|length| *length <= MOST_COPIED);
-                let mut bytes = vec![0; length.ok_or(Refusal::linux(libc::ENOMEM))?];
-                let memory = ProgramMemory(self.dune);
-                memory.read(address, &mut bytes).map_err(|_| Refusal::linux(libc::EFAULT))?;
-                self.copy_in(found, address, &bytes, direction.writes())?;
-                if is_socket {
-                    self.followed.addresses.push(self.followed.blocks.len() - 1);
-                }
-                Ok(())
-            }
-            What::Text { address, most } if found.depth == 0 => {
-                let mut bytes = vec![0; (most as usize).min(MOST_COPIED)];
-                match ProgramMemory(self.dune).read_text(address, &mut bytes) {
-                    Ok(Some(length)) => bytes.truncate(length + 1),
-                    // It is too long: Linux says so.
-                    Ok(None) => bytes.push(0),
-                    Err(_) => return fault,
-                }
-                self.copy_in(found, address, &bytes, false)?;
-                self.followed.texts.push(self.followed.blocks.len() - 1);
-                Ok(())
-            }
-            What::Text { address, .. } => {
-                if part::contains(address, 1) {
-                    Ok(())
-                } else {
-                    fault
-                }
-            }
-            What::Path { address, directory } if found.depth == 0 => {
-                let path = ProgramMemory(self.dune).text(address, PATH_MAX as usize);
-                let path = path.map_err(|_| Refusal::linux(libc::EFAULT))?;
-                let path = path.ok_or(Refusal::linux(libc::ENAMETOOLONG))?;
-                let path = CString::new(path).map_err(|_| Refusal::linux(libc::EINVAL))?;
-                self.followed.paths.push(PathArgument { argument: found.argument, directory, path });
-                Ok(())
-            }
-            What::Path { address, .. } => {
-                if part::contains(address, 1) {
-                    Ok(())
-                } else {
-                    fault
-                }
-            }
-            What::Descriptor { number, .. } => {
-                // Of a call's own form Dune sees to the arguments.
-                let is_seen_to = found.depth == 0 && std::ptr::eq(self.request.form, &self.request.call.form);
-                if !is_seen_to && self.dune.keeps_descriptor(number) && !lacks(Defence::Descriptors) {
-                    return Err(Refusal::linux(libc::EBADF));
-                }
-                if found.depth > 0 && self.request.call.class == Class::Network {
-                    let place = self.last.get(usize::from(found.depth) - 1);
-                    self.followed.passed.push(*place.ok_or(Refusal::linux(libc::EINVAL))?);
-                }
-                Ok(())
-            }
-            What::Place { address, length } => {
-                let is_within = part::contains(address, length.max(1));
-                if is_within { Ok(()) } else { Err(Refusal::linux(libc::ENOMEM)) }
-            }
-            What::Kept { address, length } => {
-                if part::contains(address, length.max(1)) {
-                    Ok(())
-                } else {
-                    fault
-                }
-            }
-            // What it is nobody knows; nor what a newer table would find.
-            _ => Err(Refusal { errno: libc::EINVAL, is_unknown: true }),
-        }
-    }
-
-    /// Whether it is the address of a socket that Linux is to take: a policy looks at it, and Linux has to get the same.
-    fn is_socket_address(&self, found: &Found<'_>) -> bool {
-        /// `msg_name` is the first field of `struct msghdr`, and that of `struct mmsghdr`.
-        const NAME: u16 = 0;
-        match i64::from(self.request.call.number) {
-            _ if !names_socket(self.request.call) => false,
-            libc::SYS_connect | libc::SYS_bind => found.depth == 0 && found.argument == 1,
-            libc::SYS_sendto => found.depth == 0 && found.argument == 4,
-            libc::SYS_sendmsg | libc::SYS_sendmmsg => found.depth == 1 && found.field == NAME,
-            _ => false,
-        }
-    }
-
-    /// What leads to what was found.
-    fn holder(&self, found: &Found<'_>) -> Holder {
-        let field = usize::from(found.field);
-        match usize::from(found.depth).checked_sub(1).and_then(|depth| self.last.get(depth)) {
-            Some((block, start)) => Holder::Within { block: *block, offset: start + field },
-            None => Holder::Register(field / 8),
-        }
-    }
-
-    /// The block that ends at `address` and that the same pointer leads to.
-    fn block_before(&self, found: &Found<'_>, address: u64) -> Option<usize> {
-        let (index, _) = *self.last.get(usize::from(found.depth))?;
-        let block = &self.followed.blocks[index];
-        let is_next = block.address.checked_add(block.bytes.len() as u64) == Some(address);
-        (is_next && block.holder == self.holder(found)).then_some(index)
-    }
-
-    fn copy_in(
-        &mut self,
-        found: &Found<'_>,
-        address: u64,
-        bytes: &[u8],
-        is_written: bool,
-    ) -> Result<(), Refusal> {
-        self.copied += bytes.len();
-        if self.copied > MOST_COPIED {
-            return Err(Refusal::linux(libc::ENOMEM));
-        }
-        let index = match self.block_before(found, address) {
-            Some(index) => index,
-            None => {
-                let holder = self.holder(found);
-                if let Holder::Within { block, offset } = holder
-                    && offset + 8 > self.followed.blocks[block].bytes.len()
-                {
-                    // A structure that is cut off within an address.
-                    return Err(Refusal::linux(libc::EINVAL));
-                }
-                let (bytes, sent) = (Vec::new(), Vec::new());
-                self.followed.blocks.push(Block { holder, address, bytes, is_written, sent });
-                self.followed.blocks.len() - 1
-            }
-        };
-        let block = &mut self.followed.blocks[index];
-        let start = block.bytes.len();
-        block.bytes.extend_from_slice(bytes);
-        block.is_written |= is_written;
-        self.last.truncate(found.depth.into());
-        debug_assert_eq!(self.last.len(), usize::from(found.depth));
-        self.last.push((index, start));
-        Ok(())
-    }
 }

@@ -17,7 +17,7 @@
 //! | what the program has mapped; mmap(2) and its like | `areas.rs`, `space.rs` |
 //! | what the processes of a run have together: limits | `quota.rs` |
 //! | questions of policies to the launcher | `questions.rs` |
-//! | calls checked and copied in by the types of their arguments | `checked.rs` |
+//! | calls checked and copied in by the types of their arguments | `checked.rs`, `checked/` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |

@@ -17,203 +17,37 @@ mod exec;
 mod mapped_files;
 mod open;
 mod places;
+mod program;
 mod shown;
 mod signals;
 mod succession;
 mod supervised;
 mod threads;
+mod traps;
 mod wish;
 
-use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::mem::take;
-use std::os::unix::ffi::OsStringExt;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dune::user::{LinuxFault, ReturnBy, SystemCall, UserContext, UserExit};
-use dune::{Counters, Dune, UserError, Vector};
-use dune_loader::parts::Opened;
-use dune_syscalls::{Call, Form, Treatment};
+use dune::user::{ReturnBy, SystemCall, UserContext, UserExit};
+use dune::{Counters, Dune, UserError};
+use dune_syscalls::Treatment;
 
-use crate::areas::Rights;
 use crate::checked::{ProgramMemory, Refusal, Request};
 use crate::error::{SandboxError, say};
-use crate::observe::{self, Trap, Verdict, Watch};
-use crate::part;
-use crate::policy::{Decision, Policy};
-use crate::questions::Line;
-use crate::quota::Quota;
+use crate::observe::{self, Verdict};
+use crate::policy::Decision;
 use crate::raw::{call, process, ring3, signals as raw_signals};
-use crate::space::Space;
 use crate::weakness::{Defence, lacks};
 use borrowed::Borrowed;
 pub(crate) use changes::NUMBERS as CHANGES;
-use signals::{Actions, Details, Signals};
-use succession::Succession;
-use threads::Threads;
+pub(crate) use program::Process;
+use signals::{Details, Signals};
 
 /// TASK_SIZE_MAX: Linux takes no segment base beyond it (`do_arch_prctl_64`).
 const FS_LIMIT: u64 = (1 << 47) - 4096;
 
 const ENOSYS: i64 = -libc::ENOSYS as i64;
-
-/// The process that the program is, as far as its threads share it.
-#[derive(Debug)]
-pub(crate) struct Process {
-    policy: Box<dyn Policy>,
-    watch: Option<Watch>,
-    /// To the launcher, if there is one.
-    line: Option<Line>,
-    quota: &'static Quota,
-    space: Space,
-    actions: Mutex<Actions>,
-    threads: Threads,
-    succession: Succession,
-    /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
-    /// own, which stands for a moment where the program could name it; to read by who changes which files descriptors are.
-    descriptors: RwLock<()>,
-    /// The ELF file that is executed: what Linux calls `/proc/self/exe` is the launcher.
-    executable: Mutex<CString>,
-    /// The calls that have been logged as refused.
-    logged: Mutex<BTreeSet<String>>,
-    /// Forms of calls of which nothing is to be said again, where one finds them without the lock and the name, by their address.
-    told: [AtomicPtr<Form>; 64],
-}
-
-impl Process {
-    pub(crate) fn new(
-        policy: Box<dyn Policy>,
-        watch: Option<Watch>,
-        line: Option<Line>,
-        quota: &'static Quota,
-        opened: &Opened,
-    ) -> Process {
-        let space = Space::new(policy.allows_writable_code(), quota);
-        let actions = Mutex::new(Actions::of_process());
-        let (executable, logged) = (Mutex::default(), Mutex::default());
-        let (threads, descriptors) = (Threads::new(), RwLock::new(()));
-        let succession = Succession::default();
-        let told = std::array::from_fn(|_| AtomicPtr::default());
-        let process = Process {
-            policy,
-            watch,
-            line,
-            quota,
-            space,
-            actions,
-            threads,
-            succession,
-            descriptors,
-            executable,
-            logged,
-            told,
-        };
-        process.set_executable(opened);
-        process
-    }
-
-    fn actions(&self) -> MutexGuard<'_, Actions> {
-        lock(&self.actions)
-    }
-
-    fn executable(&self) -> CString {
-        lock(&self.executable).clone()
-    }
-
-    fn set_executable(&self, opened: &Opened) {
-        let path = opened.program.path.canonicalize().unwrap_or_else(|_| opened.program.path.clone());
-        let path = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
-        *lock(&self.executable) = path;
-    }
-
-    /// No thread changes which files descriptors are while the guard is there.
-    fn keep_descriptors(&self) -> impl Sized {
-        self.descriptors.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until nobody [keeps](Self::keep_descriptors) descriptors, for who changes one.
-    fn change_descriptors(&self) -> impl Sized {
-        self.descriptors.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn policy(&self) -> &dyn Policy {
-        &*self.policy
-    }
-
-    pub(crate) fn space(&self) -> &Space {
-        &self.space
-    }
-
-    /// fork(2), with all locks held: else the child could find one that belongs to a thread that it does not have. The raw result.
-    fn fork(&self) -> i64 {
-        let _descriptors = self.keep_descriptors();
-        let _space = self.space.hold();
-        let _actions = self.actions();
-        let _executable = lock(&self.executable);
-        let _logged = lock(&self.logged);
-        let _next = self.succession.hold();
-        let mut numbers = self.threads.hold();
-        let claim = match self.quota.claim() {
-            Ok(claim) => claim,
-            Err(errno) => return error(errno),
-        };
-        let _errors = std::io::stderr().lock();
-        let result = process::fork();
-        if let (Some(claim), 0..) = (claim, result) {
-            let child = if result == 0 { std::process::id() } else { result as u32 };
-            claim.keep(child, result == 0);
-        }
-        if result == 0 {
-            self.threads.forget_others(&mut numbers);
-            self.succession.forget();
-        }
-        result
-    }
-
-    /// Says once that the policy denies a call.
-    fn log_denied(&self, request: &Request) {
-        self.tell_of(request.form(), || {
-            self.log(request.call().name(), &format!("is denied by the policy {}", self.policy.name()));
-        });
-    }
-
-    /// Says once why this form of a call is not made.
-    fn log_of(&self, request: &Request, why: &str) {
-        self.tell_of(request.form(), || {
-            self.log(&qualified(request.call(), request.form().name), why);
-        });
-    }
-
-    /// Calls `tell` unless that has been done for this form, and nobody else wants to know.
-    fn tell_of(&self, form: &'static Form, tell: impl FnOnce()) {
-        let form = std::ptr::from_ref(form).cast_mut();
-        let place = &self.told[form.addr() / size_of::<Form>() % self.told.len()];
-        if self.watch.is_some() || place.load(Ordering::Relaxed) != form {
-            tell();
-            place.store(form, Ordering::Relaxed);
-        }
-    }
-
-    /// Says once for each name that a call is refused, for so many names: the program chooses some of them.
-    fn log(&self, name: &str, why: &str) {
-        observe::reason(name, why);
-        const MOST: usize = 200;
-        let count = {
-            let mut logged = lock(&self.logged);
-            if logged.len() > MOST || !logged.insert(name.to_owned()) {
-                return;
-            }
-            logged.len()
-        };
-        // Whoever reads standard error may not do so.
-        if count > MOST {
-            say(format_args!("dune: of further calls that are refused nothing is said"));
-        } else {
-            say(format_args!("dune: the program's call {name} {why}"));
-        }
-    }
-}
 
 /// How a call ends: the program goes on with this in RAX.
 type Answer = i64;
@@ -314,7 +148,7 @@ impl Thread {
                 // A signal.
                 Ok(_) => self.returns_all = true,
                 Err(UserError::NotCanonical { .. }) => {
-                    self.fault(libc::SIGSEGV, SI_KERNEL, 0, Details::default())
+                    self.fault(libc::SIGSEGV, traps::SI_KERNEL, 0, Details::default())
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -472,72 +306,6 @@ impl Thread {
     pub(crate) fn memory(&self) -> ProgramMemory {
         ProgramMemory(self.dune)
     }
-
-    /// A trap of the program's: a page that is its own after all, or its end.
-    fn trap(&mut self, vector: Vector, error_code: u64, address: u64) {
-        // Bits of a page fault's error code (Intel SDM vol. 3 §4.7).
-        const WRITE: u64 = 1 << 1;
-        const FETCH: u64 = 1 << 4;
-        let rip = self.context.registers.rip;
-        if vector == Vector::PAGE_FAULT {
-            if let Some(LinuxFault { signal, code, address, .. }) = self.dune.linux_fault(&self.context) {
-                self.tell_of_trap(Some((signal, code, address, rip)));
-                let details = Details { error_code, vector: vector.number().into(), address };
-                self.fault(signal, code, address, details);
-                return;
-            }
-            let wanted = match error_code {
-                code if code & FETCH != 0 => libc::PROT_EXEC,
-                code if code & WRITE != 0 => libc::PROT_WRITE,
-                _ => libc::PROT_READ,
-            };
-            // What another thread takes away and gives back meanwhile may fault again and again, but not for ever.
-            let here = (rip, address);
-            let times = if self.settled.0 == here { self.settled.1 } else { 0 };
-            if times < MOST_SETTLED && self.process.space.settle(self.dune, address, wanted as Rights) {
-                self.settled = (here, times + 1);
-                self.tell_of_trap(None);
-                return;
-            }
-        }
-        let (signal, code, about) = match vector {
-            Vector::PAGE_FAULT => {
-                const MAPERR: i32 = 1;
-                const ACCERR: i32 = 2;
-                let code = if self.process.space.is_mapped(address) { ACCERR } else { MAPERR };
-                (libc::SIGSEGV, code, address)
-            }
-            vector => signal_of(vector, rip),
-        };
-        let is_about_memory = vector == Vector::PAGE_FAULT;
-        // As Linux does for its own addresses (`sanitize_error_code` of arch/x86/mm/fault.c): whether something is there is not said.
-        const PRESENT: u64 = 1;
-        let is_hidden = is_about_memory && !part::contains(address, 1) && !lacks(Defence::Codes);
-        let details = Details {
-            error_code: if is_hidden { error_code | PRESENT } else { error_code },
-            vector: vector.number().into(),
-            address: if is_about_memory { address } else { 0 },
-        };
-        self.tell_of_trap(Some((signal, code, about, rip)));
-        self.fault(signal, code, about, details);
-    }
-
-    fn tell_of_trap(&self, signal: Option<(i32, i32, u64, u64)>) {
-        if let Some(watch) = &self.process.watch {
-            watch.trapped(&Trap { signal });
-        }
-    }
-
-    /// A signal for what the program has done itself.
-    fn fault(&mut self, signal: i32, code: i32, address: u64, details: Details) {
-        self.returns_all = true;
-        self.deliver_fault(signal, code, address, details);
-    }
-}
-
-/// The name of a call, with its form if it has one: `ioctl TIOCSTI`.
-fn qualified(call: &Call, form: &str) -> String {
-    if call.name() == form { form.to_owned() } else { format!("{} {form}", call.name()) }
 }
 
 /// What a program gets for a call that is refused: where it can not be told from one that Linux does not have, that.
@@ -549,26 +317,6 @@ fn refusal(name: &str) -> i32 {
         "prctl" | "arch_prctl" | "fcntl" => libc::EINVAL,
         "futex" | "io_uring_setup" | "io_uring_enter" | "io_uring_register" | "userfaultfd" => libc::ENOSYS,
         _ => libc::EPERM,
-    }
-}
-
-/// So often a page fault at one place is settled in a row: it is not settled by rights then.
-const MOST_SETTLED: u32 = 10_000;
-
-/// SI_KERNEL of `<asm-generic/siginfo.h>`.
-const SI_KERNEL: i32 = 0x80;
-
-/// The signal that Linux sends for an exception, with its code and address (arch/x86/kernel/traps.c).
-fn signal_of(vector: Vector, rip: u64) -> (i32, i32, u64) {
-    match vector {
-        // FPE_INTDIV, ILL_ILLOPN, TRAP_TRACE, BUS_ADRALN.
-        Vector::DIVIDE_ERROR => (libc::SIGFPE, 1, rip),
-        Vector::X87_FLOATING_POINT | Vector::SIMD_FLOATING_POINT => (libc::SIGFPE, 0, rip),
-        Vector::INVALID_OPCODE => (libc::SIGILL, 2, rip),
-        Vector::DEBUG => (libc::SIGTRAP, 2, rip),
-        Vector::BREAKPOINT => (libc::SIGTRAP, SI_KERNEL, 0),
-        Vector::ALIGNMENT_CHECK => (libc::SIGBUS, 1, 0),
-        _ => (libc::SIGSEGV, SI_KERNEL, 0),
     }
 }
 

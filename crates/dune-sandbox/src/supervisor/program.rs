@@ -1,0 +1,185 @@
+//! The process that the program is, as far as its threads share it.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use dune_loader::parts::Opened;
+use dune_syscalls::{Call, Form};
+
+use super::signals::Actions;
+use super::succession::Succession;
+use super::threads::Threads;
+use super::{error, lock};
+use crate::checked::Request;
+use crate::error::say;
+use crate::observe::{self, Watch};
+use crate::policy::Policy;
+use crate::questions::Line;
+use crate::quota::Quota;
+use crate::raw::process;
+use crate::space::Space;
+
+/// The process that the program is, as far as its threads share it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(super) policy: Box<dyn Policy>,
+    pub(super) watch: Option<Watch>,
+    /// To the launcher, if there is one.
+    pub(super) line: Option<Line>,
+    pub(super) quota: &'static Quota,
+    pub(super) space: Space,
+    pub(super) actions: Mutex<Actions>,
+    pub(super) threads: Threads,
+    pub(super) succession: Succession,
+    /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
+    /// own, which stands for a moment where the program could name it; to read by who changes which files descriptors are.
+    pub(super) descriptors: RwLock<()>,
+    /// The ELF file that is executed: what Linux calls `/proc/self/exe` is the launcher.
+    pub(super) executable: Mutex<CString>,
+    /// The calls that have been logged as refused.
+    pub(super) logged: Mutex<BTreeSet<String>>,
+    /// Forms of calls of which nothing is to be said again, where one finds them without the lock and the name, by their address.
+    pub(super) told: [AtomicPtr<Form>; 64],
+}
+
+impl Process {
+    pub(crate) fn new(
+        policy: Box<dyn Policy>,
+        watch: Option<Watch>,
+        line: Option<Line>,
+        quota: &'static Quota,
+        opened: &Opened,
+    ) -> Process {
+        let space = Space::new(policy.allows_writable_code(), quota);
+        let actions = Mutex::new(Actions::of_process());
+        let (executable, logged) = (Mutex::default(), Mutex::default());
+        let (threads, descriptors) = (Threads::new(), RwLock::new(()));
+        let succession = Succession::default();
+        let told = std::array::from_fn(|_| AtomicPtr::default());
+        let process = Process {
+            policy,
+            watch,
+            line,
+            quota,
+            space,
+            actions,
+            threads,
+            succession,
+            descriptors,
+            executable,
+            logged,
+            told,
+        };
+        process.set_executable(opened);
+        process
+    }
+
+    pub(super) fn actions(&self) -> MutexGuard<'_, Actions> {
+        lock(&self.actions)
+    }
+
+    pub(super) fn executable(&self) -> CString {
+        lock(&self.executable).clone()
+    }
+
+    pub(super) fn set_executable(&self, opened: &Opened) {
+        let path = opened.program.path.canonicalize().unwrap_or_else(|_| opened.program.path.clone());
+        let path = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
+        *lock(&self.executable) = path;
+    }
+
+    /// No thread changes which files descriptors are while the guard is there.
+    pub(super) fn keep_descriptors(&self) -> impl Sized {
+        self.descriptors.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody [keeps](Self::keep_descriptors) descriptors, for who changes one.
+    pub(super) fn change_descriptors(&self) -> impl Sized {
+        self.descriptors.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// fork(2), with all locks held: else the child could find one that belongs to a thread that it does not have. The raw result.
+    pub(super) fn fork(&self) -> i64 {
+        let _descriptors = self.keep_descriptors();
+        let _space = self.space.hold();
+        let _actions = self.actions();
+        let _executable = lock(&self.executable);
+        let _logged = lock(&self.logged);
+        let _next = self.succession.hold();
+        let mut numbers = self.threads.hold();
+        let claim = match self.quota.claim() {
+            Ok(claim) => claim,
+            Err(errno) => return error(errno),
+        };
+        let _errors = std::io::stderr().lock();
+        let result = process::fork();
+        if let (Some(claim), 0..) = (claim, result) {
+            let child = if result == 0 { std::process::id() } else { result as u32 };
+            claim.keep(child, result == 0);
+        }
+        if result == 0 {
+            self.threads.forget_others(&mut numbers);
+            self.succession.forget();
+        }
+        result
+    }
+
+    /// Says once that the policy denies a call.
+    pub(super) fn log_denied(&self, request: &Request) {
+        self.tell_of(request.form(), || {
+            self.log(request.call().name(), &format!("is denied by the policy {}", self.policy.name()));
+        });
+    }
+
+    /// Says once why this form of a call is not made.
+    pub(super) fn log_of(&self, request: &Request, why: &str) {
+        self.tell_of(request.form(), || {
+            self.log(&qualified(request.call(), request.form().name), why);
+        });
+    }
+
+    /// Calls `tell` unless that has been done for this form, and nobody else wants to know.
+    pub(super) fn tell_of(&self, form: &'static Form, tell: impl FnOnce()) {
+        let form = std::ptr::from_ref(form).cast_mut();
+        let place = &self.told[form.addr() / size_of::<Form>() % self.told.len()];
+        if self.watch.is_some() || place.load(Ordering::Relaxed) != form {
+            tell();
+            place.store(form, Ordering::Relaxed);
+        }
+    }
+
+    /// Says once for each name that a call is refused, for so many names: the program chooses some of them.
+    pub(super) fn log(&self, name: &str, why: &str) {
+        observe::reason(name, why);
+        const MOST: usize = 200;
+        let count = {
+            let mut logged = lock(&self.logged);
+            if logged.len() > MOST || !logged.insert(name.to_owned()) {
+                return;
+            }
+            logged.len()
+        };
+        // Whoever reads standard error may not do so.
+        if count > MOST {
+            say(format_args!("dune: of further calls that are refused nothing is said"));
+        } else {
+            say(format_args!("dune: the program's call {name} {why}"));
+        }
+    }
+}
+
+/// The name of a call, with its form if it has one: `ioctl TIOCSTI`.
+fn qualified(call: &Call, form: &str) -> String {
+    if call.name() == form { form.to_owned() } else { format!("{} {form}", call.name()) }
+}
