@@ -110,7 +110,7 @@ impl Row {
         Row::EnterTables,
     ];
 
-    /// What a program in a sandbox is measured by: see [`Options::sandbox`].
+    /// What a program in a sandbox is measured by: see [`Table::add_sandbox`](crate::Table::add_sandbox).
     pub const SANDBOX: [Row; 20] = {
         let mut rows = [Row::Getpid; 20];
         let calls = [
