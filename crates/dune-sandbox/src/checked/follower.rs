@@ -57,13 +57,12 @@ impl<'r> Follower<'r> {
                 Ok(())
             }
             What::Text { address, most } if found.depth == 0 => {
-                let mut bytes = vec![0; (most as usize).min(MOST_COPIED)];
-                match ProgramMemory(self.dune).read_text(address, &mut bytes) {
-                    Ok(Some(length)) => bytes.truncate(length + 1),
-                    // It is too long: Linux says so.
-                    Ok(None) => bytes.push(0),
-                    Err(_) => return fault,
-                }
+                let most = (most as usize).min(MOST_COPIED);
+                let text = ProgramMemory(self.dune).text(address, most);
+                let text = text.map_err(|_| Refusal::linux(libc::EFAULT))?;
+                // What is too long stays so, whatever it is: Linux says that.
+                let mut bytes = text.unwrap_or_else(|| vec![b'?'; most]);
+                bytes.push(0);
                 self.copy_in(found, address, &bytes, false)?;
                 self.followed.texts.push(self.followed.blocks.len() - 1);
                 Ok(())

@@ -151,10 +151,8 @@ fn find_and_open(
 /// The path at `address`, read after others could change it: what must not be opened.
 fn named_now(thread: &Thread, address: u64) -> CString {
     give_way();
-    let mut bytes = vec![0; dune_syscalls::PATH_MAX as usize];
-    let length = thread.memory().read_text(address, &mut bytes);
-    bytes.truncate(length.ok().flatten().unwrap_or(0));
-    CString::new(bytes).unwrap_or_default()
+    let path = thread.memory().text(address, dune_syscalls::PATH_MAX as usize);
+    CString::new(path.ok().flatten().unwrap_or_default()).unwrap_or_default()
 }
 
 /// Finds and opens the file, while nobody changes descriptors; `None` if something has come in between.
