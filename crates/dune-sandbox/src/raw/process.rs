@@ -23,6 +23,14 @@ pub(crate) fn forbid_core_dumps() -> io::Result<()> {
     limited.or_else(|_| checked(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }))
 }
 
+/// Whether it is the limit that forbids core dumps.
+pub(crate) fn has_core_limit() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the structure.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) };
+    result == 0 && limit.rlim_cur == 1
+}
+
 /// Sets limits, or lower ones that there are.
 pub(crate) fn limit(limits: crate::policy::Limits) -> io::Result<()> {
     let all = [(libc::RLIMIT_CPU, limits.cpu_seconds, 1), (libc::RLIMIT_FSIZE, limits.file_bytes, 0)];

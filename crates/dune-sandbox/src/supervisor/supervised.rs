@@ -157,7 +157,8 @@ fn arch_prctl(thread: &mut Thread, request: &mut Request) -> Answer {
     0
 }
 
-/// Those that are about the thread's name and harmless questions; the others are answered as by a kernel that does not have them.
+/// Those that are about the thread's name, what becomes of it without its parent, rights that it gives up or keeps, and harmless questions;
+/// the others are answered as by a kernel that does not have them.
 fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
     match request.form().name {
         "PR_SET_NAME"
@@ -169,9 +170,19 @@ fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
         | "PR_GET_TIMERSLACK"
         | "PR_SET_TIMERSLACK"
         | "PR_GET_PDEATHSIG"
+        | "PR_SET_PDEATHSIG"
+        | "PR_GET_CHILD_SUBREAPER"
+        | "PR_SET_CHILD_SUBREAPER"
+        | "PR_CAPBSET_DROP"
         | "PR_GET_SECUREBITS"
         | "PR_GET_KEEPCAPS"
+        | "PR_SET_KEEPCAPS"
+        | "PR_GET_THP_DISABLE"
+        | "PR_SET_THP_DISABLE"
         | "PR_GET_SECCOMP" => forwarded(thread, request),
+        // Where nothing else forbids core dumps, the process stays one that is not dumped: see `forbid_core_dumps`.
+        "PR_SET_DUMPABLE" if request.arguments()[1] == 1 && !process::has_core_limit() => 0,
+        "PR_SET_DUMPABLE" => forwarded(thread, request),
         name => {
             thread.process.log(&format!("prctl {name}"), "is not implemented yet, and answered with EINVAL");
             error(libc::EINVAL)

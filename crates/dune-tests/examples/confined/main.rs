@@ -6,6 +6,7 @@
 #![no_main]
 
 mod attempts;
+mod attributes;
 mod births;
 mod directories;
 mod escapes;
@@ -54,6 +55,11 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "attempt" => attempts::attempt(&words[1], &words[2..]),
         "executed-outside" => attempts::executed(),
         "births" => births::all(),
+        "attributes" => attributes::all(),
+        "dumping" => {
+            attributes::be_dumped();
+            trap("null");
+        }
         "executing" => execs::before(words[1] == "first"),
         "executed" => execs::after(&words[1]),
         "mappings" => shown::mappings(),

@@ -60,6 +60,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::unknown_numbers", escapes::unknown_numbers),
     Case::new("sandbox::devices", escapes::devices),
     Case::new("sandbox::core_dumps", escapes::core_dumps),
+    Case::new("sandbox::attributes", programs::attributes),
     Case::new("sandbox::policy_files", policies::files),
     Case::new("sandbox::policy_files_that_change", policies::files_that_change),
     Case::new("sandbox::policy_settings", policies::settings),

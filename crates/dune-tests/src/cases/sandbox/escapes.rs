@@ -167,18 +167,30 @@ pub fn core_dumps() -> CaseResult {
     let before = fs::read_to_string(PATTERN)?;
     let (busybox, dump) = (path_of("busybox")?, format!("/tmp/dump-{}", std::process::id()));
     fs::write(PATTERN, format!("|{} touch {dump}-%e", busybox.display()))?;
-    let deaths = [None, Some("allow-all")].map(|policy| is_dumped(policy, &dump));
+    // A limit of 0, which does not stop a dump to a program, can not be raised to one that does.
+    let ways = [(None, false), (None, true), (Some("allow-all"), false), (Some("allow-all"), true)];
+    let deaths = ways.map(|(policy, is_limited)| is_dumped(policy, is_limited, &dump));
     fs::write(PATTERN, before.trim_end())?;
-    let [natively, confined] = deaths;
-    assert!(natively?, "a program that is not confined makes a dump here");
-    assert!(!confined?, "the runtime's memory has been dumped");
+    let [natively, limited, confined, both] = deaths;
+    assert!(natively? && limited?, "a program that is not confined makes a dump here");
+    assert!(!confined? && !both?, "the runtime's memory has been dumped");
     Ok(())
 }
 
-/// Whether a program's death leaves a dump.
-fn is_dumped(policy: Option<&str>, dump: &str) -> Result<bool, Box<dyn std::error::Error>> {
+/// Whether the death of a program that asks for dumps leaves one.
+fn is_dumped(policy: Option<&str>, is_limited: bool, dump: &str) -> Result<bool, Box<dyn std::error::Error>> {
     let file = format!("{dump}-confined");
-    let output = command(&path_of("confined")?, &["trap", "null"], policy).output()?;
+    let mut dying = command(&path_of("confined")?, &["dumping"], policy);
+    if is_limited {
+        let mut limited = Command::new(path_of("busybox")?);
+        limited
+            .args(["sh", "-c", "ulimit -c 0 && exec \"$@\"", "sh"])
+            .arg(dying.get_program())
+            .args(dying.get_args());
+        limited.stdin(std::process::Stdio::null());
+        dying = limited;
+    }
+    let output = dying.output()?;
     assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
     // Linux does not wait for the program that gets the dump.
     for _ in 0..20 {

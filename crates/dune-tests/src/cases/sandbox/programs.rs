@@ -119,6 +119,12 @@ pub fn children_of_c_libraries() -> CaseResult {
     )
 }
 
+/// What servers ask of prctl(2).
+pub fn attributes() -> CaseResult {
+    let said = "dumpable 0 0\ndumpable 0 1\ndumpable -22 1\ncapabilities 0 1\nhuge pages 0 1\nno signal -22\norphan (0, Some(10))\n";
+    compare(&path_of("confined")?, &["attributes"], "allow-all", said)
+}
+
 /// The others end, whatever they do.
 pub fn threads_that_exec() -> CaseResult {
     for thread in ["first", "other"] {
