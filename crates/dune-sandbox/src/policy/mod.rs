@@ -17,7 +17,7 @@ pub use compute::Compute;
 pub use contents::PolicyError;
 pub use file::FromFile;
 pub use limits::Limits;
-pub(crate) use network::internet_address;
+pub(crate) use network::{KIND, PAIRS, internet_address};
 pub use shipped::{NAMES, by_name};
 
 use crate::checked::Request;

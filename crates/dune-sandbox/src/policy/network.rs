@@ -149,6 +149,26 @@ fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
+/// SOCK_TYPE_MASK of <linux/net.h>.
+pub(crate) const KIND: u64 = 0xf;
+
+/// The kinds of unix sockets that can be connected once only.
+pub(crate) const PAIRS: [i32; 2] = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET];
+
+/// What a program may do with the two ends of a socketpair(2), which lead to nobody else, as those of a pipe: always.
+const OF_PAIRS: [&str; 10] = [
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "recvfrom",
+    "recvmsg",
+    "recvmmsg",
+    "shutdown",
+    "getsockname",
+    "getpeername",
+    "getsockopt",
+];
+
 /// What a program may do with sockets of the Internet's families.
 #[derive(Debug, Default)]
 pub(super) struct Network {
@@ -243,11 +263,12 @@ impl Network {
             "AF_INET6" => self.inet6,
             // Routes of a packet's own.
             "IP_OPTIONS" => false,
-            _ => {
-                !self.is_empty()
-                    && call.class == Class::Network
-                    && !matches!(call.name(), "socket" | "socketpair")
-            }
+            "FIOASYNC" | "F_SETFL" | "F_SETOWN" => true,
+            _ => match call.name() {
+                "socket" => false,
+                "socketpair" => form.name == "AF_UNIX",
+                name => OF_PAIRS.contains(&name) || !self.is_empty() && call.class == Class::Network,
+            },
         }
     }
 
@@ -256,8 +277,15 @@ impl Network {
         /// MSG_FASTOPEN of <linux/socket.h>: connects.
         const CONNECTS: u64 = 0x2000_0000;
         let arguments = request.arguments();
+        match request.form().name {
+            // Who gets signals for a descriptor: the process itself.
+            "F_SETOWN" => return arguments[2] as i32 == std::process::id() as i32,
+            "FIOASYNC" | "F_SETFL" => return signals_itself(arguments[0] as i32),
+            _ => (),
+        }
         match request.call().name() {
             "socket" => is_plain(arguments[1], arguments[2]),
+            "socketpair" => is_pair(arguments[1]),
             "connect" => all(request, &self.connect, true),
             "bind" => request.addresses().all(|bytes| is_in(&Address::of(bytes), &self.bind, false)),
             // Of a socket without an address Linux chooses one. What is bound has got it by a rule, if for port 0.
@@ -287,10 +315,21 @@ impl Network {
     }
 }
 
+/// Whether it is a socket, of which nobody else can get signals. Of other files, terminals for one, Linux chooses who does.
+fn signals_itself(descriptor: i32) -> bool {
+    let own = std::process::id() as i32;
+    call::socket_name(descriptor).is_some()
+        && call::owner(descriptor).is_some_and(|owner| [0, own].contains(&owner))
+}
+
+/// Pairs that stay pairs: an end of one of datagrams can be connected to others.
+fn is_pair(kind: u64) -> bool {
+    PAIRS.contains(&((kind & KIND) as i32))
+}
+
 /// Streams and datagrams of TCP, UDP and echo requests (icmp(7)): what they send goes to the address that was checked. Those of multipath
 /// TCP and SCTP go to others that a peer names.
 fn is_plain(kind: u64, protocol: u64) -> bool {
-    const KIND: u64 = 0xf;
     let kind = (kind & KIND) as i32;
     match protocol as i32 {
         0 => matches!(kind, libc::SOCK_STREAM | libc::SOCK_DGRAM),
@@ -406,6 +445,9 @@ mod tests {
     fn sockets_are_plain() {
         let stream = libc::SOCK_STREAM as u64 | libc::SOCK_CLOEXEC as u64;
         assert!(is_plain(stream, 0) && is_plain(stream, 6) && is_plain(2, 17) && is_plain(2, 1));
+        let pairs = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET, libc::SOCK_DGRAM]
+            .map(|kind| is_pair(kind as u64 | stream & !KIND));
+        assert_eq!(pairs, [true, true, false]);
         // Multipath TCP, SCTP, raw.
         assert!(!is_plain(stream, 262) && !is_plain(stream, 132) && !is_plain(3, 255) && !is_plain(3, 0));
     }

@@ -260,6 +260,19 @@ pub(crate) fn socket_name(descriptor: i32) -> Option<Vec<u8>> {
     super::result(result).ok().map(|_| bytes)
 }
 
+/// The process, or below zero the group, that gets a descriptor's signals (fcntl(2), F_GETOWN); 0 for none.
+pub(crate) fn owner(descriptor: i32) -> Option<i32> {
+    // `struct f_owner_ex`: by F_GETOWN itself a group could not be told from an error.
+    let mut owner = [0i32; 2];
+    const F_GETOWN_EX: u64 = 16;
+    let arguments = [descriptor as u64, F_GETOWN_EX, owner.as_mut_ptr().expose_provenance() as u64, 0, 0, 0];
+    // SAFETY: the call writes the structure.
+    let result = unsafe { system_call(libc::SYS_fcntl, arguments) };
+    const F_OWNER_PGRP: i32 = 2;
+    let [kind, number] = owner;
+    super::result(result).ok().map(|_| if kind == F_OWNER_PGRP { -number } else { number })
+}
+
 /// Where a string is.
 fn address_of(text: &CStr) -> u64 {
     text.as_ptr().expose_provenance() as u64

@@ -193,7 +193,7 @@ impl Thread {
             return self.refuse(request, refusal);
         }
         // A policy looks at what the socket is: no other one takes its number meanwhile.
-        let _held = (i64::from(call.number) == libc::SYS_listen).then(|| self.process.keep_descriptors());
+        let _held = looks_at_socket(call.number, form.name).then(|| self.process.keep_descriptors());
         if let Err(denied) = self.permit(request) {
             return denied;
         }
@@ -305,6 +305,17 @@ impl Thread {
 
     pub(crate) fn memory(&self) -> ProgramMemory {
         ProgramMemory(self.dune)
+    }
+}
+
+/// Whether policies ask what the descriptor is.
+#[inline]
+fn looks_at_socket(number: u32, form: &str) -> bool {
+    match i64::from(number) {
+        libc::SYS_listen => true,
+        libc::SYS_fcntl => form == "F_SETFL",
+        libc::SYS_ioctl => form == "FIOASYNC",
+        _ => false,
     }
 }
 

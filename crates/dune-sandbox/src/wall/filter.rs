@@ -11,7 +11,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use crate::policy::Policy;
+use crate::policy::{KIND, PAIRS, Policy};
 use crate::supervisor::CHANGES;
 
 /// What Dune, the supervisor and the C library ask for whatever the program does: output, memory, signals, threads, time limits, the
@@ -236,12 +236,32 @@ impl Allowed<'_> {
         Ok(rules)
     }
 
-    /// Of calls that make sockets, by the first argument.
+    /// Of calls that make sockets, by the first argument. Who may have no unix sockets gets pairs that stay pairs.
     fn families(&self, number: i64) -> Result<Vec<SeccompRule>, BackendError> {
+        let allowed = self.allowed_families(number);
+        let is_unix = |family: u64| family == libc::AF_UNIX as u64;
+        let only_pairs =
+            number == libc::SYS_socketpair && !self.allowed_families(libc::SYS_socket).any(is_unix);
+        let mut rules = Vec::new();
+        for family in allowed {
+            let of_family = (0, SeccompCmpOp::Eq, family);
+            if only_pairs && is_unix(family) {
+                for kind in PAIRS {
+                    rules.push(rule([of_family.clone(), (1, SeccompCmpOp::MaskedEq(KIND), kind as u64)])?);
+                }
+            } else {
+                rules.push(rule([of_family])?);
+            }
+        }
+        Ok(rules)
+    }
+
+    fn allowed_families(&self, number: i64) -> impl Iterator<Item = u64> {
         let call = dune_syscalls::by_number(number as u64).expect("a call of the table");
         let variants = call.variants.iter().flat_map(|table| table.list);
-        let allowed = variants.filter(|variant| self.policy.may_allow(call, &variant.form));
-        allowed.map(|variant| rule([(0, SeccompCmpOp::Eq, variant.value.into())])).collect()
+        variants
+            .filter(|variant| self.policy.may_allow(call, &variant.form))
+            .map(|variant| variant.value.into())
     }
 
     /// Of ioctl(2), by the second argument; KVM_RUN is first, for it is what each of the program's calls takes.
@@ -277,8 +297,10 @@ fn whole(argument: u8, value: u64) -> Result<SeccompRule, BackendError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::policy::{AllowAll, Compute};
+    use crate::policy::{AllowAll, Compute, FromFile};
 
     fn rules(policy: &dyn Policy) -> BTreeMap<i64, Vec<SeccompRule>> {
         Allowed { policy }.rules().expect("rules of the table")
@@ -323,6 +345,22 @@ mod tests {
                 assert!(program.len() <= 4096, "BPF_MAXINSNS");
             }
         }
+    }
+
+    #[test]
+    fn who_may_have_no_unix_sockets_has_pairs_of_streams() {
+        let file = FromFile::of_text(Path::new("p.toml"), "").expect("a policy");
+        let conditions = |kind: i32| {
+            let kind =
+                SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(KIND), kind as u64);
+            let family =
+                SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::AF_UNIX as u64);
+            SeccompRule::new(vec![family.expect("a condition"), kind.expect("a condition")]).expect("a rule")
+        };
+        let pairs = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(conditions);
+        assert_eq!(rules(&file)[&libc::SYS_socketpair], pairs);
+        assert_eq!(rules(&AllowAll)[&libc::SYS_socketpair].len(), 1);
+        assert!(!rules(&Compute).contains_key(&libc::SYS_socketpair));
     }
 
     #[test]

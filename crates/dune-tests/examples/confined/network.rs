@@ -83,6 +83,65 @@ fn send_messages(socket: u64, addresses: &[&Address]) -> i64 {
     asked(libc::SYS_sendmmsg, [socket, all.as_ptr() as u64, all.len() as u64, 0, 0, 0])
 }
 
+/// The call with the ends of a new pair of unix sockets, which are closed then.
+fn with_pair(kind: i32, body: impl FnOnce([u64; 2]) -> i64) -> i64 {
+    let mut ends = [0i32; 2];
+    let made =
+        asked(libc::SYS_socketpair, [libc::AF_UNIX as u64, kind as u64, 0, ends.as_mut_ptr() as u64, 0, 0]);
+    if made < 0 {
+        return made;
+    }
+    let result = body(ends.map(|end| end as u64));
+    ends.into_iter().for_each(|end| close(end.into()));
+    result
+}
+
+/// The call with the reading end of a new pipe.
+fn with_pipe(body: impl FnOnce(u64) -> i64) -> i64 {
+    let mut ends = [0i32; 2];
+    asked(libc::SYS_pipe2, [ends.as_mut_ptr() as u64, 0, 0, 0, 0, 0]);
+    let result = body(ends[0] as u64);
+    ends.into_iter().for_each(|end| close(end.into()));
+    result
+}
+
+/// fcntl(F_SETOWN).
+fn own(descriptor: u64, process: i32) -> i64 {
+    asked(libc::SYS_fcntl, [descriptor, libc::F_SETOWN as u64, process as u64, 0, 0, 0])
+}
+
+/// ioctl(FIOASYNC), on; nothing comes, and SIGIO would end the program.
+fn notify(descriptor: u64) -> i64 {
+    let on = 1i32;
+    asked(libc::SYS_ioctl, [descriptor, libc::FIOASYNC, (&raw const on) as u64, 0, 0, 0])
+}
+
+/// Sends a descriptor from one end to the other, with a byte, to whom the message names; what was sent is closed.
+fn over([one, other]: [u64; 2], to: Option<&Address>) -> i64 {
+    let (mut byte, mut control) = ([7u8], [0u64; 3]);
+    let parts = [byte.as_mut_ptr() as u64, 1];
+    // `struct cmsghdr`: its length, SOL_SOCKET and SCM_RIGHTS, a descriptor.
+    (control[0], control[1], control[2]) = (20, 1 << 32 | 1, one);
+    let (name, length) = to.map_or((0, 0), |address| (address.at(), 16));
+    let message = [name, length, parts.as_ptr() as u64, 1, control.as_mut_ptr() as u64, 20, 0];
+    let sent = asked(libc::SYS_sendmsg, [one, message.as_ptr() as u64, 0, 0, 0, 0]);
+    if sent < 0 {
+        return sent;
+    }
+    let received = asked(libc::SYS_recvmsg, [other, message.as_ptr() as u64, 0, 0, 0, 0]);
+    let descriptor = control[2] & 0xffff_ffff;
+    let closed = asked(libc::SYS_close, [descriptor, 0, 0, 0, 0, 0]);
+    if (sent, received, descriptor != one, closed) == (1, 1, true, 0) { 0 } else { received }
+}
+
+/// A unix socket's name.
+fn named_unix() -> Address {
+    let address = Address::v4([0; 4], 0);
+    address.0[0].store(libc::AF_UNIX as u16, Ordering::Relaxed);
+    address.0[1].store(u16::from_ne_bytes(*b"/x"), Ordering::Relaxed);
+    address
+}
+
 const STREAM: i32 = libc::SOCK_STREAM;
 const DATAGRAM: i32 = libc::SOCK_DGRAM;
 const INET: i32 = libc::AF_INET;
@@ -131,6 +190,32 @@ pub fn all(ports: [u16; 4]) {
         (
             "denied: sendmmsg",
             with(INET, DATAGRAM, |socket| send_messages(socket, &[&named_datagram, &other_datagram])),
+        ),
+        ("a pair", with_pair(STREAM, |ends| over(ends, None))),
+        (
+            "a pair that ends",
+            with_pair(libc::SOCK_SEQPACKET, |[one, _]| asked(libc::SYS_shutdown, [one, 2, 0, 0, 0, 0])),
+        ),
+        (
+            "signals for an end",
+            with_pair(STREAM, |[one, _]| own(one, std::process::id() as i32) + notify(one)),
+        ),
+        ("denied: signals to others", with_pair(STREAM, |[one, _]| own(one, 1))),
+        ("denied: signals to a group", with_pair(STREAM, |[one, _]| own(one, -(std::process::id() as i32)))),
+        ("denied: signals for a pipe", with_pipe(notify)),
+        (
+            "denied: the same by flags",
+            with_pipe(|end| {
+                asked(libc::SYS_fcntl, [end, libc::F_SETFL as u64, libc::O_ASYNC as u64, 0, 0, 0])
+            }),
+        ),
+        ("denied: a pair of datagrams", with_pair(DATAGRAM, |_| 0)),
+        ("denied: a message of a pair's to others", with_pair(STREAM, |ends| over(ends, Some(&other)))),
+        ("denied: connect an end", with_pair(STREAM, |[one, _]| connect(one, &named_unix(), 16))),
+        ("denied: bind an end", with_pair(STREAM, |[one, _]| bind(one, &named_unix()))),
+        (
+            "denied: listen at an end",
+            with_pair(STREAM, |[one, _]| asked(libc::SYS_listen, [one, 1, 0, 0, 0, 0])),
         ),
         ("denied: unix", with(libc::AF_UNIX, STREAM, |_| 0)),
         ("denied: netlink", with(libc::AF_NETLINK, libc::SOCK_RAW, |_| 0)),
