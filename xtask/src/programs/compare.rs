@@ -80,7 +80,7 @@ mod tests {
     use crate::programs::checks;
 
     fn outcome(end: End, output: &str) -> Outcome {
-        Outcome { end, seconds: 1.0, checks: checks::parse(output) }
+        Outcome { end, seconds: 1.0, checks: checks::parse(output), origin: String::new() }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod cases;
 mod checks;
 mod compare;
 mod disk;
+mod earlier;
 mod report;
 mod store;
 mod transcript;
@@ -59,9 +60,11 @@ pub fn run(arguments: &ProgramsArguments) -> Result<u8> {
     }
     modes.sort_unstable();
     let mut store = Store::read();
+    let origin = origin(arguments)?;
     for &mode in &modes {
-        let session = Session { arguments, mode, artifacts: &artifacts, disk: &disk };
-        session.run(&chosen, &mut store)?;
+        let session = Session { arguments, mode, artifacts: &artifacts, disk: &disk, origin: origin.clone() };
+        let cases: Vec<&Case> = chosen.iter().copied().filter(|case| case.runs_in(mode)).collect();
+        session.run(&cases, &mut store)?;
     }
     let good = tell(&chosen, &store, &modes);
     if !arguments.dry_run {
@@ -99,6 +102,7 @@ struct Session<'a> {
     mode: Mode,
     artifacts: &'a [Artifact],
     disk: &'a Disk,
+    origin: String,
 }
 
 impl Session<'_> {
@@ -132,7 +136,7 @@ impl Session<'_> {
         let limits: BTreeMap<&str, Duration> =
             cases.iter().map(|case| (case.name, case.limit(self.mode, self.arguments.patience))).collect();
         let longest = limits.values().max().copied().unwrap_or_default();
-        let mut transcript = Transcript::new(self.arguments.verbose, limits.clone());
+        let mut transcript = Transcript::new(self.arguments.verbose, limits.clone(), self.origin.clone());
         let run = machine::run(
             &Run {
                 machine: Machine::Svm,
@@ -191,9 +195,30 @@ fn files() -> Vec<(String, PathBuf)> {
 fn command(cases: &[&Case], mode: Mode, limits: &BTreeMap<&str, Duration>) -> Vec<OsString> {
     let jobs = cases.iter().map(|case| {
         let limit = limits[case.name].as_secs();
-        format!("{},{},{limit},{},{}", case.name, mode.name(), case.script, case.argument).into()
+        let (name, mode, policy) = (case.name, mode.name(), case.policy.unwrap_or_default());
+        format!("{name},{mode},{limit},{},{},{policy}", case.script, case.argument).into()
     });
     ["sh".into(), "/dune/programs/inside.sh".into()].into_iter().chain(jobs).collect()
+}
+
+/// The day.
+fn today() -> Result<String> {
+    Ok(process::run(Command::new("date").arg("--utc").arg("+%Y-%m-%d"))?.trim().to_owned())
+}
+
+/// The day and what `dune` is: the workspace's commit, with a mark if its files are others than those.
+fn origin(arguments: &ProgramsArguments) -> Result<String> {
+    let git = |words: &[&str]| process::run(Command::new("git").arg("-C").arg(workspace::root()).args(words));
+    let dune = match &arguments.dune {
+        Some(file) => file.display().to_string(),
+        None => {
+            let changed =
+                git(&["status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.lock"])?;
+            let mark = if changed.trim().is_empty() { "" } else { "+" };
+            format!("{}{mark}", git(&["rev-parse", "--short", "HEAD"])?.trim())
+        }
+    };
+    Ok(format!("{}, {dune}", today()?))
 }
 
 /// Tells what is not as it should be; whether that is nothing.
@@ -222,18 +247,20 @@ fn tell(chosen: &[&Case], store: &Store, modes: &[Mode]) -> bool {
 
 /// Writes the page, if there is something to say of each case.
 fn write_page(store: &Store, disk: &Disk) -> Result<()> {
-    if !report::is_complete(store) {
-        println!("docs/programs.md is left as it is: run all cases once, without names, to write it");
+    let path = workspace::root().join("docs/programs.md");
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    if !report::is_complete(&old, store) {
+        println!(
+            "docs/programs.md is left as it is: a case that it does not know has not been run natively yet"
+        );
         return Ok(());
     }
-    let path = workspace::root().join("docs/programs.md");
     let kernel = packages::kernel()?.modules;
     let conditions = Conditions {
-        date: process::run(Command::new("date").arg("--utc").arg("+%Y-%m-%d"))?.trim().to_owned(),
+        date: today()?,
         kernel: kernel.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         packages: disk.packages.clone(),
     };
-    let old = fs::read_to_string(&path).unwrap_or_default();
     fs::write(&path, report::page(&old, store, &conditions)).map_err(Error::file("write", &path))?;
     println!("docs/programs.md is written");
     Ok(())

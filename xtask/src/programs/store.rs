@@ -21,6 +21,17 @@ pub struct Results {
     pub sandbox: Option<Outcome>,
 }
 
+impl Results {
+    /// The last run in that mode.
+    pub fn of(&self, mode: Mode) -> Option<&Outcome> {
+        match mode {
+            Mode::Native => self.native.as_ref(),
+            Mode::Dune => self.dune.as_ref(),
+            Mode::Sandbox => self.sandbox.as_ref(),
+        }
+    }
+}
+
 /// The results of all cases by their names.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Store {

@@ -16,6 +16,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// Its checks.
     pub checks: Checks,
+    /// The day, and the commit of the `dune` that was tried; nothing if a run of before this was kept.
+    #[serde(default)]
+    pub origin: String,
 }
 
 /// How a case ended.
@@ -47,6 +50,8 @@ pub struct Transcript {
     verbose: bool,
     /// How long each case may take.
     limits: BTreeMap<&'static str, Duration>,
+    /// Of all outcomes.
+    origin: String,
     pending: Vec<u8>,
     running: Option<(String, String)>,
     ended: Vec<Ended>,
@@ -56,8 +61,9 @@ pub struct Transcript {
 
 impl Transcript {
     /// An empty one.
-    pub fn new(verbose: bool, limits: BTreeMap<&'static str, Duration>) -> Self {
-        Self { verbose, limits, pending: Vec::new(), running: None, ended: Vec::new(), aside: String::new() }
+    pub fn new(verbose: bool, limits: BTreeMap<&'static str, Duration>, origin: String) -> Self {
+        let (pending, running, ended, aside) = (Vec::new(), None, Vec::new(), String::new());
+        Self { verbose, limits, origin, pending, running, ended, aside }
     }
 
     /// The cases that have ended; one that still ran ended by `gone`. Also what was said outside of cases.
@@ -69,6 +75,7 @@ impl Transcript {
                 end: End::MachineGone(gone.to_owned()),
                 seconds: 0.0,
                 checks: checks::parse(&output),
+                origin: self.origin.clone(),
             };
             self.ended.push(Ended { name, outcome, output });
         }
@@ -108,7 +115,8 @@ impl Transcript {
         let limit = self.limits.get(name.as_str()).map_or(f64::MAX, Duration::as_secs_f64);
         let too_long = status == KILLED && seconds + 1.0 >= limit;
         let end = if too_long { End::TimedOut } else { End::Status(status) };
-        let outcome = Outcome { end, seconds, checks: checks::parse(&output) };
+        let (checks, origin) = (checks::parse(&output), self.origin.clone());
+        let outcome = Outcome { end, seconds, checks, origin };
         self.ended.push(Ended { name, outcome, output });
     }
 }
@@ -134,7 +142,8 @@ mod tests {
     use crate::programs::checks::Verdict;
 
     fn transcript() -> Transcript {
-        Transcript::new(false, ["a", "b"].map(|name| (name, Duration::from_secs(10))).into())
+        let limits = ["a", "b"].map(|name| (name, Duration::from_secs(10)));
+        Transcript::new(false, limits.into(), "today".to_owned())
     }
 
     fn ended(session: &str, gone: &str) -> Vec<(String, End, usize)> {
@@ -172,5 +181,6 @@ mod tests {
         let (cases, _) = transcript.finish("");
         let outcome = &cases[0].outcome;
         assert_eq!((outcome.seconds, outcome.checks["x"]), (2.25, Verdict::Passed));
+        assert_eq!(outcome.origin, "today");
     }
 }

@@ -69,3 +69,20 @@ check 'ld' sh -c "$limited $linker"
 same 'the program of all stages runs' "$expected" run $limited ./staged
 check 'objdump' sh -c "$limited objdump -d staged | grep -q '<main>:'"
 check 'ar and nm' sh -c "$limited ar rcs lib.a program.o && $limited nm lib.a | grep -q 'T main'"
+
+mkdir project
+cd project || exit 96
+for number in 1 2 3 4 5 6; do echo "int part$number(void) { return $number; }" >part$number.c; done
+{
+    for number in 1 2 3 4 5 6; do echo "int part$number(void);"; done
+    echo 'int main(void) { return part1() + part2() + part3() + part4() + part5() + part6(); }'
+} >main.c
+printf 'CC = gcc\nprogram: $(patsubst %%.c,%%.o,$(wildcard *.c))\n\t$(CC) -o $@ $^\nclean:\n\trm -f *.o program\n' >Makefile
+check 'make, two jobs at a time' $limited make -j2
+same 'what it has built runs' 'status 21' run $limited ./program
+same 'nothing is left to do' "make: 'program' is up to date." $limited make
+touch part3.c
+same 'one part is built anew' 'gcc -c -o part3.o part3.c' sh -c "$limited make CFLAGS= | sed 's/  */ /g' | head -n 1"
+echo 'int part4(void) { return; }' >part4.c
+same 'an error ends it' 'status 2' sh -c "$limited make CFLAGS=-Werror >/dev/null 2>&1; echo status \$?"
+check 'make clean' sh -c "$limited make clean && [ ! -e program ]"

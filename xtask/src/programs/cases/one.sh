@@ -1,8 +1,10 @@
 # Runs one case's script, `$1`, with the argument `$2`, in a fresh /tmp. `$enter` is empty or what starts a program in the mode
-# on trial: scripts put it before each program that is on trial, and tell the outcome in lines `@pass NAME`, `@fail NAME` and `@skip NAME`.
+# on trial: scripts put it before each program that is on trial; `$policy` is what confines it there, if anything does. They tell the outcome in lines `@pass NAME`, `@fail NAME` and `@skip NAME`.
 
 busybox mount -t tmpfs -o mode=1777 tmpfs /tmp && cd /tmp || exit 94
 ulimit -c 0
+# For policies that name what may be written to.
+mkdir log
 
 # What stands before a program that ends by itself: one that hangs costs its check, not the whole case.
 limited="timeout --signal KILL 60 $enter"
@@ -55,6 +57,12 @@ if [ -n "$enter" ]; then
         exit 95
     fi
     kill $!
+fi
+
+# A policy that confines nothing would make every case pass, too.
+if [ -n "$policy" ]; then
+    echo outside >/root/outside
+    same 'what is outside can not be read' refused sh -c "$enter busybox sh -c 'read -r word </root/outside && echo \$word || echo refused' 2>/dev/null"
 fi
 
 . "/dune/programs/$1"
