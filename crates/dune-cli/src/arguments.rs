@@ -70,13 +70,16 @@ Examples:
   dune run --policy allow-all --trace=file,network -- true
   dune run --stats -- busybox seq 1000
   dune run --learn web.toml -- ./server        then: dune run --explain web.toml; dune run --policy web.toml -- ./server
+  dune run --policy tool --diff -- sh fix.sh   then: dune changes --apply NAME
   dune run --json report.json -- ./untrusted   what was allowed, denied, and how it ended, for other programs
 
 The program runs in ring 3 of Dune mode: it sees its own memory only, and each of its system calls is checked before Linux gets
 it, if the policy allows it:
   compute    the standard streams, memory and clocks; no files, no network, no other processes: for static programs
   cli        reads the working directory and what is installed, but no credentials; writes what --write names; no network
-  build      the same, and writes the working directory and /tmp
+  tool       the same, in a private layer of the working directory, whose changes are shown, and applied on request; for what a
+             language model wrote
+  build      the same as cli, and writes the working directory and /tmp
   web        the same as cli, and listens and answers
   allow-all  whatever the user may do; only the program's memory is confined
 
@@ -87,6 +90,19 @@ Exit statuses: those of PROGRAM, or
   3    this computer cannot run Dune mode
   126  PROGRAM cannot be executed, or not in a sandbox
   127  PROGRAM is not found";
+
+const CHANGES_EXAMPLES: &str = "\
+Examples:
+  dune changes                      the layers that are kept
+  dune changes NAME                 what has changed: A added, M modified, m another mode, D deleted; ! is not applied
+  dune changes --diff NAME
+  dune changes --apply NAME
+  dune changes --discard NAME
+
+Exit statuses:
+  0  done
+  1  there is no such layer, or not all changes could be applied
+  2  the command line was not understood";
 
 /// Safe user-level access to privileged CPU features, on a stock Linux kernel.
 #[derive(Debug, Parser)]
@@ -138,6 +154,9 @@ pub(crate) enum Command {
     /// Run an unmodified program that is not trusted, in ring 3, under a policy.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunOptions),
+    /// Show, apply or discard what programs have changed in private layers.
+    #[command(after_help = CHANGES_EXAMPLES)]
+    Changes(ChangesOptions),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -207,10 +226,10 @@ pub(crate) struct EnterOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// What the program may do: compute (default), cli, build, web, allow-all, or a file (TOML) with a / or .toml in its name.
+    /// What the program may do: compute (default), cli, tool, build, web, allow-all, or a file (TOML) with a / or .toml in its name.
     #[arg(long, value_name = "NAME|FILE", value_parser = known_policy)]
     pub(crate) policy: Option<PathBuf>,
-    /// Let the program write PATH, a file or a directory that is there, too. Of the policies cli, build, web, and files.
+    /// Let the program write PATH, a file or a directory that is there, too. Of the policies cli, tool, build, web, and files.
     #[arg(long, value_name = "PATH")]
     pub(crate) write: Vec<PathBuf>,
     /// Show system calls on standard error, as strace does: all, or those of these classes (file, network, memory…) and names; with
@@ -232,8 +251,10 @@ pub(crate) struct RunOptions {
     pub(crate) learn: Option<PathBuf>,
     /// Say what a policy comes to on this computer (with --json as data), and run nothing.
     #[arg(long, value_name = "NAME|FILE", value_parser = known_policy,
-          conflicts_with_all = ["policy", "trace", "trace_file", "stats", "learn", "best_effort", "write"])]
+          conflicts_with_all = ["policy", "trace", "trace_file", "stats", "learn", "best_effort", "write", "layer", "diff", "apply", "discard"])]
     pub(crate) explain: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) layer: LayerOptions,
     /// Run the program also where Linux can not confine the process as the policy does; say on standard error what is missing.
     #[arg(long)]
     pub(crate) best_effort: bool,
@@ -245,6 +266,42 @@ pub(crate) struct RunOptions {
         value_name = "PROGRAM [ARGUMENT]…"
     )]
     pub(crate) command: Vec<OsString>,
+}
+
+/// What becomes of what the program changes in a private layer. It is kept, and named, unless these say otherwise.
+#[derive(Debug, Args)]
+pub(crate) struct LayerOptions {
+    /// Make the private layer in DIR, which is not there yet, or empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) layer: Option<PathBuf>,
+    /// Show on standard error what is different in the private layer when the program has ended.
+    #[arg(long)]
+    pub(crate) diff: bool,
+    /// Apply the changes if the program has ended with status 0, but for those where the folder has changed meanwhile.
+    #[arg(long, conflicts_with = "discard")]
+    pub(crate) apply: bool,
+    /// Throw the changes away.
+    #[arg(long)]
+    pub(crate) discard: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangesOptions {
+    /// The layer, by the name or directory that `dune run` has said. Without it those that are kept are listed.
+    #[arg(value_name = "LAYER")]
+    pub(crate) layer: Option<PathBuf>,
+    /// Show the differences of texts, too, as patch(1) takes them.
+    #[arg(long, requires = "layer", conflicts_with_all = ["apply", "discard", "json"])]
+    pub(crate) diff: bool,
+    /// Make the changes in the folder, but for those where it has changed meanwhile, which stay in the layer.
+    #[arg(long, requires = "layer", conflicts_with_all = ["discard", "json"])]
+    pub(crate) apply: bool,
+    /// Throw the layer away.
+    #[arg(long, requires = "layer", conflicts_with = "json")]
+    pub(crate) discard: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The library's two ways to keep page tables.

@@ -9,6 +9,7 @@ use dune::EnterError;
 use dune_bench::BenchError;
 use dune_loader::{LoadError, StartError};
 use dune_sandbox::SandboxError;
+use dune_sandbox::layer::LayerError;
 use dune_sandbox::policy::PolicyError;
 
 /// Why a command failed.
@@ -32,6 +33,20 @@ pub(crate) enum Failure {
     /// A policy without files.
     #[error("the policy {} has no files that could be written to besides; --write is for cli, build, web and files", policy.display())]
     WritesNothing { policy: PathBuf },
+    /// A policy without layers.
+    #[error(
+        "the policy {policy} has no private layer, which --layer, --diff, --apply and --discard are about; use the policy tool, or one \
+         with `layer` under [files]"
+    )]
+    NoLayer { policy: String },
+    /// There is no such layer, or nothing can be done with it.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// Some changes were not made, which has been said.
+    #[error(
+        "{refused} of the changes could not be applied; see the lines above, and apply again when the folder is as it should be"
+    )]
+    NotApplied { refused: usize },
     /// The program was not run in a sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -76,7 +91,10 @@ impl Failure {
             | Failure::Bench(BenchError::Host(_) | BenchError::Enter(_)) => 3,
             Failure::Load(error) => error.exit_status(),
             Failure::Sandbox(error) => error.exit_status(),
-            Failure::Policy(_) | Failure::WritesNothing { .. } | Failure::Create { .. } => 2,
+            Failure::Policy(_)
+            | Failure::WritesNothing { .. }
+            | Failure::NoLayer { .. }
+            | Failure::Create { .. } => 2,
             Failure::Start(_) => 126,
             _ => 1,
         }

@@ -1,5 +1,5 @@
 //! The `dune` command: can this computer run Dune mode (`dune doctor`), what does it cost (`dune bench`), and programs in it
-//! (`dune enter`), also such as are not trusted (`dune run`).
+//! (`dune enter`), also such as are not trusted (`dune run`, and `dune changes` for what they have changed in private layers).
 //!
 //! Errors are one sentence on standard error, with the remedy. Exit statuses: see [`Failure::status`].
 
@@ -7,6 +7,7 @@
 
 mod arguments;
 mod bench;
+mod changes;
 mod doctor;
 mod enter;
 mod failure;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Enter(options) => enter::run(&options).map(|never| match never {}),
+        Command::Changes(options) => changes::run(&options),
         Command::Run(options) => run::run(&options).map(|never| match never {}),
         Command::Completions { shell } => completions(shell),
         Command::TryDuneMode => doctor::trial::enter_and_call(),

@@ -1,6 +1,7 @@
 //! `dune run`: a program that is not trusted, in ring 3.
 
 mod json;
+mod layer;
 mod stats;
 
 use std::convert::Infallible;
@@ -10,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use dune_sandbox::policy::{self, FromFile, Policy};
-use dune_sandbox::{Effective, Filter, Observation, Sandbox};
+use dune_sandbox::{Effective, Files, Filter, Observation, Sandbox};
 
-use crate::arguments::RunOptions;
+use crate::arguments::{LayerOptions, RunOptions};
 use crate::failure::Failure;
 use crate::output;
 
@@ -33,8 +34,14 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
         [] => policy_of(policy)?,
         writable => policy_that_writes(policy, writable)?,
     };
-    // Somebody has to be there who ends all processes at a limit.
-    if !is_observed(options) && !policy.limits().is_any() {
+    let LayerOptions { layer, diff, apply, discard } = &options.layer;
+    let asks_for_layer = layer.is_some() || *diff || *apply || *discard;
+    if asks_for_layer && !policy.files().is_some_and(Files::has_layers) {
+        return Err(Failure::NoLayer { policy: policy.name().to_owned() });
+    }
+    // Somebody has to be there who ends all processes at a limit, and makes private directories.
+    let is_elsewhere = policy.files().is_some_and(Files::are_elsewhere);
+    if !is_observed(options) && !policy.limits().is_any() && !is_elsewhere {
         let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
         return Ok(sandbox.run(program, &options.command)?);
     }
@@ -46,11 +53,18 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     };
     let effective = target.is_some().then(|| Effective::of(&*policy));
     let unit = (target.is_some() || options.stats).then(dune_bench::Unit::of_this_computer);
-    let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
-    let report = sandbox.run_observed(program, &options.command, observation(options)?)?;
+    let mut sandbox = Sandbox::new(policy).best_effort(options.best_effort);
+    if let Some(directory) = layer {
+        sandbox = sandbox.layer(directory);
+    }
+    let mut report = sandbox.run_observed(program, &options.command, observation(options)?)?;
     if let Some(why) = &report.outcome.not_started {
         eprintln!("dune: {}", why.why);
     }
+    let is_left_over = match &mut report.layer {
+        Some(kept) => layer::after(kept, &report.outcome, &options.layer),
+        None => Ok(()),
+    };
     if let (true, Some(unit)) = (options.stats, unit) {
         // Whoever reads standard error may have gone.
         let _ = io::stderr().write_all(stats::text(&report, unit).as_bytes());
@@ -62,6 +76,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     if let (Some(target), Some(effective), Some(unit)) = (target, effective, unit) {
         target.write(&json::report(&options.command, &effective, &report, unit))?;
     }
+    is_left_over?;
     report.end()
 }
 

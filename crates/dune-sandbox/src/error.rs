@@ -5,6 +5,7 @@ use std::io;
 
 use dune::memory::EditError;
 use dune::{EnterError, UserError};
+use dune_layer::LayerError;
 use dune_loader::LoadError;
 use thiserror::Error;
 
@@ -41,6 +42,18 @@ pub enum SandboxError {
         what: &'static str,
         /// The reason.
         why: String,
+    },
+    /// The directories that the program is to have in the place of others can not be made.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// Nobody is there to make them, and to look after them when the program has ended.
+    #[error(
+        "the policy {policy} has private layers or directories in memory, which a launcher beside the program makes; run it with \
+         `Sandbox::run_observed` or `Sandbox::command`"
+    )]
+    NoLauncher {
+        /// The policy.
+        policy: String,
     },
     /// A step before the program's start failed.
     #[error("cannot {what}: {why}")]

@@ -5,13 +5,15 @@
 //! others rename or put in the place of what was looked at, it is below the root, or an error.
 //!
 //! A root is known by its canonical path and by what it was at the start (device and inode): no descriptor stays open that the program
-//! could name.
+//! could name. Of some roots the program has another directory in their place (`layers.rs`): paths are walked by the names that it knows,
+//! and what Linux says of where something is is translated ([`Files::told`]).
 
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
@@ -26,16 +28,65 @@ pub enum Access {
     Read,
     /// The same, and write and make files.
     Write,
+    /// The same, in a private copy of the directory: nothing is changed in the directory itself.
+    Layer,
+    /// The same, in a directory in memory, which is empty at the start and vanishes at the end.
+    Memory,
+}
+
+impl Access {
+    /// Whether the program has another directory in the place of the one that is named.
+    pub(crate) fn is_elsewhere(self) -> bool {
+        matches!(self, Access::Layer | Access::Memory)
+    }
 }
 
 /// A file, or a directory with all that is below it.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
+    /// The canonical path, by which the program knows it.
     pub(crate) path: PathBuf,
-    pub(crate) identity: (u64, u64),
+    /// What is at this path, but for the program.
+    identity: (u64, u64),
     pub(crate) access: Access,
     /// Whether what is there, or below, may be executed.
     pub(crate) executes: bool,
+    /// The directory in its place, once there is one.
+    elsewhere: OnceLock<Place>,
+}
+
+/// Where a root is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// A canonical path.
+    pub(crate) path: PathBuf,
+    pub(crate) identity: (u64, u64),
+}
+
+impl Place {
+    /// What is at a canonical path now.
+    pub(crate) fn of(path: PathBuf) -> io::Result<Place> {
+        let about = path.symlink_metadata()?;
+        Ok(Place { identity: (about.dev(), about.ino()), path })
+    }
+}
+
+impl Root {
+    fn new(path: PathBuf, identity: (u64, u64), access: Access, executes: bool) -> Root {
+        Root { path, identity, access, executes, elsewhere: OnceLock::new() }
+    }
+
+    /// Where it is, and what was there at the start; nothing if it has no place yet.
+    pub(crate) fn place(&self) -> Option<(&Path, (u64, u64))> {
+        match self.access.is_elsewhere() {
+            true => self.elsewhere.get().map(|place| (&*place.path, place.identity)),
+            false => Some((&self.path, self.identity)),
+        }
+    }
+
+    fn is(&self, identity: (u64, u64)) -> bool {
+        self.identity == identity || self.place().is_some_and(|(_, place)| place == identity)
+    }
 }
 
 /// The files that a program may have. Where one root is below another, the lower one counts.
@@ -46,6 +97,8 @@ pub struct Files {
     names: Vec<(PathBuf, PathBuf)>,
     /// The directories that lead to roots.
     above: Vec<(u64, u64)>,
+    /// How much private layers may copy, if that is not the usual.
+    layer_bytes: Option<u64>,
 }
 
 /// Something that stays by its name whatever a program may write, or what is below could be had by another one.
@@ -68,18 +121,32 @@ impl Files {
         self.roots.is_empty()
     }
 
+    /// Lets [layers](Access::Layer) copy so many bytes, all together, where a file counts as 4096 at least; 1 GiB otherwise.
+    pub fn set_layer_bytes(&mut self, bytes: u64) {
+        self.layer_bytes = Some(bytes);
+    }
+
+    pub(crate) fn layer_bytes(&self) -> u64 {
+        self.layer_bytes.unwrap_or(1 << 30)
+    }
+
     /// Adds the file or directory that `path` leads to now.
     ///
     /// # Errors
     ///
-    /// Linux's, if there is none. ENOTUNIQ if it has been added with another access, EINVAL for a path that is not absolute.
+    /// Linux's, if there is none. ENOTUNIQ if it has been added with another access, EINVAL for a path that is not absolute, ENOTDIR for a layer or
+    /// memory that would be of another thing than a directory.
     pub fn add(&mut self, path: &Path, access: Access) -> io::Result<()> {
         let (canonical, identity) = self.named(path)?;
+        if access.is_elsewhere() && !canonical.is_dir() {
+            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+        }
         match self.roots.iter().find(|root| root.identity == identity) {
             Some(root) if root.access != access => return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ)),
+            Some(root) if root.path == canonical => return Ok(()),
             _ => (),
         }
-        self.roots.push(Root { path: canonical, identity, access, executes: false });
+        self.roots.push(Root::new(canonical, identity, access, false));
         Ok(())
     }
 
@@ -88,16 +155,17 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// As for [`add`](Self::add); ENOTUNIQ for what is hidden.
+    /// As for [`add`](Self::add); ENOTUNIQ for what is hidden, and for what is below a directory that is empty at the start.
     pub fn add_executable(&mut self, path: &Path) -> io::Result<()> {
         let (canonical, identity) = self.named(path)?;
         let access = self.root_of(&canonical).map_or(Access::Read, |(root, _)| root.access);
-        if access == Access::Hidden {
+        let is_gone = access == Access::Memory && !self.roots.iter().any(|root| root.path == canonical);
+        if access == Access::Hidden || is_gone {
             return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ));
         }
         match self.roots.iter_mut().find(|root| root.identity == identity) {
             Some(root) => root.executes = true,
-            None => self.roots.push(Root { path: canonical, identity, access, executes: true }),
+            None => self.roots.push(Root::new(canonical, identity, access, true)),
         }
         Ok(())
     }
@@ -134,13 +202,13 @@ impl Files {
         if self.is_hidden(identity) {
             return Some(Kept::Hidden);
         }
-        let is_root = self.roots.iter().any(|root| root.identity == identity);
+        let is_root = self.roots.iter().any(|root| root.is(identity));
         (is_root || self.above.contains(&identity)).then_some(Kept::There)
     }
 
     /// Whether something may be written to.
     pub(crate) fn has_writable(&self) -> bool {
-        self.roots.iter().any(|root| root.access == Access::Write)
+        self.roots.iter().any(|root| root.access >= Access::Write)
     }
 
     /// Whether something may be executed.
@@ -152,8 +220,48 @@ impl Files {
         &self.roots
     }
 
+    /// Whether there are private layers.
+    pub fn has_layers(&self) -> bool {
+        self.roots.iter().any(|root| root.access == Access::Layer)
+    }
+
+    /// Whether the program has other directories in the place of some that are named, layers or memory: a launcher beside it makes them
+    /// ([`Sandbox::run_observed`](crate::Sandbox::run_observed)).
+    pub fn are_elsewhere(&self) -> bool {
+        self.roots.iter().any(|root| root.access.is_elsewhere())
+    }
+
+    /// Puts `place` in the place of the root with this path.
+    pub(crate) fn put(&self, path: &Path, place: Place) {
+        if let Some(root) = self.roots.iter().find(|root| root.path == path) {
+            // A second one would be of another run: the first one counts.
+            let _ = root.elsewhere.set(place);
+        }
+    }
+
+    /// The path that the program has for what Linux calls `path`.
+    pub(crate) fn told(&self, path: PathBuf) -> PathBuf {
+        let elsewhere = self.roots.iter().filter(|root| root.access.is_elsewhere());
+        let all = elsewhere.filter_map(|root| {
+            let (place, _) = root.place()?;
+            Some((place.as_os_str().len(), root, path.strip_prefix(place).ok()?))
+        });
+        match all.max_by_key(|(length, ..)| *length) {
+            Some((_, root, below)) if below.as_os_str().is_empty() => root.path.clone(),
+            Some((_, root, below)) => root.path.join(below),
+            None => path,
+        }
+    }
+
+    /// What Linux calls a canonical path, if that is below a root that has a place.
+    pub(crate) fn real(&self, path: &Path) -> Option<PathBuf> {
+        let (root, below) = self.root_of(path)?;
+        let (place, _) = root.place()?;
+        Some(if below.as_os_str().is_empty() { place.to_owned() } else { place.join(below) })
+    }
+
     /// The root that counts for a canonical path, with the name below it.
-    fn root_of(&self, path: &Path) -> Option<(&Root, PathBuf)> {
+    pub(crate) fn root_of(&self, path: &Path) -> Option<(&Root, PathBuf)> {
         let all = self.roots.iter().filter_map(|root| Some((root, path.strip_prefix(&root.path).ok()?)));
         let (root, below) = all.max_by_key(|(root, _)| root.path.as_os_str().len())?;
         Some((root, below.to_owned()))
@@ -236,7 +344,7 @@ impl Files {
 
     /// Whether it is hidden by another name: a hard link, a mount.
     fn is_hidden(&self, identity: (u64, u64)) -> bool {
-        self.roots.iter().any(|root| root.access == Access::Hidden && root.identity == identity)
+        self.roots.iter().any(|root| root.access == Access::Hidden && root.is(identity))
     }
 }
 
@@ -292,19 +400,19 @@ mod tests {
     use super::*;
 
     fn files() -> Files {
-        let root = |path: &str, number, access| Root {
-            path: path.into(),
-            identity: (1, number),
-            access,
-            executes: number == 4,
-        };
+        let root = |path: &str, number, access| Root::new(path.into(), (1, number), access, number == 4);
         let roots = vec![
             root("/usr", 1, Access::Read),
             root("/usr/secret", 2, Access::Hidden),
             root("/home/me/out", 3, Access::Write),
             root("/usr/bin", 4, Access::Read),
         ];
-        Files { roots, names: vec![("/lib".into(), "/usr/lib".into())], above: vec![(1, 9)] }
+        Files {
+            roots,
+            names: vec![("/lib".into(), "/usr/lib".into())],
+            above: vec![(1, 9)],
+            layer_bytes: None,
+        }
     }
 
     /// What a tree says: links by their names, directories with a slash, files.
@@ -373,6 +481,30 @@ mod tests {
         }
         let kept = [(1, 9), (1, 1), (1, 2), (1, 100)].map(|identity| files.keeps_file(identity));
         assert_eq!(kept, [Some(Kept::There), Some(Kept::There), Some(Kept::Hidden), None]);
+    }
+
+    #[test]
+    fn what_is_elsewhere_keeps_its_name() {
+        let mut files = files();
+        files.roots.push(Root::new("/home/me/work".into(), (1, 5), Access::Layer, false));
+        files.roots.push(Root::new("/home/me/work/tmp".into(), (1, 6), Access::Memory, false));
+        assert_eq!(files.real(Path::new("/home/me/work/a")), None, "it has no place yet");
+        for (path, place, number) in [("/home/me/work", "/store/0", 7), ("/home/me/work/tmp", "/shm/0", 8)] {
+            files.put(Path::new(path), Place { path: place.into(), identity: (1, number) });
+        }
+        for (path, real) in [
+            ("/home/me/work", "/store/0"),
+            ("/home/me/work/a/b", "/store/0/a/b"),
+            ("/home/me/work/tmp", "/shm/0"),
+            ("/home/me/work/tmp/a", "/shm/0/a"),
+            ("/usr/lib", "/usr/lib"),
+        ] {
+            assert_eq!(files.real(Path::new(path)).as_deref(), Some(Path::new(real)));
+            assert_eq!(files.told(real.into()), Path::new(path));
+        }
+        assert_eq!(files.told("/store/00/a".into()), Path::new("/store/00/a"));
+        let kept = [(1, 5), (1, 7), (1, 8)].map(|identity| files.keeps_file(identity));
+        assert_eq!(kept, [Some(Kept::There); 3]);
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
+//! | private layers, and directories in memory, in the place of roots | `layers.rs`, crate `dune-layer` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
 //! | traces, figures, reports, learnt policies | `observe/` |
@@ -46,6 +47,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod last_part;
+mod layers;
 mod load;
 mod observe;
 mod part;
@@ -63,6 +65,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use dune::{Config, FaultAround};
 use dune_loader::Opening;
@@ -71,13 +74,14 @@ pub use checked::{PathArgument, Request};
 pub use command::{
     Child, Command, Finished, Hook, MakePolicy, Output, Reason, Recipe, RunError, SpawnError, WaitError, hook,
 };
+pub use dune_layer as layer;
 pub use effective::{ClassRule, Effective, FileRule};
 pub use error::SandboxError;
 pub use files::{Access, Files};
 use observe::Watch;
 pub use observe::{
-    CallFigures, Denial, Enforced, FatalCall, Figures, Filter, NotStarted, Observation, Outcome, Report,
-    UnknownFilter,
+    CallFigures, Denial, Enforced, FatalCall, Figures, Filter, LayerChange, LayerReport, NotStarted,
+    Observation, Outcome, Report, UnknownFilter,
 };
 use policy::{Limits, Policy};
 use questions::Line;
@@ -97,6 +101,7 @@ pub struct Sandbox {
     line: Option<Line>,
     shared: Option<&'static Shared>,
     limits: Limits,
+    layer: Option<PathBuf>,
     /// In place of the process's own.
     environment: Option<Vec<(OsString, OsString)>>,
 }
@@ -112,6 +117,7 @@ impl Sandbox {
             line: None,
             shared: None,
             limits,
+            layer: None,
             environment: None,
         }
     }
@@ -128,6 +134,14 @@ impl Sandbox {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Sandbox {
         self.limits = self.limits.and(limits);
+        self
+    }
+
+    /// Where the private layer is made, and kept if the program changes something in it: a directory that is not there, or empty. By default it is a
+    /// new one in the user's store ([`Report::layer`] says which).
+    #[must_use]
+    pub fn layer(mut self, directory: impl Into<PathBuf>) -> Sandbox {
+        self.layer = Some(directory.into());
         self
     }
 
@@ -150,13 +164,18 @@ impl Sandbox {
     /// Descriptors other than the standard streams are closed, whoever owns them; signal handlers are reset; there will be no core dump. So
     /// the caller is a launcher, with one thread, that does nothing afterwards but tell why it failed.
     ///
-    /// There is nobody who could end all processes of the run: [`Limits::wall_seconds`] is for [`run_observed`](Self::run_observed).
+    /// There is nobody who could end all processes of the run: [`Limits::wall_seconds`] is for [`run_observed`](Self::run_observed), and so are policies
+    /// with private layers or directories in memory.
     ///
     /// # Errors
     ///
     /// [`SandboxError`].
     pub fn run(mut self, program: &OsStr, words: &[OsString]) -> Result<Infallible, SandboxError> {
         let prepare = |what| move |why| SandboxError::Prepare { what, why };
+        let is_without_place = |root: &files::Root| root.place().is_none();
+        if self.policy.files().is_some_and(|files| files.roots().iter().any(is_without_place)) {
+            return Err(SandboxError::NoLauncher { policy: self.policy.name().to_owned() });
+        }
         if lacks(Defence::Limits) {
             self.limits = Limits::default();
         }

@@ -131,6 +131,7 @@ fn run(hook: &Hook, order: Order, line: &UnixStream) -> Result<Reply, (i32, Stri
     let policy = order.recipe.make(hook).map_err(failed)?;
     let mut sandbox = Sandbox::new(policy).limits(order.limits).best_effort(order.best_effort);
     sandbox.environment = Some(order.environment);
+    sandbox.layer = order.layer.map(Into::into);
     line.set_nonblocking(true)
         .map_err(|why| (126, format!("the launcher cannot listen to its host: {why}")))?;
     let observation = if order.counts { Observation::new() } else { Observation::outcome() };

@@ -238,6 +238,7 @@ impl Command {
             recipe,
             limits: self.sandbox.limits,
             best_effort: self.sandbox.best_effort,
+            layer: self.sandbox.layer.map(Into::into),
             counts: self.counts,
         };
         let (mut ours, theirs) = UnixStream::pair().map_err(SpawnError::Start)?;

@@ -70,6 +70,7 @@ pub(super) struct Order {
     pub(super) recipe: Recipe,
     pub(super) limits: Limits,
     pub(super) best_effort: bool,
+    pub(super) layer: Option<OsString>,
     pub(super) counts: bool,
 }
 
@@ -132,6 +133,7 @@ mod tests {
             recipe: Recipe::own("mine", [1, 2, 3]),
             limits: Limits { threads: Some(u64::MAX), ..Limits::default() },
             best_effort: true,
+            layer: Some("/layer".into()),
             counts: false,
         };
         let mut bytes = Vec::new();

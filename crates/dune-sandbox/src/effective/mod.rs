@@ -85,6 +85,8 @@ impl Effective {
                     other.path != root.path
                         && root.path.starts_with(&other.path)
                         && other.access > root.access
+                        // What is narrower there is not in the directory that the program has in that one's place.
+                        && !other.access.is_elsewhere()
                 };
                 let narrows = files.roots().iter().any(|other| allows_more(&other));
                 FileRule { path: root.path.clone(), access: root.access, executes: root.executes, narrows }

@@ -78,6 +78,12 @@ fn files(out: &mut Out, policy: &Effective) {
         let but = if rule.narrows { " (less than the rule for what is above it)" } else { "" };
         match rule.access {
             Access::Read => out.item(format_args!("read, list, ask about: {path}{what}{but}")),
+            Access::Layer => out.item(format_args!(
+                "the same, in a private copy, whose changes are told at the end: {path}{what}{but}"
+            )),
+            Access::Memory => out.item(format_args!(
+                "the same, in an empty directory in memory that vanishes at the end: {path}{what}{but}"
+            )),
             Access::Write => out.item(format_args!("the same, and write and make files: {path}{what}{but}")),
             _ => out.item(format_args!("not there (ENOENT): {path}{what}{but}")),
         }

@@ -42,7 +42,7 @@ pub(crate) use journal::Journal;
 #[cfg(test)]
 pub(crate) use journal::Reader;
 pub(crate) use note::{mark, reason};
-pub use report::{Denial, Enforced, FatalCall, NotStarted, Outcome, Report};
+pub use report::{Denial, Enforced, FatalCall, LayerChange, LayerReport, NotStarted, Outcome, Report};
 pub use run::Observation;
 pub use tracing::{Filter, UnknownFilter};
 

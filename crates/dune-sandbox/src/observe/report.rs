@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use dune_layer::{Change, Layer};
 use serde::{Deserialize, Serialize};
 
 use super::Figures;
@@ -23,6 +24,8 @@ pub struct Report {
     /// The policy that it would have needed, as a file, if that was asked for.
     #[serde(skip)]
     pub learnt: Option<String>,
+    /// What the program has changed in private layers, if the policy has some.
+    pub layer: Option<LayerReport>,
     /// Records that were lost on the way to the launcher: 0, but where it was stopped, or a thread was killed while it wrote one.
     pub lost: u64,
 }
@@ -55,6 +58,50 @@ impl Outcome {
             Outcome { signal: Some(libc::SIGSYS), denied_call: Some(_), .. } => "denied",
             Outcome { signal: Some(_), .. } => "signaled",
             _ => "exited",
+        }
+    }
+}
+
+/// What a program has changed in its private layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LayerReport {
+    /// Where the layer is kept, for [`Layer::open`](crate::layer::Layer::open) and `dune changes`; nothing if nothing has changed.
+    pub directory: Option<String>,
+    /// The changes.
+    pub changes: Vec<LayerChange>,
+    /// How many of them have been made in the folders since.
+    pub applied: Option<usize>,
+    /// What of the folders was not in the layer, and why.
+    pub left_out: Vec<String>,
+    /// Why the changes could not be told.
+    pub why: Option<String>,
+}
+
+/// A change in a private layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LayerChange {
+    /// The whole path, by the folder's name.
+    pub path: String,
+    /// `added`, `modified`, `deleted`, or `mode`.
+    pub what: String,
+    /// `file`, `directory`, `link`, `special`.
+    pub kind: String,
+    /// Why it would not be applied.
+    pub conflict: Option<String>,
+}
+
+impl LayerChange {
+    pub(crate) fn of(layer: &Layer, change: &Change) -> LayerChange {
+        let word = |value: serde_json::Result<serde_json::Value>| {
+            value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        };
+        LayerChange {
+            path: layer.path_of(change).to_string_lossy().into_owned(),
+            what: word(serde_json::to_value(change.what)),
+            kind: word(serde_json::to_value(change.kind)),
+            conflict: change.conflict.map(str::to_owned),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::tracing::{Filter, Tracer};
 use super::{Observer, Watch};
 use crate::Sandbox;
 use crate::error::{SandboxError, say};
+use crate::layers::Layers;
 use crate::policy::Limits;
 use crate::questions::{Answers, Line, Questions};
 use crate::quota::Shared;
@@ -106,7 +107,11 @@ impl Sandbox {
         let journal = Journal::new().map_err(prepare(memory))?;
         let totals = Totals::new().map_err(prepare(memory))?;
         let limits = self.limits;
-        let ends_all = limits.is_any() || is_to_end.is_some();
+        let told: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let layers = self.policy.files().map(|files| Layers::make(files, self.layer.as_deref(), told));
+        let mut layers = layers.transpose()?.flatten();
+        // What is told of a layer is of all processes.
+        let ends_all = limits.is_any() || is_to_end.is_some() || layers.is_some();
         if ends_all {
             self.shared = Some(Shared::new().map_err(prepare(memory))?);
         }
@@ -135,12 +140,20 @@ impl Sandbox {
                 meter::switch_on();
                 self.watch = Some(Watch::new(observers));
             }
-            let Err(error) = self.run(program, words);
+            let entered = match (layers, self.policy.files()) {
+                (Some(layers), Some(files)) => layers.enter(files),
+                _ => Ok(()),
+            };
+            let run = entered.map_err(prepare("go to the working directory in the private layer"));
+            let Err(error) = run.and_then(|()| self.run(program, words));
             let text = format!("{}\n{error}", error.exit_status());
             journal.write(std::process::id() as i32, Kind::NotStarted, text.as_bytes());
             process::exit(error.exit_status().into());
         };
         family.begin(child);
+        if let Some(layers) = &mut layers {
+            layers.begin();
+        }
         if is_to_end.is_some() {
             spawning::leave(&[libc::STDIN_FILENO, libc::STDOUT_FILENO]);
         }
@@ -198,12 +211,14 @@ impl Sandbox {
         if ends_all {
             end_all(&mut family)?;
         }
+        let layer = layers.and_then(Layers::finish);
         let lost = reader.lost();
         if let Some(lines) = lines {
             lines.finish(lost).map_err(prepare("write the trace"))?;
         }
         let mut report = collector.finish();
         report.lost = lost;
+        report.layer = layer;
         let command: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         report.learnt = learnt.map(|learnt| learnt.file(&command.join(" ")));
         report.figures = totals.figures();

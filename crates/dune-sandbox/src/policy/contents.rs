@@ -68,9 +68,12 @@ pub(super) struct Contents {
 pub(super) struct Paths {
     pub(super) read: Vec<Spanned<PathBuf>>,
     pub(super) write: Vec<Spanned<PathBuf>>,
+    pub(super) layer: Vec<Spanned<PathBuf>>,
+    pub(super) memory: Vec<Spanned<PathBuf>>,
     pub(super) execute: Vec<Spanned<PathBuf>>,
     pub(super) hidden: Vec<Spanned<PathBuf>>,
     pub(super) missing: Missing,
+    pub(super) layer_bytes: Option<u64>,
 }
 
 /// What becomes of a path that is not there.

@@ -46,8 +46,8 @@ impl FromFile {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn names_files(text: &str) -> bool {
         toml::from_str::<Contents>(text).is_ok_and(|contents| {
-            let Paths { read, write, execute, hidden, .. } = contents.files;
-            ![read, write, execute, hidden].iter().all(Vec::is_empty)
+            let Paths { read, write, layer, memory, execute, hidden, .. } = contents.files;
+            ![read, write, layer, memory, execute, hidden].iter().all(Vec::is_empty)
         })
     }
 
@@ -86,7 +86,10 @@ impl FromFile {
         let contents: Contents = toml::from_str(text)
             .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))?;
         let mut files = Files::new();
-        let Paths { read, write, execute, hidden, missing } = contents.files;
+        let Paths { read, write, layer, memory, execute, hidden, missing, layer_bytes } = contents.files;
+        if let Some(bytes) = layer_bytes {
+            files.set_layer_bytes(bytes);
+        }
         let mut named = Vec::new();
         for path in writable {
             let not_there = |why| PolicyError::Writable { path: path.clone(), why };
@@ -94,9 +97,15 @@ impl FromFile {
             files.add(&path, Access::Write).map_err(not_there)?;
             named.push(path);
         }
-        let (read, write) = ((read, Use::Have(Access::Read)), (write, Use::Have(Access::Write)));
         // Last: what is executed is written to if it is so without that.
-        for (list, how) in [read, write, (hidden, Use::Have(Access::Hidden)), (execute, Use::Execute)] {
+        for (list, how) in [
+            (read, Use::Have(Access::Read)),
+            (write, Use::Have(Access::Write)),
+            (layer, Use::Have(Access::Layer)),
+            (memory, Use::Have(Access::Memory)),
+            (hidden, Use::Have(Access::Hidden)),
+            (execute, Use::Execute),
+        ] {
             for path in list {
                 let (span, path) = (path.span(), path.into_inner());
                 let path = absolute(path).map_err(|why| wrong(span.clone(), why))?;
@@ -107,12 +116,15 @@ impl FromFile {
                 }
                 // The command line says more than the text.
                 let is_named = canonical.is_ok_and(|path| named.contains(&path));
-                if is_named && matches!(how, Use::Have(Access::Read | Access::Write)) {
+                if is_named && matches!(how, Use::Have(access) if access > Access::Hidden) {
                     continue;
                 }
                 let why = |why: io::Error| match why.raw_os_error() {
                     Some(libc::EINVAL) => "is not absolute".to_owned(),
                     Some(libc::ENOTUNIQ) => "is there already, with another access".to_owned(),
+                    Some(libc::ENOTDIR) => {
+                        "is no directory, and only those can be in a layer or in memory".to_owned()
+                    }
                     _ => format!("cannot be had: {why}"),
                 };
                 let added = match how {
@@ -322,6 +334,14 @@ mod tests {
                 &["with another access", "execute = "],
             ),
             ("children = 1\n", 1, &["children = 1"]),
+            ("[files]\nlayer = [\"/etc/passwd\"]\n", 2, &["/etc/passwd is no directory", "layer = "]),
+            ("[files]\nlayer = [\"/usr\"]\nmemory = [\"/usr\"]\n", 3, &["with another access", "memory = "]),
+            (
+                "[files]\nmemory = [\"/usr\"]\nexecute = [\"/usr/bin\"]\n",
+                3,
+                &["with another access", "execute = "],
+            ),
+            ("[files]\nlayer_bytes = -1\n", 2, &["layer_bytes = -1"]),
             ("[network]\nconnect = [\"*:1\",\n \"there:80\"]\n", 3, &["\"there:80\" is not an address like"]),
             ("[network]\nbind = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8"]),
         ] {
@@ -338,6 +358,19 @@ mod tests {
         let given = ["A=1", "AB=1", "B=1", "D=1"].map(|text| CString::new(text).expect("no NUL"));
         let said: Vec<_> = policy.environment(given.to_vec());
         assert_eq!(said, [c"A=1", c"B=2", c"C=3"].map(CString::from));
+    }
+
+    /// Two lists may name the same directory twice: it is one root, which gets one place.
+    #[test]
+    fn a_layer_is_one_root() {
+        let text = "[files]\nlayer = [\"/usr\", \"/usr/./\"]\nexecute = [\"/usr\", \"/usr/bin\"]\n";
+        let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
+        let roots = policy.files().expect("files").roots();
+        let said: Vec<_> =
+            roots.iter().map(|root| (root.path.to_str(), root.access, root.executes)).collect();
+        let expected = [(Some("/usr"), Access::Layer, true), (Some("/usr/bin"), Access::Layer, true)];
+        assert_eq!(said, expected);
+        assert!(roots.iter().all(|root| root.place().is_none()), "nothing is made when a policy is read");
     }
 
     #[test]

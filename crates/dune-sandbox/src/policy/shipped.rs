@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use super::{AllowAll, Compute, FromFile, Policy, PolicyError};
 
 /// The policies that are shipped.
-pub const NAMES: [&str; 5] = ["compute", "cli", "build", "web", "allow-all"];
+pub const NAMES: [&str; 6] = ["compute", "cli", "tool", "build", "web", "allow-all"];
 
 /// Those that are files.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("cli", include_str!("shipped/cli.toml")),
+    ("tool", include_str!("shipped/tool.toml")),
     ("build", include_str!("shipped/build.toml")),
     ("web", include_str!("shipped/web.toml")),
 ];
@@ -24,7 +25,7 @@ pub fn by_name(name: &str) -> Option<Result<Box<dyn Policy>, PolicyError>> {
 }
 
 impl FromFile {
-    /// The shipped policy with this name, if that is a file: `cli`, `build` or `web`. The program may write `writable`, too.
+    /// The shipped policy with this name, if that is a file: `cli`, `tool`, `build` or `web`. The program may write `writable`, too.
     ///
     /// # Errors
     ///

@@ -210,6 +210,16 @@ pub(crate) fn link_of(descriptor: i32) -> Result<Vec<u8>, i64> {
     Ok(bytes)
 }
 
+/// getcwd(2): the path, without a NUL.
+pub(crate) fn working_directory() -> Result<Vec<u8>, i64> {
+    let mut bytes = vec![0; dune_syscalls::PATH_MAX as usize];
+    let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: the call writes at most as many bytes as there are.
+    let length = unsafe { system_call(libc::SYS_getcwd, [buffer, bytes.len() as u64, 0, 0, 0, 0]) };
+    bytes.truncate((super::result(length)? as usize).saturating_sub(1));
+    Ok(bytes)
+}
+
 /// mkdirat(2), mknodat(2) or unlinkat(2) of a name in a directory, with what else the call takes.
 ///
 /// # Panics

@@ -272,7 +272,7 @@ fn may_change(thread: &Thread, files: &Files, descriptor: i32) -> Result<(), i64
     }
     let about = call::about(descriptor).ok_or(error(libc::EBADF))?;
     let link = std::fs::read_link(OsStr::from_bytes(own_link(descriptor).to_bytes()));
-    let name = link.map_err(|_| error(libc::EBADF))?.into_os_string().into_vec();
+    let name = files.told(link.map_err(|_| error(libc::EBADF))?).into_os_string().into_vec();
     let name = CString::new(name).map_err(|_| error(libc::EACCES))?;
     if name.to_bytes().first() != Some(&b'/') {
         return Err(error(libc::EACCES));
@@ -280,7 +280,7 @@ fn may_change(thread: &Thread, files: &Files, descriptor: i32) -> Result<(), i64
     let found = find(thread, files, libc::AT_FDCWD, &name, false)?;
     let is_there = |probe: Probe| call::about(probe.0).is_some_and(|there| there.identity == about.identity);
     let is_same = open_below(&open_root(found.root)?, &found.name(), 0).is_ok_and(is_there);
-    if is_same && found.root.access == Access::Write { Ok(()) } else { Err(denied(thread, &name)) }
+    if is_same && found.root.access >= Access::Write { Ok(()) } else { Err(denied(thread, &name)) }
 }
 
 fn change_mode_of_open(thread: &Thread, files: &Files, descriptor: u64, mode: u64) -> Result<i64, i64> {

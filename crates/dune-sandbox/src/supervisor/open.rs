@@ -198,7 +198,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     if about.may_be_on_procfs()
         && let Some(shown) = shown(thread, found.0)?
     {
-        let shown = shown.open(&found, how.flags)?;
+        let shown = shown.open(&found, how.flags, thread.process.policy.files())?;
         return found.replace_by(&shown, how.flags);
     }
     if about.mode & libc::S_IFMT == libc::S_IFIFO

@@ -1,15 +1,15 @@
 //! Calls with paths under a policy that names files: what a path leads to is found below the policy's roots (`files.rs`), opened from there,
 //! and the call is made on what has been opened.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::open::{Probe, is_harmless, own_link};
 use super::{Answer, Thread, error, mapped_files};
 use crate::checked::Request;
-use crate::files::{self, Access, Files, Found, Look, Root};
+use crate::files::{Access, Files, Found, Look, OUTSIDE, Root};
 use crate::observe::{self, Verdict};
 use crate::policy::Decision;
 use crate::raw::call::{self, OpenHow};
@@ -22,6 +22,9 @@ pub(super) const STRICT: u64 = 0x08 | 0x04 | 0x02;
 
 /// Makes the call if it is one that only asks about what a path leads to, or goes there. Opening is done by `open.rs`.
 pub(super) fn answer(thread: &Thread, files: &Files, request: &Request) -> Option<Answer> {
+    if i64::from(request.call().number) == libc::SYS_getcwd && files.are_elsewhere() {
+        return Some(working_directory(thread, files, request).unwrap_or_else(|error| error));
+    }
     let path = request.paths().first()?;
     let [_, second, third, fourth, fifth, _] = *request.arguments();
     let name = request.call().name();
@@ -57,7 +60,7 @@ pub(super) fn answer(thread: &Thread, files: &Files, request: &Request) -> Optio
             "chdir" => result(call::plain(libc::SYS_fchdir, [found.0 as u64, 0, 0, 0, 0, 0])),
             _ => {
                 let (buffer, size) = if name == "readlink" { (second, third) } else { (third, fourth) };
-                let target = call::link_of(found.0)?;
+                let target = target_of(files, &found)?;
                 let size = usize::try_from(size as i32).unwrap_or(0);
                 if size == 0 {
                     return Err(error(libc::EINVAL));
@@ -68,6 +71,28 @@ pub(super) fn answer(thread: &Thread, files: &Files, request: &Request) -> Optio
         }
     });
     Some(made.unwrap_or_else(|error| error))
+}
+
+/// getcwd(2), by the name that the program has for it.
+fn working_directory(thread: &Thread, files: &Files, request: &Request) -> Result<i64, i64> {
+    let [buffer, size, ..] = *request.arguments();
+    let path = PathBuf::from(OsString::from_vec(call::working_directory()?));
+    let mut bytes = files.told(path).into_os_string().into_vec();
+    bytes.push(0);
+    if bytes.len() as u64 > size {
+        return Err(error(libc::ERANGE));
+    }
+    thread.memory().write(buffer, &bytes).map_err(|_| error(libc::EFAULT))?;
+    Ok(bytes.len() as i64)
+}
+
+/// The text of a link. What Linux makes for a link of procfs is by the names that the program has.
+fn target_of(files: &Files, link: &Probe) -> Result<Vec<u8>, i64> {
+    let target = call::link_of(link.0)?;
+    if !files.are_elsewhere() || !call::is_on_procfs(link.0) {
+        return Ok(target);
+    }
+    Ok(files.told(PathBuf::from(OsString::from_vec(target))).into_os_string().into_vec())
 }
 
 /// Opens what a path leads to, as a descriptor that says what it is and no more.
@@ -154,9 +179,13 @@ pub(super) fn find<'f>(
     path: &CStr,
     follows: bool,
 ) -> Result<Found<'f>, i64> {
-    let base = if path.to_bytes().first() == Some(&b'/') { PathBuf::from("/") } else { place(directory)? };
-    let found = files.find(&base, path.to_bytes(), follows, &mut look);
-    found.map_err(|errno| if errno == files::OUTSIDE { denied(thread, path) } else { error(errno) })
+    let base = if path.to_bytes().first() == Some(&b'/') {
+        PathBuf::from("/")
+    } else {
+        files.told(place(directory)?)
+    };
+    let found = files.find(&base, path.to_bytes(), follows, &mut |root, below| look(files, root, below));
+    found.map_err(|errno| if errno == OUTSIDE { denied(thread, path) } else { error(errno) })
 }
 
 /// What a program gets for what is below no root, unless that is its end.
@@ -184,12 +213,13 @@ fn place(directory: i32) -> Result<PathBuf, i64> {
 
 /// The root, if it is what it was.
 pub(super) fn open_root(root: &Root) -> Result<Probe, i64> {
-    let path = CString::new(root.path.as_os_str().as_bytes()).map_err(|_| error(libc::EINVAL))?;
+    let (path, identity) = root.place().ok_or(error(libc::EACCES))?;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| error(libc::EINVAL))?;
     // RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS: the path is canonical.
     let mut how = OpenHow { flags: PATH | libc::O_NOFOLLOW as u64, mode: 0, resolve: STRICT & !0x08 };
     let opened = Probe(result(call::open(AT_FDCWD, &path, &mut how))? as i32);
     match call::about(opened.0) {
-        Some(about) if about.identity == root.identity => Ok(opened),
+        Some(about) if about.identity == identity => Ok(opened),
         _ => Err(error(libc::EACCES)),
     }
 }
@@ -211,17 +241,17 @@ fn is_file(root: &Probe, name: &CStr) -> bool {
 }
 
 /// What is at a name below a root.
-fn look(root: &Root, below: &Path) -> Result<Look, i32> {
+fn look(files: &Files, root: &Root, below: &Path) -> Result<Look, i32> {
     let errno = |error: i64| -error as i32;
     let path = root.path.join(below);
     let root = open_root(root).map_err(errno)?;
     if mapped_files::may_be(&path) && call::is_on_procfs(root.0) {
         return Err(libc::EACCES);
     }
-    let found = open_below(&root, &files::name(below), 0).map_err(errno)?;
+    let found = open_below(&root, &crate::files::name(below), 0).map_err(errno)?;
     let about = call::about(found.0).ok_or(libc::EACCES)?;
     Ok(match about.mode & libc::S_IFMT {
-        libc::S_IFLNK => Look::Link(call::link_of(found.0).map_err(errno)?),
+        libc::S_IFLNK => Look::Link(target_of(files, &found).map_err(errno)?),
         libc::S_IFDIR => Look::Directory { identity: about.identity },
         _ => Look::Other { identity: about.identity },
     })

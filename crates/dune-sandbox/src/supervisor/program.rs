@@ -86,7 +86,11 @@ impl Process {
     }
 
     pub(super) fn set_executable(&self, opened: &Opened) {
-        let path = opened.program.path.canonicalize().unwrap_or_else(|_| opened.program.path.clone());
+        let path = &opened.program.path;
+        let files = self.policy.files().filter(|files| files.are_elsewhere());
+        let real = files.and_then(|files| files.real(path)).unwrap_or_else(|| path.clone());
+        let path = real.canonicalize().unwrap_or_else(|_| path.clone());
+        let path = files.map_or_else(|| path.clone(), |files| files.told(path.clone()));
         let path = CString::new(path.into_os_string().into_vec()).unwrap_or_default();
         *lock(&self.executable) = path;
     }

@@ -3,10 +3,14 @@
 //!
 //! The program gets a file in memory with what was true when it opened it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::open::{Probe, own_link};
+use crate::files::Files;
 use crate::part::END;
 use crate::raw::call::{self, OpenHow};
 use crate::raw::result;
@@ -31,7 +35,7 @@ impl Shown {
     }
 
     /// A descriptor of what the program may see of the file `found`, or the raw error.
-    pub(super) fn open(self, found: &Probe, flags: u64) -> Result<Probe, i64> {
+    pub(super) fn open(self, found: &Probe, flags: u64, files: Option<&Files>) -> Result<Probe, i64> {
         if flags & libc::O_ACCMODE as u64 != libc::O_RDONLY as u64 {
             return Err(-i64::from(libc::EACCES));
         }
@@ -41,7 +45,7 @@ impl Shown {
         let mut file = fs::File::open(path.to_str().expect("digits and slashes")).map_err(raw)?;
         file.read_to_end(&mut text).map_err(raw)?;
         let text = match self {
-            Shown::Mappings => mappings(&text),
+            Shown::Mappings => mappings(&text, files.filter(|files| files.are_elsewhere())),
             Shown::State => state(&text).ok_or(-i64::from(libc::EACCES))?,
         };
         let memory = Probe(result(call::file_of(c"proc", &text))? as i32);
@@ -50,16 +54,24 @@ impl Shown {
     }
 }
 
-/// Of the lines of `maps`, or the groups of lines of `smaps` (proc(5)), those about the program's part.
-fn mappings(text: &[u8]) -> Vec<u8> {
+/// Of the lines of `maps`, or the groups of lines of `smaps` (proc(5)), those about the program's part; with the names that it has for files.
+fn mappings(text: &[u8], files: Option<&Files>) -> Vec<u8> {
     let mut shown = Vec::new();
     let mut is_shown = false;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        if let Some(end) = end_of_mapping(line) {
-            is_shown = end <= END;
+        let end = end_of_mapping(line);
+        is_shown = end.map_or(is_shown, |end| end <= END);
+        if !is_shown {
+            continue;
         }
-        if is_shown {
-            shown.extend_from_slice(line);
+        let name = line.iter().position(|byte| *byte == b'/').filter(|_| end.is_some());
+        match (name, files) {
+            (Some(name), Some(files)) => {
+                let path = PathBuf::from(OsStr::from_bytes(&line[name..]));
+                shown.extend_from_slice(&line[..name]);
+                shown.extend_from_slice(files.told(path).as_os_str().as_bytes());
+            }
+            _ => shown.extend_from_slice(line),
         }
     }
     shown
@@ -108,7 +120,7 @@ Rss: 4 kB\n\
 Rss: 8 kB\n\
 7ffff7ff0000-7ffff7ff1000 r-xp 00000000 00:00 0 [vdso]\n\
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
-        let shown = mappings(text);
+        let shown = mappings(text, None);
         let lines: Vec<_> = std::str::from_utf8(&shown).expect("text").lines().collect();
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with("/bin/a b") && lines[1] == "Rss: 4 kB");

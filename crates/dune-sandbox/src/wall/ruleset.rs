@@ -53,14 +53,18 @@ fn ports(wall: &Wall) -> [(AccessNet, &Ports); 2] {
 }
 
 fn add(ruleset: RulesetCreated, root: &Root) -> Result<RulesetCreated, String> {
-    let file = PathFd::new(&root.path).map_err(|why| why.to_string())?;
-    if call::about(file.as_fd().as_raw_fd()).is_none_or(|about| about.identity != root.identity) {
+    // A directory in the place of the one that is named is allowed in its place, and that is not.
+    let (path, identity) = root
+        .place()
+        .ok_or_else(|| format!("{} has no private directory in its place", root.path.display()))?;
+    let file = PathFd::new(path).map_err(|why| why.to_string())?;
+    if call::about(file.as_fd().as_raw_fd()).is_none_or(|about| about.identity != identity) {
         return Err(format!("{} is another file than it was", root.path.display()));
     }
     let read = reading();
     let access = match root.access {
         // All that changes files, but for devices.
-        Access::Write => {
+        Access::Write | Access::Layer | Access::Memory => {
             let devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
             AccessFs::from_all(ABI::V5) & !devices & !AccessFs::Execute
         }

@@ -5,6 +5,7 @@ mod attempts;
 mod directories;
 mod escapes;
 mod executed;
+mod layers;
 mod library;
 mod limits;
 mod network;
@@ -87,6 +88,15 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::shipped_cli", shipped::cli),
     Case::new("sandbox::shipped_build", shipped::build),
     Case::new("sandbox::shipped_web", shipped::web),
+    Case::new("sandbox::layer_of_tools", layers::tool),
+    Case::new("sandbox::layer_names", layers::names),
+    Case::new("sandbox::layer_keeps_in", layers::keeps_in),
+    Case::new("sandbox::layer_meets_changes", layers::meets_changes),
+    Case::new("sandbox::layer_after_kill", layers::after_kill),
+    Case::new("sandbox::layer_errors", layers::errors),
+    Case::new("sandbox::layer_of_library", layers::library),
+    Case::new("sandbox::layer_in_memory", layers::memory),
+    Case::new("sandbox::layer_behind_second_wall", layers::behind_second_wall),
     Case::new("sandbox::policy_network", network::addresses),
     Case::new("sandbox::trace", telling::trace),
     Case::new("sandbox::trace_of_several", telling::trace_of_several),
