@@ -16,9 +16,9 @@ for number in $(seq 20); do echo "$number" >"$number.txt"; done
 same 'twenty files' 210 sh -c 'for n in $(seq 20); do busybox wget -q -O - "http://127.0.0.1:8000/$n.txt"; done | { s=0; while read -r n; do s=$((s + n)); done; echo $s; }'
 same 'a listing' 20 sh -c 'mkdir -p all && mv [0-9]*.txt all && busybox wget -q -O - http://127.0.0.1:8000/all/ | grep -c "<li>.*txt"'
 if [ -n "$policy" ]; then
-    same 'what is outside stays there' nothing echo "$(get stolen.txt || echo nothing)"
+    same 'a link that leads out' nothing echo "$(get stolen.txt || echo nothing)"
 else
-    same 'natively it does not' secret get stolen.txt
+    same 'a link that leads out' secret get stolen.txt
 fi
 kill $server
 until_true 30 sh -c "! kill -0 $server" || kill -KILL $server

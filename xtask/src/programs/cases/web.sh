@@ -103,12 +103,12 @@ same 'a part of a file' '10
 same 'what is not there' 404 status 'GET /none'
 same 'what is no request' 400 status 'GET'
 same 'the head alone' "$length 0" echo "$(ask 'HEAD /numbers.txt' | sed -n 's/^Content-Length: //p')" "$(ask 'HEAD /numbers.txt' | sed '1,/^$/d' | wc -c)"
+# A link of the server's leads out: natively to what is there.
 if [ -n "$policy" ]; then
-    # A link of the server's leads out.
-    same 'what is outside is refused' refused echo "$(case $(status 'GET /outside.txt') in 403 | 404) echo refused ;; esac)"
-    same 'nothing of it gets out' 0 echo "$(get outside.txt | grep -c secret)"
-elif [ -z "$enter" ]; then
-    same 'natively it is not' secret echo "$(get outside.txt)"
+    same 'a link that leads out' '0 refused' echo "$(get outside.txt | grep -c secret)" \
+        "$(case $(status 'GET /outside.txt') in 403 | 404) echo refused ;; esac)"
+else
+    same 'a link that leads out' secret get outside.txt
 fi
 kill -$reload $pid
 sleep 1
