@@ -236,7 +236,7 @@ pub fn errors() -> CaseResult {
     let (line, missing) = (format!("{policy}:5: unknown field `raed`"), tree.path("none.toml"));
     let others = [
         (&*missing, "cannot read the policy"),
-        ("strict", "the policies are compute, cli, build, web, allow-all;"),
+        ("strict", "the policies are compute, cli, tool, build, web, allow-all;"),
     ];
     for (policy, text) in [[(&*policy, &*line)], [others[0]], [others[1]]].concat() {
         let output = busybox(policy, &["true"])?;
