@@ -7,7 +7,7 @@ use super::borrowed::Borrowed;
 use super::wish::{Kind, Wish};
 use super::{Answer, Thread, error, threads};
 use crate::checked::Request;
-use crate::raw::{call, signals};
+use crate::raw::{call, process, signals};
 
 /// fork(2).
 pub(super) fn fork(thread: &mut Thread, _: &mut Request) -> Answer {
@@ -54,12 +54,15 @@ fn make(thread: &mut Thread, wish: &Wish) -> Answer {
 }
 
 fn new_process(thread: &mut Thread) -> i64 {
+    // What comes for the child waits with Linux, until the child has forgotten what has come for the parent.
+    process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
     let result = thread.process.fork();
     if result == 0 {
         signals::forget();
-        // What has been forgotten has left all signals blocked.
-        let mask = thread.signals.mask();
-        thread.signals.begin(mask);
+    }
+    let mask = thread.signals.mask();
+    thread.signals.begin(mask);
+    if result == 0 {
         thread.cleared = 0;
         thread.borrowed = None;
         if let Some(watch) = &thread.process.watch {
