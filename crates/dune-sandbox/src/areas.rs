@@ -34,6 +34,9 @@ impl Account {
 /// Among the rights of an area: it stays as it is, as what mseal(2) seals.
 pub(crate) const SEALED: Rights = 1 << 7;
 
+/// Among the rights of an area: it is of a System V segment, which shmdt(2) unmaps.
+pub(crate) const ATTACHED: Rights = 1 << 6;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Area {
     pub(crate) end: u64,
@@ -124,9 +127,11 @@ impl Areas {
     pub(crate) fn protect(&mut self, range: Range<u64>, rights: Rights) {
         let parts: Vec<_> = self
             .within(range.clone())
-            .map(|(start, area)| (start.max(range.start)..area.end.min(range.end), area.account))
+            .map(|(start, area)| (start.max(range.start)..area.end.min(range.end), area))
             .collect();
-        parts.into_iter().for_each(|(part, account)| self.insert(part, rights, account));
+        for (part, area) in parts {
+            self.insert(part, rights | area.rights & ATTACHED, area.account);
+        }
     }
 
     /// Bytes that are counted.

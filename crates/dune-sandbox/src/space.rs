@@ -3,6 +3,9 @@
 //! Where something new lies the supervisor decides, never Linux: between the program and the end of its part. All that a call names
 //! has to be in the program's part; what is not gets the answer that Linux has for addresses above its TASK_SIZE.
 
+mod segments;
+
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dune::Dune;
@@ -61,6 +64,8 @@ pub(crate) struct Space {
 #[derive(Debug)]
 struct Inner {
     areas: Areas,
+    /// System V segments, from the first address of each to its end when it was attached.
+    attached: BTreeMap<u64, u64>,
     /// Where new mappings are placed below.
     top: u64,
     /// Where the heap begins, and the program break.
@@ -72,7 +77,14 @@ struct Inner {
 
 impl Space {
     pub(crate) fn new(may_write_code: bool, quota: &'static Quota) -> Space {
-        let inner = Inner { areas: Areas::default(), top: END, heap: (0, 0), quota, taken: 0 };
+        let inner = Inner {
+            areas: Areas::default(),
+            attached: BTreeMap::new(),
+            top: END,
+            heap: (0, 0),
+            quota,
+            taken: 0,
+        };
         Space { inner: Mutex::new(inner), may_write_code, vdso: Vdso::of_process() }
     }
 
@@ -107,6 +119,7 @@ impl Space {
             }
         }
         (inner.top, inner.heap) = (END, (0, 0));
+        inner.attached.clear();
         inner.balance();
     }
 
@@ -467,6 +480,9 @@ impl Inner {
         }
         if !stays_mapped {
             self.areas.remove(old.start()..old.end());
+            if let Some(end) = self.attached.remove(&old.start()) {
+                self.attached.insert(new.start(), new.start() + (end - old.start()));
+            }
         }
         self.areas.insert(new.start()..new.end(), area.rights, area.account);
         self.balance();

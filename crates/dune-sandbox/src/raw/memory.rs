@@ -13,7 +13,7 @@ use dune::memory::{EditError, PagePermissions, PageRange, VirtAddr};
 
 use super::{result, system_call};
 use crate::areas::Rights;
-use crate::part::Span;
+use crate::part::{PAGE, Span};
 
 /// Lets ring 3 use the process's own stack.
 #[cfg(feature = "_weakened")]
@@ -74,6 +74,34 @@ pub(crate) fn remap(old: Span, old_length: u64, new: Span, flags: u64) -> Result
     result(unsafe { system_call(libc::SYS_mremap, arguments) }).map(drop)
 }
 
+/// The length of the System V segment `segment` in bytes.
+pub(crate) fn segment_length(segment: i32) -> Result<u64, i64> {
+    // SAFETY: all zero bytes are a `struct shmid_ds`.
+    let mut about: libc::shmid_ds = unsafe { std::mem::zeroed() };
+    let address = (&raw mut about).expose_provenance() as u64;
+    // SAFETY: the call writes the structure.
+    let result =
+        unsafe { system_call(libc::SYS_shmctl, [segment as u64, libc::IPC_STAT as u64, address, 0, 0, 0]) };
+    super::result(result).map(|_| about.shm_segsz as u64)
+}
+
+/// Attaches the System V segment `segment` at `span` (shmat(2)), where nothing is. An error, too, if it does not end there.
+pub(crate) fn attach(span: Span, segment: i32, rights: Rights) -> Result<(), i64> {
+    let has = |right: i32| rights & right as Rights != 0;
+    let read_only = if has(libc::PROT_WRITE) { 0 } else { libc::SHM_RDONLY };
+    let flags = if has(libc::PROT_EXEC) { libc::SHM_EXEC } else { 0 } | read_only;
+    // SAFETY: see above. Without SHM_REMAP Linux maps only where nothing is, also if another segment has got the number meanwhile.
+    result(unsafe { system_call(libc::SYS_shmat, [segment as u64, span.start(), flags as u64, 0, 0, 0]) })?;
+    // The number is this segment's as long as it is attached.
+    let length = segment_length(segment);
+    if length.is_ok_and(|length| length.checked_next_multiple_of(PAGE) == Some(span.length())) {
+        return Ok(());
+    }
+    // SAFETY: what has just been mapped.
+    unsafe { system_call(libc::SYS_shmdt, [span.start(), 0, 0, 0, 0, 0]) };
+    Err(length.err().unwrap_or(-i64::from(libc::EIDRM)))
+}
+
 /// Whether all of `span` is mapped: with MS_ASYNC msync(2) does no more than look (since Linux 2.6.19).
 pub(crate) fn is_mapped(span: Span) -> bool {
     let arguments = [span.start(), span.length(), libc::MS_ASYNC as u64, 0, 0, 0];
@@ -90,7 +118,7 @@ pub(crate) fn advise(span: Span, advice: u64) -> Result<(), i64> {
 
 /// Gives ring 3 exactly `rights` for the pages of `span`, which are mapped with these rights.
 pub(crate) fn grant(dune: Dune, span: Span, rights: Rights) -> Result<(), EditError> {
-    if rights == 0 {
+    if rights & (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as Rights == 0 {
         // They are not present for anybody.
         return Ok(());
     }

@@ -26,6 +26,8 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_fork, children::fork),
     (libc::SYS_vfork, children::vfork),
     (libc::SYS_clone, children::clone),
+    (libc::SYS_shmat, shmat),
+    (libc::SYS_shmdt, shmdt),
     (libc::SYS_execve, exec::execve),
     (libc::SYS_exit, threads::exit),
     (libc::SYS_exit_group, exit),
@@ -139,6 +141,14 @@ fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
 fn arch_prctl(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, address, ..] = *request.arguments();
     let is_base = address < FS_LIMIT;
+fn shmat(thread: &mut Thread, request: &mut Request) -> Answer {
+    thread.process.space.attach(thread.dune, request.arguments())
+}
+
+fn shmdt(thread: &mut Thread, request: &mut Request) -> Answer {
+    thread.process.space.detach(request.arguments()[0])
+}
+
     let context = &mut thread.context;
     match request.form().name {
         "ARCH_SET_FS" | "ARCH_SET_GS" if !is_base => return error(libc::EPERM),

@@ -18,6 +18,8 @@ mod network;
 mod randomly;
 mod shown;
 mod signals;
+mod robust;
+mod segments;
 mod vdso;
 
 use std::arch::asm;
@@ -70,6 +72,13 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "leaping" => signals::leaping(),
         "far" => mapped::far(),
         "end-of-file" => mapped::end_of_file(),
+        "executing-at" => execs::at(&words[1]),
+        "filters" => filters::all(),
+        "filtered" => filters::executed(),
+        "landlock" => landlock::all(&words[1], &words[2], &words[3]),
+        "segments" => segments::all(),
+        "robust" => robust::all(),
+        "queue" => robust::queue(),
         "replaced" => mapped::replaced(words[1].parse().expect("turns")),
         "descriptors" => escapes::descriptors(),
         "table" => escapes::table(),
@@ -317,6 +326,8 @@ fn memory() {
     let boundary = 1u64 << 46;
     for (what, number, arguments) in [
         ("munmap", libc::SYS_munmap, [start, length, 0, 0, 0, 0]),
+    let segment = call(libc::SYS_shmget as u64, [libc::IPC_PRIVATE as u64, 0x2000, 0o600, 0, 0, 0]) as u64;
+    assert!((segment as i64) >= 0, "a segment");
         ("munmap of everything", libc::SYS_munmap, [0x1_0000, (1 << 47) - 0x1_1000, 0, 0, 0, 0]),
         ("munmap beyond the end", libc::SYS_munmap, [own, boundary, 0, 0, 0, 0]),
         ("munmap with a wrap", libc::SYS_munmap, [own, u64::MAX - own - 4095, 0, 0, 0, 0]),
@@ -337,13 +348,18 @@ fn memory() {
         ("mlock", libc::SYS_mlock, [start, length, 0, 0, 0, 0]),
         ("mincore", libc::SYS_mincore, [start, length, own, 0, 0, 0]),
         ("msync", libc::SYS_msync, [start, length, libc::MS_INVALIDATE as u64, 0, 0, 0]),
-        ("shmat", libc::SYS_shmat, [0, start, 0x4000, 0, 0, 0]),
+        ("shmat", libc::SYS_shmat, [segment, start, 0x4000, 0, 0, 0]),
+        ("shmat rounded", libc::SYS_shmat, [segment, start + 8, 0x6000, 0, 0, 0]),
+        ("shmat across", libc::SYS_shmat, [segment, boundary - 0x1000, 0x4000, 0, 0, 0]),
+        ("shmat at the end", libc::SYS_shmat, [segment, boundary - 0x2000, 0, 0, 0, 0]),
+        ("shmdt", libc::SYS_shmdt, [start, 0, 0, 0, 0, 0]),
         ("mseal", 462, [start, length, 0, 0, 0, 0]),
     ] {
         println!("{what}: {}", if call(number as u64, arguments) < 0 { "refused" } else { "done" });
     }
     // What Linux has unmapped although the call fails (before 6.17) is free: here two mappings that are one to the supervisor.
     let [pair, target] = [(); 2].map(|()| {
+    call(libc::SYS_shmctl as u64, [segment, libc::IPC_RMID as u64, 0, 0, 0, 0]);
         call(libc::SYS_mmap as u64, [0, 0x2000, 3, fixed & !(libc::MAP_FIXED as u64), u64::MAX, 0]) as u64
     });
     call(libc::SYS_madvise as u64, [pair, 0x1000, libc::MADV_DONTFORK as u64, 0, 0, 0]);
