@@ -50,6 +50,23 @@ global_asm!(
     "    mov eax, 1",
     "    ret",
     "    .size dune_copy_bytes, . - dune_copy_bytes",
+    "    .globl dune_exchange",
+    "    .hidden dune_exchange",
+    "    .type dune_exchange, @function",
+    "dune_exchange:",
+    "    mov eax, esi",
+    "    .globl dune_exchange_access",
+    "    .hidden dune_exchange_access",
+    "dune_exchange_access:",
+    "    lock cmpxchg dword ptr [rdi], edx",
+    "    mov eax, eax",
+    "    ret",
+    "    .globl dune_exchange_end",
+    "    .hidden dune_exchange_end",
+    "dune_exchange_end:",
+    "    mov rax, -1",
+    "    ret",
+    "    .size dune_exchange, . - dune_exchange",
     "    .text",
 );
 
@@ -60,12 +77,17 @@ unsafe extern "C" {
     /// Copies `bytes` bytes; 0, or 1 when one could not be accessed.
     /// ABI: System V, only RCX, RDX, RSI, RDI and RAX change.
     fn dune_copy_bytes(to: u64, from: u64, bytes: u64) -> u64;
+    /// Puts `new` in the place of the word at `address` if that is `old`, in one step; what it was, or all ones when it could not be
+    /// accessed. ABI: System V, only RAX and the flags change.
+    fn dune_exchange(address: u64, old: u32, new: u32) -> u64;
     // Places in their code: only their addresses are used.
     static dune_copy_access: u8;
     static dune_copy_end: u8;
     static dune_copy_bytes_words: u8;
     static dune_copy_bytes_rest: u8;
     static dune_copy_bytes_end: u8;
+    static dune_exchange_access: u8;
+    static dune_exchange_end: u8;
 }
 
 /// The program named memory that it has not, or not for this kind of access (EFAULT).
@@ -82,6 +104,7 @@ pub(super) fn recover(frame: &mut TrapFrame) -> bool {
     let rest = &raw const dune_copy_bytes_rest as u64;
     frame.words_mut().rip = match frame.words().rip {
         rip if rip == &raw const dune_copy_access as u64 => &raw const dune_copy_end as u64,
+        rip if rip == &raw const dune_exchange_access as u64 => &raw const dune_exchange_end as u64,
         rip if rip == words || rip == rest => &raw const dune_copy_bytes_end as u64,
         _ => return false,
     };
@@ -97,6 +120,30 @@ pub(super) fn recover(frame: &mut TrapFrame) -> bool {
 /// The bytes at `to` are the caller's to overwrite; where the page tables allow the accesses, they are accesses to memory that
 /// the process means by these addresses.
 pub(crate) unsafe fn between_rings(dune: Dune, to: u64, from: u64, bytes: usize) -> Result<(), BadAddress> {
+    // SAFETY: as the caller says; a fault ends the copy.
+    let left = ending_at_faults(dune, || unsafe { dune_copy_bytes(to, from, bytes as u64) });
+    if left == 0 { Ok(()) } else { Err(BadAddress) }
+}
+
+/// Puts `new` in the place of the word at `address`, which ring 3 may write, if that is `old`, in one step; what it was. A fault is an answer
+/// as for [`between_rings`].
+///
+/// # Safety
+///
+/// As for [`between_rings`] with the word at `to`; it is aligned.
+pub(crate) unsafe fn compare_exchange(
+    dune: Dune,
+    address: u64,
+    old: u32,
+    new: u32,
+) -> Result<u32, BadAddress> {
+    // SAFETY: as the caller says; a fault ends it.
+    let found = ending_at_faults(dune, || unsafe { dune_exchange(address, old, new) });
+    u32::try_from(found).map_err(|_| BadAddress)
+}
+
+/// Calls `access`, one of the functions above, with a handler for #PF that ends it.
+fn ending_at_faults(dune: Dune, access: impl FnOnce() -> u64) -> u64 {
     struct EndCopy;
     impl TrapHandler for EndCopy {
         fn handle(&self, _: Dune, frame: &mut TrapFrame) -> TrapOutcome {
@@ -108,10 +155,9 @@ pub(crate) unsafe fn between_rings(dune: Dune, to: u64, from: u64, bytes: usize)
         let slot = &dune.block().handlers[usize::from(Vector::PAGE_FAULT.number())];
         let before = slot.load();
         slot.store(handlers::full(&END_COPY));
-        // SAFETY: as the caller says; a fault ends the copy.
-        let left = unsafe { dune_copy_bytes(to, from, bytes as u64) };
+        let result = access();
         slot.store(before);
-        if left == 0 { Ok(()) } else { Err(BadAddress) }
+        result
     })
 }
 

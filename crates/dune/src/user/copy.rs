@@ -142,6 +142,33 @@ impl Dune {
         Ok(())
     }
 
+    /// Puts `new` in the place of the word at `address`, a multiple of 4, if that is `old`, in one step for all threads of ring 3; what it was.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError::Refused`] if ring 3 may not write there, or `address` is no multiple of 4.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # fn take(dune: dune::Dune, lock: u64) -> Result<bool, dune::user::CopyError> {
+    /// let found = dune.compare_exchange_user(lock, 0, 1)?;
+    /// Ok(found == 0)
+    /// # }
+    /// ```
+    pub fn compare_exchange_user(self, address: u64, old: u32, new: u32) -> Result<u32, CopyError> {
+        let mut found = 0;
+        if !address.is_multiple_of(4) {
+            return Err(CopyError::Refused { address, access: CopyAccess::Write });
+        }
+        // SAFETY: 1. ring 3 may write there, say the tables, which are locked: whoever granted that has promised that nothing depends on
+        // what the memory holds; 2. the word is aligned, so all of it is on one page.
+        self.piece(address, 4, CopyAccess::Write, |_| unsafe {
+            copy::compare_exchange(self, address, old, new).map(|word| found = word)
+        })?;
+        Ok(found)
+    }
+
     /// Has `copy` copy a piece of at most `length` bytes at `at`, if ring 3 has that `access`; how many bytes.
     fn piece(
         self,
