@@ -18,6 +18,7 @@
 //! | what the processes of a run have together: limits | `quota.rs` |
 //! | questions of policies to the launcher | `questions.rs` |
 //! | calls checked and copied in by the types of their arguments | `checked.rs`, `checked/` |
+//! | filters of the program's own (seccomp(2)) | `bpf.rs`, `supervisor/filters.rs` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
@@ -38,6 +39,7 @@
 #![deny(unsafe_code)]
 
 mod areas;
+mod bpf;
 mod checked;
 mod command;
 mod effective;

@@ -19,6 +19,15 @@ impl ProgramMemory {
         self.0.copy_to_user(address, bytes).map_err(|_| fault)
     }
 
+    /// Puts `new` in the place of the number at `address` if that is `old`; what it was.
+    pub(crate) fn compare_exchange(self, address: u64, old: u32, new: u32) -> Result<u32, Fault> {
+        let fault = Fault { address };
+        if !part::contains(address, 4) {
+            return Err(fault);
+        }
+        self.0.compare_exchange_user(address, old, new).map_err(|_| fault)
+    }
+
     /// A string that ends with NUL, without that; `None` if there is no NUL in the first `most` bytes.
     pub(crate) fn text(self, address: u64, most: usize) -> Result<Option<Vec<u8>>, Fault> {
         let mut text = Vec::new();

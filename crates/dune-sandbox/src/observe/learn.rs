@@ -103,7 +103,7 @@ impl Observer for Learner {
             let wanted = match (pending.name, pending.opens) {
                 // What Linux did not do for another reason, it will not do again.
                 _ if errno.is_some() => continue,
-                ("execve", _) => continue,
+                ("execve" | "execveat", _) => continue,
                 ("chdir", _) => Use::Listed,
                 (name, None) if CHANGES.contains(&(event.number as i64)) => {
                     let is_of_file = ["truncate", "chmod", "fchmod", "utime", "futimesat"];

@@ -103,7 +103,8 @@ impl Observer for Tracer {
             return;
         }
         // The memory that it named is not there any more, nor is the thread that has begun it.
-        let is_gone = matches!(event.call.map(Call::name), Some("execve")) && ended.result == Some(0);
+        let is_gone =
+            matches!(event.call.map(Call::name), Some("execve" | "execveat")) && ended.result == Some(0);
         let (kind, mut text) = match ended.result {
             Some(_) if is_gone => (Kind::EndedAsBegun, " = 0".to_owned()),
             None if self.filter.only_denied => (Kind::Ended, event.show(None) + " = ?"),

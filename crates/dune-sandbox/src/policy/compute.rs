@@ -131,12 +131,14 @@ const IOCTL: [&str; 9] =
     ["TCGETS", "TCGETS2", "TCGETA", "TIOCGWINSZ", "FIONREAD", "FIONBIO", "FIOCLEX", "FIONCLEX", "TIOCOUTQ"];
 
 /// About a thread or process that is the first argument: the program's own.
-const ABOUT_ONE: [&str; 14] = [
+const ABOUT_ONE: [&str; 16] = [
     "getpgid",
     "getsid",
     "prlimit64",
     "kill",
     "tgkill",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
     "sched_setparam",
     "sched_getparam",
     "sched_setscheduler",
@@ -174,10 +176,9 @@ impl Policy for Compute {
             name if ABOUT_ONE.contains(&name) => true,
             name => match call.class {
                 Class::Memory | Class::Time => true,
-                Class::Signal => {
-                    !matches!(name, "tkill" | "pidfd_send_signal" | "rt_sigqueueinfo" | "rt_tgsigqueueinfo")
-                }
-                Class::Credential => name.starts_with("get"),
+                Class::Signal => !matches!(name, "tkill" | "pidfd_send_signal"),
+                // Filters of its own are the supervisor's to run.
+                Class::Credential => name.starts_with("get") || name == "seccomp",
                 _ => false,
             },
         }

@@ -203,9 +203,19 @@ impl FromFile {
 
     /// Whether it makes processes, or is about them.
     fn is_of_processes(&self, call: &Call) -> bool {
-        const CALLS: [&str; 7] = ["fork", "vfork", "clone", "kill", "tgkill", "setpgid", "setsid"];
+        const CALLS: [&str; 9] = [
+            "fork",
+            "vfork",
+            "clone",
+            "kill",
+            "tgkill",
+            "rt_sigqueueinfo",
+            "rt_tgsigqueueinfo",
+            "setpgid",
+            "setsid",
+        ];
         self.children && CALLS.contains(&call.name())
-            || self.files.has_executables() && call.name() == "execve"
+            || self.files.has_executables() && matches!(call.name(), "execve" | "execveat")
     }
 }
 
@@ -238,7 +248,9 @@ impl Policy for FromFile {
         }
         let call = request.call();
         let is_allowed = match call.name() {
-            "kill" | "tgkill" => self.children && signal::may_signal(request.arguments()[0] as i32),
+            "kill" | "tgkill" | "rt_sigqueueinfo" | "rt_tgsigqueueinfo" => {
+                self.children && signal::may_signal(request.arguments()[0] as i32)
+            }
             _ if self.network.may_allow(call, request.form()) => self.network.allows(request),
             _ => self.is_of_files(call) || self.is_of_processes(call),
         };

@@ -152,11 +152,30 @@ pub(crate) fn about(descriptor: i32) -> Option<About> {
     (result == 0).then_some(About { mode: about.st_mode, device: about.st_rdev, identity, takes_space })
 }
 
-/// pidfd_send_signal(2) with a siginfo.
-pub(crate) fn send_signal(process: u64, signal: u64, info: &super::signals::Info, flags: u64) -> i64 {
-    let arguments = [process, signal, std::ptr::from_ref(info).expose_provenance() as u64, flags, 0, 0];
+/// One of the calls that send a signal with a siginfo, which comes after the numbers in `before`; `after` is what follows.
+///
+/// # Panics
+///
+/// If the call is another one.
+pub(crate) fn send_signal(
+    call: &dune_syscalls::Call,
+    before: &[u64],
+    info: &super::signals::Info,
+    after: Option<u64>,
+) -> i64 {
+    let number = i64::from(call.number);
+    let place = match number {
+        libc::SYS_pidfd_send_signal | libc::SYS_rt_sigqueueinfo => 2,
+        libc::SYS_rt_tgsigqueueinfo => 3,
+        _ => panic!("{} sends no signal", call.name()),
+    };
+    assert_eq!(before.len(), place, "what comes before the siginfo");
+    let mut arguments = [0; 6];
+    arguments[..place].copy_from_slice(before);
+    arguments[place] = std::ptr::from_ref(info).expose_provenance() as u64;
+    arguments[place + 1] = after.unwrap_or(0);
     // SAFETY: the call reads the `siginfo_t`.
-    unsafe { system_call(libc::SYS_pidfd_send_signal, arguments) }
+    unsafe { system_call(number, arguments) }
 }
 
 /// `struct stat` of what an O_PATH descriptor is, as bytes; or the raw error.

@@ -4,13 +4,14 @@
 //! and what Linux does at one (set-user-ID, file capabilities) is not done.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::{fs, io};
 
 use dune_loader::parts::{self, Opened, Role};
 use dune_loader::{LoadError, Opening};
 
+use super::filters::Chain;
 use super::{Answer, Thread, error, places, succession};
 use crate::checked::{ProgramMemory, Request};
 use crate::error::say;
@@ -18,6 +19,7 @@ use crate::load;
 use crate::raw::{call, process};
 use crate::weakness::{Defence, lacks};
 
+const AT_FDCWD: i32 = libc::AT_FDCWD;
 /// The longest single string (MAX_ARG_STRLEN, execve(2)).
 const LONGEST: usize = 128 << 10;
 
@@ -27,12 +29,56 @@ pub(super) fn execve(thread: &mut Thread, request: &mut Request) -> Answer {
         Some(_) if lacks(Defence::Execs) => {
             thread.check_and_forward(&mut Request::of_registers(request.call(), request.arguments()))
         }
-        Some(path) => exec(thread, path.to_bytes(), words, environment).map_or_else(error, |()| 0),
+        Some(path) => {
+            let path = path_of(thread, AT_FDCWD, path.to_bytes(), 0);
+            path.and_then(|path| exec(thread, path, words, environment)).map_or_else(error, |()| 0)
+        }
         None => error(libc::EFAULT),
     }
 }
 
-fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Result<(), i32> {
+pub(super) fn execveat(thread: &mut Thread, request: &mut Request) -> Answer {
+    let [directory, _, words, environment, flags, _] = *request.arguments();
+    let Some(path) = request.path(1) else { return error(libc::EFAULT) };
+    let path = path_of(thread, directory as i32, path.to_bytes(), flags);
+    path.and_then(|path| exec(thread, path, words, environment)).map_or_else(error, |()| 0)
+}
+
+/// A path of what the call means, which leads there from the working directory.
+fn path_of(thread: &Thread, directory: i32, path: &[u8], flags: u64) -> Result<OsString, i32> {
+    const KNOWN: i32 = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    let has = |flag: i32| flags as i32 & flag != 0;
+    if flags as i32 & !KNOWN != 0 {
+        return Err(libc::EINVAL);
+    }
+    let is_absolute = path.first() == Some(&b'/');
+    let whole = match path {
+        b"" if !has(libc::AT_EMPTY_PATH) => return Err(libc::ENOENT),
+        // The file that Linux knows is the launcher.
+        b"/proc/self/exe" => thread.process.executable().into_bytes(),
+        path if is_absolute => path.to_vec(),
+        name if directory == AT_FDCWD => [b"./", name].concat(),
+        name => {
+            let base = places::path_of(thread, directory).map_err(|error| -error as i32)?;
+            if name.is_empty() { base } else { [&*base, b"/", name].concat() }
+        }
+    };
+    let whole = OsString::from_vec(whole);
+    if has(libc::AT_SYMLINK_NOFOLLOW) && !path.is_empty() && is_link(thread, &whole) {
+        return Err(libc::ELOOP);
+    }
+    Ok(whole)
+}
+
+/// Whether the last part of `path` is a link, as far as the program may know.
+fn is_link(thread: &Thread, path: &OsStr) -> bool {
+    match thread.process.policy.files() {
+        None => fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()),
+        Some(files) => CString::new(path.as_bytes()).is_ok_and(|path| places::is_link(thread, files, &path)),
+    }
+}
+
+fn exec(thread: &mut Thread, path: OsString, words: u64, environment: u64) -> Result<(), i32> {
     let memory = thread.memory();
     let mut left = parts::arguments_limit() as usize;
     let mut words: Vec<OsString> = strings(memory, words, &mut left)?
@@ -44,15 +90,6 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
         // As Linux since 5.18.
         words.push(OsString::new());
     }
-    let own = thread.process.executable();
-    let path = match path {
-        b"" => return Err(libc::ENOENT),
-        // The file that Linux knows is the launcher.
-        b"/proc/self/exe" => own.to_bytes().to_vec(),
-        path if path.contains(&b'/') => path.to_vec(),
-        name => [b"./", name].concat(),
-    };
-    let path = OsString::from_vec(path);
     let mask = thread.signals.mask();
     if thread.process.threads.is_one() {
         let opened = find(thread, &path, words).map_err(|error| errno(&error))?;
@@ -61,7 +98,8 @@ fn exec(thread: &mut Thread, path: &[u8], words: u64, environment: u64) -> Resul
     }
     // Other threads can put something else in the place of a descriptor: it is a look.
     find(thread, &path, words.clone()).map_err(|error| errno(&error))?;
-    succession::open(thread, Next { path, words, environment, mask })
+    let filters = thread.filters();
+    succession::open(thread, Next { path, words, environment, mask, filters })
 }
 
 /// What a process goes on with: it is opened when the other threads have ended.
@@ -70,13 +108,15 @@ pub(super) struct Next {
     path: OsString,
     words: Vec<OsString>,
     environment: Vec<CString>,
-    /// The mask of the thread that has called.
+    /// The mask of the thread that has called, and its filters.
     mask: u64,
+    filters: Chain,
 }
 
 /// The only thread that is left goes on with `next`.
 pub(super) fn succeed(thread: &mut Thread, next: Next) {
-    let Next { path, words, environment, mask } = next;
+    let Next { path, words, environment, mask, filters } = next;
+    thread.take_filters(filters);
     let opened = find(thread, &path, words).unwrap_or_else(|error| end(&error));
     go_on(thread, opened, &environment, mask);
 }
@@ -86,6 +126,7 @@ fn go_on(thread: &mut Thread, opened: Opened, environment: &[CString], mask: u64
     if let Some(watch) = &thread.process.watch {
         watch.executes(&opened);
     }
+    thread.process.robust.release(thread.memory());
     thread.process.space.clear();
     let context = load::load(thread.dune, &thread.process.space, &opened, environment)
         .unwrap_or_else(|error| end(&error));
@@ -141,7 +182,10 @@ fn strings(memory: ProgramMemory, mut address: u64, left: &mut usize) -> Result<
 /// What Linux answers.
 fn errno(error: &LoadError) -> i32 {
     match error {
-        LoadError::NotFound { .. } => libc::ENOENT,
+        // What is missing, or what is no directory.
+        LoadError::NotFound { program, .. } => {
+            fs::metadata(program).err().and_then(|why| why.raw_os_error()).unwrap_or(libc::ENOENT)
+        }
         LoadError::Denied { why, .. } | LoadError::Read { why, .. } | LoadError::Map { why, .. } => {
             why.raw_os_error().unwrap_or(libc::EACCES)
         }

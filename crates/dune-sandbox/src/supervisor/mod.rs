@@ -1,7 +1,8 @@
 //! The loop around ring 3.
 //!
 //! ```text
-//!  ring 3 ──SYSCALL──▶ Thread::call ─┬─ what the table has as refused, absent, or not at all ──▶ an error
+//!  ring 3 ──SYSCALL──▶ Thread::call ─┬─ a filter of the program's own says no (filters.rs) ───▶ an error, a signal, or the end
+//!                                    ├─ what the table has as refused, absent, or not at all ──▶ an error
 //!                                    ├─ the policy says no ───────────────────────────────────▶ an error, or the end
 //!                                    ├─ supervised: supervised.rs, by number ─────────────────▶ the supervisor's answer
 //!                                    └─ forwarded: checked.rs ──▶ Linux ──────────────────────▶ Linux's answer
@@ -14,10 +15,13 @@ mod children;
 mod descriptors;
 mod entry;
 mod exec;
+mod filters;
 mod mapped_files;
 mod open;
 mod places;
 mod program;
+mod robust;
+mod sending;
 mod shown;
 mod signals;
 mod succession;
@@ -69,6 +73,8 @@ pub(crate) struct Thread {
     /// Where a page fault was that has been settled last, until something else happens, and how often in a row.
     settled: ((u64, u64), u32),
     signals: Signals,
+    /// What the program has forbidden itself.
+    filters: filters::Own,
     /// What is to be cleared when the thread ends, for whoever waits for that (set_tid_address(2)); 0 for nothing.
     cleared: u64,
     /// The parent's memory, if it waits for this process to exec or exit, and the parent.
@@ -88,6 +94,7 @@ impl Thread {
             context,
             settled: Default::default(),
             signals,
+            filters: filters::Own::default(),
             cleared: 0,
             borrowed: None,
             is_over: false,
@@ -107,6 +114,7 @@ impl Thread {
         if let Some((borrowed, parent)) = self.borrowed.take() {
             borrowed.give_back(parent);
         }
+        self.process.robust.release_all(self.memory());
         self.process.quota.leave();
         process::exit(status)
     }
@@ -158,6 +166,9 @@ impl Thread {
 
     fn call(&mut self, system_call: &SystemCall) -> Answer {
         let SystemCall { number, arguments } = *system_call;
+        if let Some(answer) = self.filtered(number, &arguments) {
+            return answer;
+        }
         let Some(call) = dune_syscalls::by_number(number) else {
             self.process.log(&format!("number {number}"), "is not known, and answered with ENOSYS");
             return ENOSYS;

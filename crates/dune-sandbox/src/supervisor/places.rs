@@ -203,6 +203,26 @@ pub(super) fn denied(thread: &Thread, path: &CStr) -> i64 {
     }
 }
 
+/// Whether what `path` leads to is a link, as far as the policy lets the program know.
+pub(super) fn is_link(thread: &Thread, files: &Files, path: &CStr) -> bool {
+    let _held = thread.process.keep_descriptors();
+    let found = open(thread, files, None, path, false);
+    found.is_ok_and(|found| {
+        call::about(found.0).is_some_and(|about| about.mode & libc::S_IFMT == libc::S_IFLNK)
+    })
+}
+
+/// A path that leads to what `descriptor` is. With roots it is found below them, else by the descriptor itself.
+pub(super) fn path_of(thread: &Thread, descriptor: i32) -> Result<Vec<u8>, i64> {
+    if descriptor < 0 || call::about(descriptor).is_none() {
+        return Err(error(libc::EBADF));
+    }
+    match thread.process.policy.files() {
+        None => Ok(own_link(descriptor).into_bytes()),
+        Some(_) => place(descriptor).map(|path| path.into_os_string().into_vec()),
+    }
+}
+
 /// Where a directory is that is open. Nothing hangs on its being true: it chooses a root, and what is opened is below that.
 fn place(directory: i32) -> Result<PathBuf, i64> {
     let link = if directory == AT_FDCWD { c"/proc/thread-self/cwd".to_owned() } else { own_link(directory) };

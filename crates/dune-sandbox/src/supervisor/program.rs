@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use dune_loader::parts::Opened;
 use dune_syscalls::{Call, Form};
 
+use super::filters::Filters;
+use super::robust::Robust;
 use super::signals::Actions;
 use super::succession::Succession;
 use super::threads::Threads;
@@ -34,6 +36,8 @@ pub(crate) struct Process {
     pub(super) actions: Mutex<Actions>,
     pub(super) threads: Threads,
     pub(super) succession: Succession,
+    pub(super) robust: Robust,
+    pub(super) filters: Filters,
     /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
     /// own, which stands for a moment where the program could name it; to read by who changes which files descriptors are.
     pub(super) descriptors: RwLock<()>,
@@ -57,7 +61,8 @@ impl Process {
         let actions = Mutex::new(Actions::of_process());
         let (executable, logged) = (Mutex::default(), Mutex::default());
         let (threads, descriptors) = (Threads::new(), RwLock::new(()));
-        let succession = Succession::default();
+        let (succession, robust) = (Succession::default(), Robust::default());
+        let filters = Filters::default();
         let told = std::array::from_fn(|_| AtomicPtr::default());
         let process = Process {
             policy,
@@ -68,6 +73,8 @@ impl Process {
             actions,
             threads,
             succession,
+            robust,
+            filters,
             descriptors,
             executable,
             logged,
@@ -121,6 +128,8 @@ impl Process {
         let _executable = lock(&self.executable);
         let _logged = lock(&self.logged);
         let _next = self.succession.hold();
+        let (robust, filters) = (self.robust.hold(), self.filters.hold());
+        let parent = process::thread_number();
         let mut numbers = self.threads.hold();
         let claim = match self.quota.claim() {
             Ok(claim) => claim,
@@ -135,6 +144,9 @@ impl Process {
         if result == 0 {
             self.threads.forget_others(&mut numbers);
             self.succession.forget();
+            drop((robust, filters));
+            self.robust.forget();
+            self.filters.forget_others(parent);
         }
         result
     }

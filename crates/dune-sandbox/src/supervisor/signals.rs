@@ -9,9 +9,8 @@ use dune_syscalls::Call;
 
 use super::{Answer, RESTART, Thread, error};
 use crate::checked::Request;
+use crate::raw::process;
 use crate::raw::signals::{self, RESTORER};
-use crate::raw::{call, process};
-use crate::weakness::{Defence, lacks};
 
 /// Signals have the numbers 1 to 64.
 const SIGNALS: usize = 64;
@@ -186,16 +185,21 @@ impl Thread {
 
     /// Has the program handle its own fault, or ends it.
     pub(super) fn deliver_fault(&mut self, signal: i32, code: i32, address: u64, details: Details) {
+        let mut info = [0; 16];
+        info[0] = signal as u64;
+        info[1] = code as u32 as u64;
+        info[2] = address;
+        self.force(signal, &info, details);
+    }
+
+    /// Has the program handle a signal now, or ends it.
+    pub(super) fn force(&mut self, signal: i32, info: &signals::Info, details: Details) {
         let action = self.action(signal);
         let is_blocked = self.signals.mask & 1 << (signal - 1) != 0;
         if !action.has_handler() || is_blocked {
             process::die(signal);
         }
-        let mut info = [0; 16];
-        info[0] = signal as u64;
-        info[1] = code as u32 as u64;
-        info[2] = address;
-        self.push_frame(signal, &action, &info, details);
+        self.push_frame(signal, &action, info, details);
         let mask = self.signals.mask;
         self.signals.set_mask(mask);
     }
@@ -422,22 +426,6 @@ pub(super) fn rt_sigsuspend(thread: &mut Thread, request: &mut Request) -> Answe
     }
     thread.signals.suspended = Some(before);
     error(libc::EINTR)
-}
-
-/// pidfd_send_signal(2): a siginfo of the program's is one that a program can send to others, as by rt_sigqueueinfo(2). What Linux alone says of
-/// a signal, that it is a fault's or a timer's, the runtime believes.
-pub(super) fn pidfd_send_signal(thread: &mut Thread, request: &mut Request) -> Answer {
-    let [process, signal, info, flags, ..] = *request.arguments();
-    if info == 0 {
-        return thread.check_and_forward(request);
-    }
-    let Ok(info) = thread.memory().words::<16>(info) else { return error(libc::EFAULT) };
-    let code = info[1] as i32;
-    let is_linuxs = code >= 0 || [libc::SI_TKILL, libc::SI_TIMER].contains(&code);
-    if is_linuxs && !lacks(Defence::Siginfo) {
-        return error(libc::EPERM);
-    }
-    call::send_signal(process, signal, &info, flags)
 }
 
 pub(super) fn sigaltstack(thread: &mut Thread, request: &mut Request) -> Answer {

@@ -3,7 +3,10 @@
 
 use dune::memory::VirtAddr;
 
-use super::{Answer, FS_LIMIT, Thread, children, descriptors, error, exec, open, signals, threads};
+use super::{
+    Answer, FS_LIMIT, Thread, children, descriptors, error, exec, filters, open, robust, sending, signals,
+    threads,
+};
 use crate::checked::Request;
 use crate::raw::process;
 
@@ -23,18 +26,21 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_mremap, mremap),
     (libc::SYS_madvise, madvise),
     (libc::SYS_brk, brk),
+    (libc::SYS_shmat, shmat),
+    (libc::SYS_shmdt, shmdt),
     (libc::SYS_fork, children::fork),
     (libc::SYS_vfork, children::vfork),
     (libc::SYS_clone, children::clone),
-    (libc::SYS_shmat, shmat),
-    (libc::SYS_shmdt, shmdt),
     (libc::SYS_execve, exec::execve),
+    (libc::SYS_execveat, exec::execveat),
     (libc::SYS_exit, threads::exit),
     (libc::SYS_exit_group, exit),
     (libc::SYS_arch_prctl, arch_prctl),
     (libc::SYS_prctl, prctl),
+    (libc::SYS_seccomp, filters::seccomp),
     (libc::SYS_set_tid_address, set_tid_address),
-    (libc::SYS_set_robust_list, set_robust_list),
+    (libc::SYS_set_robust_list, robust::set_robust_list),
+    (libc::SYS_get_robust_list, robust::get_robust_list),
     (libc::SYS_rseq, |_, _| error(libc::ENOSYS)),
     (libc::SYS_prlimit64, prlimit64),
     // As on a CPU without protection keys (pkey_alloc(2)).
@@ -57,7 +63,9 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_pause, forwarded),
     (libc::SYS_rt_sigpending, forwarded),
     (libc::SYS_close_range, descriptors::close_range),
-    (libc::SYS_pidfd_send_signal, signals::pidfd_send_signal),
+    (libc::SYS_pidfd_send_signal, sending::pidfd_send_signal),
+    (libc::SYS_rt_sigqueueinfo, sending::rt_sigqueueinfo),
+    (libc::SYS_rt_tgsigqueueinfo, sending::rt_tgsigqueueinfo),
 ];
 
 const NUMBERS: usize = dune_syscalls::NUMBERS;
@@ -133,14 +141,6 @@ fn brk(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.process.space.brk(thread.dune, request.arguments()[0])
 }
 
-/// exit_group(2).
-fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
-    thread.end_process(request.arguments()[0] as i32)
-}
-
-fn arch_prctl(thread: &mut Thread, request: &mut Request) -> Answer {
-    let [_, address, ..] = *request.arguments();
-    let is_base = address < FS_LIMIT;
 fn shmat(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.process.space.attach(thread.dune, request.arguments())
 }
@@ -149,6 +149,14 @@ fn shmdt(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.process.space.detach(request.arguments()[0])
 }
 
+/// exit_group(2).
+fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
+    thread.end_process(request.arguments()[0] as i32)
+}
+
+fn arch_prctl(thread: &mut Thread, request: &mut Request) -> Answer {
+    let [_, address, ..] = *request.arguments();
+    let is_base = address < FS_LIMIT;
     let context = &mut thread.context;
     match request.form().name {
         "ARCH_SET_FS" | "ARCH_SET_GS" if !is_base => return error(libc::EPERM),
@@ -188,8 +196,8 @@ fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
         | "PR_GET_KEEPCAPS"
         | "PR_SET_KEEPCAPS"
         | "PR_GET_THP_DISABLE"
-        | "PR_SET_THP_DISABLE"
-        | "PR_GET_SECCOMP" => forwarded(thread, request),
+        | "PR_SET_THP_DISABLE" => forwarded(thread, request),
+        "PR_SET_SECCOMP" | "PR_GET_SECCOMP" => filters::by_prctl(thread, request),
         // Where nothing else forbids core dumps, the process stays one that is not dumped: see `forbid_core_dumps`.
         "PR_SET_DUMPABLE" if request.arguments()[1] == 1 && !process::has_core_limit() => 0,
         "PR_SET_DUMPABLE" => forwarded(thread, request),
@@ -203,12 +211,6 @@ fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
 fn set_tid_address(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.cleared = request.arguments()[0];
     process::thread_number().into()
-}
-
-/// Kept by nobody: a robust futex that a thread leaves locked stays so.
-fn set_robust_list(_: &mut Thread, request: &mut Request) -> Answer {
-    // `struct robust_list_head` has three words.
-    if request.arguments()[1] == 24 { 0 } else { error(libc::EINVAL) }
 }
 
 /// Limits can be asked for. Of descriptors and of the stack they can be set, too: others would be the supervisor's, and a policy may have set

@@ -91,6 +91,7 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
     let mut context = thread.context.clone();
     set_registers(&mut context, wish);
     let (process, mask) = (thread.process, thread.signals.mask());
+    let parent = process::thread_number();
     let word = |flag: i32, address: u64| if wish.has(flag) { address } else { 0 };
     let cleared = word(libc::CLONE_CHILD_CLEARTID, wish.child_word);
     let told = word(libc::CLONE_CHILD_SETTID, wish.child_word);
@@ -110,6 +111,8 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
         };
         let mut thread = Thread::new(dune, process, context);
         let number = process::thread_number();
+        // The parent waits, and changes nothing of its own meanwhile.
+        thread.filters = process.filters.begin(parent);
         lock(&process.threads.numbers).push(number);
         // Before the program goes on anywhere, as Linux does: it may have cleared them soon after.
         for address in [told, told_parent] {
@@ -158,10 +161,16 @@ const STACK: usize = 256 << 10;
 
 /// exit(2): the thread ends, and with the last one the process.
 pub(super) fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
-    let status = request.arguments()[0] as i32;
+    end(thread, request.arguments()[0] as i32)
+}
+
+/// The thread ends with this status, and with the last one the process.
+pub(super) fn end(thread: &mut Thread, status: i32) -> Answer {
     if thread.process.threads.end() {
         thread.end_process(status);
     }
+    thread.process.robust.release(thread.memory());
+    thread.process.filters.end();
     thread.process.quota.give_thread();
     signals::pass_on(None);
     if thread.cleared != 0 {
@@ -179,6 +188,8 @@ pub(super) fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
 
 /// The thread ends, since another one executes a program: nobody waits for it. Its signals have been [passed on](signals::pass_on).
 pub(super) fn leave(thread: &mut Thread) {
+    thread.process.robust.release(thread.memory());
+    thread.process.filters.end();
     thread.process.threads.end();
     thread.process.quota.give_thread();
     thread.is_over = true;

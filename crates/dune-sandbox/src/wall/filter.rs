@@ -119,7 +119,7 @@ const ABOUT_ONE: [i64; 7] = [
 ];
 
 /// Never made by Linux for the program: the supervisor does what they do.
-const NEVER: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
+const NEVER: [i64; 3] = [libc::SYS_execve, libc::SYS_execveat, libc::SYS_seccomp];
 
 /// Requests of KVM's (Documentation/virt/kvm/api.rst), and PROCMAP_QUERY, `_IOWR('f', 17, struct procmap_query)` of <linux/fs.h>.
 const KVM: u64 = 0xae00;
@@ -221,6 +221,11 @@ impl Allowed<'_> {
         if !children {
             rules.insert(libc::SYS_kill, vec![is(own)?]);
             rules.insert(libc::SYS_tgkill, vec![is(own)?]);
+            for number in [libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
+                if let Some(conditions) = rules.get_mut(&number) {
+                    *conditions = vec![is(own)?];
+                }
+            }
         }
         if writes {
             // futimens(3): by no path.

@@ -11,15 +11,17 @@ mod births;
 mod directories;
 mod escapes;
 mod execs;
+mod filters;
 mod instructions;
+mod landlock;
 mod limits;
 mod mapped;
 mod network;
 mod randomly;
-mod shown;
-mod signals;
 mod robust;
 mod segments;
+mod shown;
+mod signals;
 mod vdso;
 
 use std::arch::asm;
@@ -70,8 +72,6 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "vdso" => vdso::all(words[1].parse().expect("turns")),
         "forging" => signals::forging(),
         "leaping" => signals::leaping(),
-        "far" => mapped::far(),
-        "end-of-file" => mapped::end_of_file(),
         "executing-at" => execs::at(&words[1]),
         "filters" => filters::all(),
         "filtered" => filters::executed(),
@@ -79,6 +79,8 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "segments" => segments::all(),
         "robust" => robust::all(),
         "queue" => robust::queue(),
+        "far" => mapped::far(),
+        "end-of-file" => mapped::end_of_file(),
         "replaced" => mapped::replaced(words[1].parse().expect("turns")),
         "descriptors" => escapes::descriptors(),
         "table" => escapes::table(),
@@ -324,10 +326,10 @@ fn memory() {
     let own = own as u64;
     let moves = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
     let boundary = 1u64 << 46;
-    for (what, number, arguments) in [
-        ("munmap", libc::SYS_munmap, [start, length, 0, 0, 0, 0]),
     let segment = call(libc::SYS_shmget as u64, [libc::IPC_PRIVATE as u64, 0x2000, 0o600, 0, 0, 0]) as u64;
     assert!((segment as i64) >= 0, "a segment");
+    for (what, number, arguments) in [
+        ("munmap", libc::SYS_munmap, [start, length, 0, 0, 0, 0]),
         ("munmap of everything", libc::SYS_munmap, [0x1_0000, (1 << 47) - 0x1_1000, 0, 0, 0, 0]),
         ("munmap beyond the end", libc::SYS_munmap, [own, boundary, 0, 0, 0, 0]),
         ("munmap with a wrap", libc::SYS_munmap, [own, u64::MAX - own - 4095, 0, 0, 0, 0]),
@@ -357,9 +359,9 @@ fn memory() {
     ] {
         println!("{what}: {}", if call(number as u64, arguments) < 0 { "refused" } else { "done" });
     }
+    call(libc::SYS_shmctl as u64, [segment, libc::IPC_RMID as u64, 0, 0, 0, 0]);
     // What Linux has unmapped although the call fails (before 6.17) is free: here two mappings that are one to the supervisor.
     let [pair, target] = [(); 2].map(|()| {
-    call(libc::SYS_shmctl as u64, [segment, libc::IPC_RMID as u64, 0, 0, 0, 0]);
         call(libc::SYS_mmap as u64, [0, 0x2000, 3, fixed & !(libc::MAP_FIXED as u64), u64::MAX, 0]) as u64
     });
     call(libc::SYS_madvise as u64, [pair, 0x1000, libc::MADV_DONTFORK as u64, 0, 0, 0]);

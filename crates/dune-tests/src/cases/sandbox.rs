@@ -10,6 +10,7 @@ mod library;
 mod limits;
 mod network;
 mod policies;
+mod processes;
 mod programs;
 mod reports;
 mod shipped;
@@ -35,6 +36,12 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::own_process_in_procfs", programs::own_process_in_procfs),
     Case::new("sandbox::signals", programs::signals),
     Case::new("sandbox::mapped_memory", programs::mapped_memory),
+    Case::new("sandbox::process_segments", processes::segments),
+    Case::new("sandbox::process_robust_locks", processes::robust_locks),
+    Case::new("sandbox::process_queued_signals", processes::queued_signals),
+    Case::new("sandbox::process_filters", processes::filters),
+    Case::new("sandbox::process_landlock", processes::landlock),
+    Case::new("sandbox::process_executes_at", processes::executes_at),
     Case::new("sandbox::deaths", programs::deaths),
     Case::new("sandbox::refusals", programs::refusals),
     Case::new("sandbox::compute_has_no_files", programs::compute_has_no_files),

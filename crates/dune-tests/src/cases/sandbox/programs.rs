@@ -11,7 +11,7 @@ use crate::case::CaseResult;
 use crate::probe;
 
 /// Runs `program` both ways: same output, same end, but for what the supervisor logs.
-fn compare(program: &Path, arguments: &[&str], policy: &str, text: &str) -> CaseResult {
+pub(super) fn compare(program: &Path, arguments: &[&str], policy: &str, text: &str) -> CaseResult {
     let native = command(program, arguments, None).output()?;
     let confined = command(program, arguments, Some(policy)).output()?;
     let said = String::from_utf8_lossy(&confined.stdout).into_owned();

@@ -1,0 +1,68 @@
+//! What Linux gives processes besides files: shared segments, locks of dead owners, signals with values, filters, execs by descriptors.
+
+use super::programs::compare;
+use super::{command, path_of};
+use crate::case::CaseResult;
+
+/// shmat(2) and shmdt(2).
+pub fn segments() -> CaseResult {
+    let said = "shared 7, attached 2\nby a child 8, status 3\noccupied -22\nrounded -22\nremapped 4096\nit is there 8\n\
+        nowhere -22\ndetached -22 0\nleft [false, false, false, true, false, true]\nthe new one 9, again -22\nmoved 8\n\
+        detached -22 0\nattached 1\nremoved, read 8, detached 0\nthe last one 0, none -22\ngone true\n";
+    compare(&path_of("confined")?, &["segments"], "allow-all", said)
+}
+
+/// Whoever waits for a lock is told that its owner has ended.
+pub fn robust_locks() -> CaseResult {
+    let ended = "its owner has ended";
+    let said = format!(
+        "a thread: {ended}\na thread: {ended} free {ended}\na process: {ended} {ended} free\n\
+         a process with threads: {ended} {ended}\nan exec: {ended}\nusable 0\nlist 0 true 24\n"
+    );
+    compare(&path_of("confined")?, &["robust"], "allow-all", &said)
+}
+
+/// sigqueue(3).
+pub fn queued_signals() -> CaseResult {
+    let said = "sent 0, got -1 41\nsent 0, got -1 42\nsent 0, status 5\nto nobody -1\n";
+    compare(&path_of("confined")?, &["queue"], "allow-all", said)
+}
+
+/// Filters of the program's own (seccomp(2)).
+pub fn filters() -> CaseResult {
+    let said = "mode 0\nnothing -22\nendless -22\nflags -22\navailable -95 0\nrights 0\nstill here\nstrict: signal 9\n\
+        set 0, mode 2\nanswered -5\nanswered -6\nanswered -6\nmuch -4095\n\
+        signal 31, code 1, errno 9, call 110, architecture 0xc000003e, at true, rax 110\nanswered 77\n\
+        no such call -38\nno such call -7\nset 0\n0x4321: -8\n0x4320: -3\n0x100004321: -8\na child: status 7\n\
+        a thread: -7\nended: signal 31\nalone: signal 31\nunknown: signal 31\ntraced: status 38\n\
+        a thread of two: status 6\nall threads: status 8\nstrict no more: status 22\nexecuted: -9 -7\n";
+    compare(&path_of("confined")?, &["filters"], "allow-all", said)
+}
+
+/// A Landlock ruleset of the program's own.
+pub fn landlock() -> CaseResult {
+    let arguments = ["landlock", "/usr", "/usr/bin/busybox", "/etc/hosts"];
+    let read = "inside None, outside Some(13)";
+    let said = format!("added 0, set 0\n{read}\na thread: {read}\na child: {read}\nended true, status 0\n");
+    compare(&path_of("confined")?, &arguments, "allow-all", &said)
+}
+
+/// execveat(2), which policies judge as execve(2): what they do not name is not executed by a descriptor either.
+pub fn executes_at() -> CaseResult {
+    let (confined, busybox) = (path_of("confined")?, path_of("busybox")?.canonicalize()?);
+    let arguments = ["executing-at", busybox.to_str().ok_or("no text")?];
+    let said = |copy: &str| {
+        let done = "executed\n0\n";
+        format!(
+            "below a directory: {done}by a whole path: {done}by a whole path from nowhere: {done}a descriptor: {done}\
+             a file in memory: {copy}a link: {done}nothing: 2\na directory: 13\nfrom nowhere: 9\nfrom a file: 20\n\
+             not by a link: 40\nno link: {done}with other flags: 22\nnot there: 2\na script: 0\n"
+        )
+    };
+    compare(&confined, &arguments, "allow-all", &said("executed\n0\n"))?;
+    let output = command(&confined, &arguments, Some("build")).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text, said("13\n"), "{output:?}");
+    Ok(())
+}
