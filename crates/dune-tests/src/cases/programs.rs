@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
     Case::new("programs::busybox_applets", busybox_applets),
     Case::new("programs::shell_script", shell_script),
     Case::new("programs::programs_that_they_execute", programs_that_they_execute),
-    Case::new("programs::variables_of_the_linker", followed::variables_of_the_linker),
+    Case::new("programs::variables_of_the_linker", followed::variables_of_the_linker).on_svm(),
     Case::new("programs::where_the_device_does_not_open", followed::where_the_device_does_not_open),
     Case::new("programs::where_dune_mode_fails", followed::where_dune_mode_fails),
     Case::new("programs::interpreters", followed::interpreters),

@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
     Case::new("races::faults_that_are_over", faults_that_are_over),
     Case::new("races::memory_that_can_be_read_again", readable_again),
     Case::new("races::moved_mappings_leave_others_alone", moved_mappings),
-    Case::new("races::forks_while_threads_are_made", forks_while_threads_are_made),
+    Case::new("races::forks_while_threads_are_made", forks_while_threads_are_made).on_svm(),
 ];
 
 const PAGE: u64 = 4096;

@@ -12,8 +12,8 @@ use crate::random::record::Log;
 
 pub const CASES: &[Case] = &[
     Case::new("random::one_thread_sees_what_host_mode_sees", || same(0, &[28])),
-    Case::new("random::another_sees_what_host_mode_sees", || same(1, &[28])),
-    Case::new("random::a_third_sees_what_host_mode_sees", || same(2, &[28])),
+    Case::new("random::another_sees_what_host_mode_sees", || same(1, &[28])).on_svm(),
+    Case::new("random::a_third_sees_what_host_mode_sees", || same(2, &[28])).on_svm(),
     Case::new("random::threads_see_what_host_mode_sees", || same(3, &[8, 4, 4])),
 ];
 

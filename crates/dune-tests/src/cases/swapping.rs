@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
     Case::new("swapping::pages_come_back", || same(pages_come_back)),
     Case::new("swapping::forked_pages_come_back", || same(forked_pages)),
     Case::new("swapping::protected_pages_come_back", || same(protected_pages)),
-    Case::new("swapping::under_pressure", under_pressure),
+    Case::new("swapping::under_pressure", under_pressure).on_svm(),
 ];
 
 const MIB: u64 = 1 << 20;

@@ -134,7 +134,7 @@ fn many_in_turn_leak_nothing() -> CaseResult {
     // A thread that takes over a vCPU makes KVM wait for an RCU grace period: milliseconds, and more where exits are
     // slow. (10,000 on svm leave no more behind than these, in five minutes.)
     let threads =
-        if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") { 300 } else { 2_000 };
+        if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "svm") { 300 } else { 1_000 };
     for _ in 0..threads {
         turn()?;
     }

@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
     Case::new("signals::go_to_one_thread", || same(wait::to_one_thread)),
     Case::new("signals::a_storm_disturbs_nothing", storm::storm),
     Case::new("signals::a_storm_while_forking", storm::storm_while_forking),
-    Case::new("signals::leave_the_masks_of_each_other_alone", mixed::masks),
+    Case::new("signals::leave_the_masks_of_each_other_alone", mixed::masks).on_svm(),
     Case::new("signals::come_with_a_fault", mixed::faults),
     Case::new("signals::queued_ones_come_once", mixed::queued),
     Case::new("signals::two_in_one_sigsuspend", || same(mixed::two_in_sigsuspend)),
