@@ -70,7 +70,7 @@ fn build_weakened() -> Result<Artifact> {
 
 fn build_examples(variant: &Variant) -> Result<Vec<Artifact>> {
     let mut command = artifacts::cargo();
-    command.args(["build", "--release", "--package", "dune-tests"]);
+    command.args(["build", "--release", "--package", "dune-test-programs"]);
     command.args(EXAMPLES.iter().flat_map(|example| ["--example", example]));
     command
         .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])

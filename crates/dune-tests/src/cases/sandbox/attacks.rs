@@ -1,4 +1,4 @@
-//! What untrusted code tries: see examples/confined.rs.
+//! What untrusted code tries: see crates/dune-test-programs/examples/confined.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};

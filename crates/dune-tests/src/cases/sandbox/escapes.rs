@@ -1,4 +1,4 @@
-//! Ways out that have been open once, or could be: see examples/confined/escapes.rs.
+//! Ways out that have been open once, or could be: see examples/confined/escapes.rs of dune-test-programs.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

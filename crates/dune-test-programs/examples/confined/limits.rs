@@ -210,3 +210,37 @@ fn bomb() -> ! {
         }
     }
 }
+
+/// Limits that a process sets for itself.
+pub fn own() {
+    let set = |resource, soft, hard| {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: the call reads the structure.
+        unsafe { libc::setrlimit(resource, &raw const limit) }
+    };
+    let get = |resource| {
+        let mut limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+        // SAFETY: the call writes the structure.
+        unsafe { libc::getrlimit(resource, &raw mut limit) };
+        (limit.rlim_cur, limit.rlim_max)
+    };
+    println!("processes {} {:?}", set(libc::RLIMIT_NPROC, 900, 1000), get(libc::RLIMIT_NPROC));
+    println!("wrong {}", set(libc::RLIMIT_NPROC, 1000, 900));
+    println!("time {} {:?}", set(libc::RLIMIT_CPU, 5000, 6000), get(libc::RLIMIT_CPU));
+    println!("dumps {} {:?}", set(libc::RLIMIT_CORE, 0, 0), get(libc::RLIMIT_CORE));
+    println!("dumps wrong {}", set(libc::RLIMIT_CORE, 1, 0));
+    let direct = [1u64, 1];
+    let address = direct.as_ptr().addr() as u64;
+    let files = u64::from(libc::RLIMIT_FSIZE);
+    println!("by the old call {}", super::call(libc::SYS_setrlimit as u64, [files, address, 0, 0, 0, 0]));
+    println!("nowhere {}", super::call(libc::SYS_setrlimit as u64, [files, 0, 0, 0, 0, 0]));
+    println!("asked {} {direct:?}", super::call(libc::SYS_getrlimit as u64, [files, address, 0, 0, 0, 0]));
+    // SAFETY: writes to a file in memory; the second byte is over the limit.
+    let written = unsafe {
+        let file = libc::memfd_create(c"file".as_ptr(), 0);
+        libc::write(file, c"x".as_ptr().cast(), 1);
+        println!("one written");
+        libc::write(file, c"y".as_ptr().cast(), 1)
+    };
+    println!("two written {written}");
+}

@@ -45,6 +45,7 @@ pub fn attempt(what: &str, words: &[String]) {
         "text" => text(),
         "device" => device(),
         "descriptor" => descriptor(),
+        "passed" => passed(),
         "inherited" => inherited(),
         "other process" => other_process(aims),
         "kill" => kill(aims),
@@ -411,10 +412,7 @@ fn device() {
 
 /// Descriptors of the runtime's in a structure.
 fn descriptor() {
-    let listed: Vec<i32> = std::fs::read_dir("/proc/self/fd").map_or(Vec::new(), |list| {
-        list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-    });
-    let numbers: Vec<i32> = (0..0x1_0400).filter(|number| !listed.contains(number)).collect();
+    let numbers = others(0x1_0400);
     for some in numbers.chunks(256) {
         let entry = |number: &i32| libc::pollfd { fd: *number, events: libc::POLLIN, revents: 0 };
         let mut entries: Vec<_> = some.iter().map(entry).collect();
@@ -425,6 +423,37 @@ fn descriptor() {
             println!("escaped: {} is there for poll(2)", found.fd);
             break;
         }
+    }
+}
+
+/// Numbers below `end` that the program has no descriptors for, as far as it is told.
+fn others(end: i32) -> Vec<i32> {
+    let listed: Vec<i32> = std::fs::read_dir("/proc/self/fd").map_or(Vec::new(), |list| {
+        list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    });
+    (0..end).filter(|number| !listed.contains(number)).collect()
+}
+
+/// Sends itself a descriptor of the runtime's, which comes back by a number of its own.
+fn passed() {
+    let mut pair = [0; 2];
+    // SAFETY: the call writes two numbers.
+    unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()) };
+    let mut byte = [b'x'];
+    let parts = [[byte.as_mut_ptr() as u64, 1]];
+    for number in others(4096) {
+        let control = [20u64, 1 | 1 << 32, number as u64];
+        let header = [0, 0, parts.as_ptr() as u64, 1, control.as_ptr() as u64, 20, 0];
+        let sent = call(libc::SYS_sendmsg as u64, [pair[0] as u64, header.as_ptr() as u64, 0, 0, 0, 0]);
+        if sent < 0 {
+            continue;
+        }
+        let mut room = [0u64; 8];
+        let into = [0, 0, parts.as_ptr() as u64, 1, room.as_mut_ptr() as u64, 64, 0];
+        call(libc::SYS_recvmsg as u64, [pair[1] as u64, into.as_ptr() as u64, 0, 0, 0, 0]);
+        let got = std::hint::black_box(room)[2] as i32;
+        println!("escaped: {number} came as {got}, {:?}", std::fs::read_link(format!("/proc/self/fd/{got}")));
+        break;
     }
 }
 
