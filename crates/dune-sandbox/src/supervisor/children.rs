@@ -3,6 +3,9 @@
 //! A child is a process of Linux's, in Dune mode from its first instruction, whose supervisor goes on where the parent's was: it is a copy,
 //! as all else. A parent whose memory is borrowed until an exec (vfork, posix_spawn) waits: see `borrowed.rs`.
 
+use std::fs;
+use std::sync::atomic::Ordering;
+
 use super::borrowed::Borrowed;
 use super::wish::{Kind, Wish};
 use super::{Answer, Thread, error, threads};
@@ -54,6 +57,13 @@ fn make(thread: &mut Thread, wish: &Wish) -> Answer {
 }
 
 fn new_process(thread: &mut Thread) -> i64 {
+    if thread.process.is_restricted.load(Ordering::Relaxed) && fs::File::open("/proc/self/maps").is_err() {
+        thread.process.log(
+            "of a child, under a Landlock ruleset of its own that denies /proc,",
+            "is not implemented yet, and answered with EACCES",
+        );
+        return error(libc::EACCES);
+    }
     // What comes for the child waits with Linux, until the child has forgotten what has come for the parent.
     process::change_mask(libc::SIG_SETMASK as u64, Some(u64::MAX));
     let result = thread.process.fork();

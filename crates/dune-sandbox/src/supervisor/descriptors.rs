@@ -7,6 +7,7 @@
 use super::{Answer, Process, Thread, error};
 use crate::checked::Request;
 use crate::raw::{call, result};
+use crate::weakness::{Defence, lacks};
 
 /// Calls `make` with the lock that the call needs, and with duplicates of the descriptors that it hands on.
 pub(super) fn pass_and(
@@ -29,7 +30,7 @@ pub(super) fn pass_and(
             let _makes = process.keep_descriptors();
             Ok(make(request))
         }
-        _ if request.passes_descriptors() => {
+        _ if request.passes_descriptors() && !lacks(Defence::Descriptors) => {
             let _passed = pass(process, request)?;
             Ok(make(request))
         }

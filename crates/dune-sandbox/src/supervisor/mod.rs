@@ -20,6 +20,7 @@ mod mapped_files;
 mod open;
 mod places;
 mod program;
+mod resources;
 mod robust;
 mod sending;
 mod shown;

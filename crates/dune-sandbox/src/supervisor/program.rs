@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use dune_loader::parts::Opened;
@@ -38,6 +38,8 @@ pub(crate) struct Process {
     pub(super) succession: Succession,
     pub(super) robust: Robust,
     pub(super) filters: Filters,
+    /// Whether the program has put a thread under a Landlock ruleset of its own.
+    pub(super) is_restricted: AtomicBool,
     /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
     /// own, which stands for a moment where the program could name it; to read by who changes which files descriptors are.
     pub(super) descriptors: RwLock<()>,
@@ -75,6 +77,7 @@ impl Process {
             succession,
             robust,
             filters,
+            is_restricted: AtomicBool::new(false),
             descriptors,
             executable,
             logged,

@@ -1,11 +1,13 @@
 //! The calls that the supervisor does itself, by number: those that the table has as supervised, and the few that it forwards in
 //! another form. A supervised call without a line here is answered with ENOSYS.
 
+use std::sync::atomic::Ordering;
+
 use dune::memory::VirtAddr;
 
 use super::{
-    Answer, FS_LIMIT, Thread, children, descriptors, error, exec, filters, open, robust, sending, signals,
-    threads,
+    Answer, FS_LIMIT, Thread, children, descriptors, error, exec, filters, open, resources, robust, sending,
+    signals, threads,
 };
 use crate::checked::Request;
 use crate::raw::process;
@@ -38,11 +40,14 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_arch_prctl, arch_prctl),
     (libc::SYS_prctl, prctl),
     (libc::SYS_seccomp, filters::seccomp),
+    (libc::SYS_landlock_restrict_self, landlock_restrict_self),
     (libc::SYS_set_tid_address, set_tid_address),
     (libc::SYS_set_robust_list, robust::set_robust_list),
     (libc::SYS_get_robust_list, robust::get_robust_list),
     (libc::SYS_rseq, |_, _| error(libc::ENOSYS)),
-    (libc::SYS_prlimit64, prlimit64),
+    (libc::SYS_prlimit64, resources::prlimit64),
+    (libc::SYS_setrlimit, resources::setrlimit),
+    (libc::SYS_getrlimit, resources::getrlimit),
     // As on a CPU without protection keys (pkey_alloc(2)).
     (libc::SYS_pkey_alloc, |_, _| error(libc::ENOSPC)),
     (libc::SYS_sched_setparam, about_itself),
@@ -149,6 +154,15 @@ fn shmdt(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.process.space.detach(request.arguments()[0])
 }
 
+/// Linux has it for all of the thread, the runtime's own files included: a child's start is what needs some (`children.rs`).
+fn landlock_restrict_self(thread: &mut Thread, request: &mut Request) -> Answer {
+    let answer = thread.forward(request);
+    if answer == 0 {
+        thread.process.is_restricted.store(true, Ordering::Relaxed);
+    }
+    answer
+}
+
 /// exit_group(2).
 fn exit(thread: &mut Thread, request: &mut Request) -> Answer {
     thread.end_process(request.arguments()[0] as i32)
@@ -213,58 +227,8 @@ fn set_tid_address(thread: &mut Thread, request: &mut Request) -> Answer {
     process::thread_number().into()
 }
 
-/// Limits can be asked for. Of descriptors and of the stack they can be set, too: others would be the supervisor's, and a policy may have set
-/// them.
-///
-/// Where the policy limits descriptors, its limit is the hard one for the program. For Linux it is the soft one only: the runtime needs
-/// descriptors of its own, above.
-fn prlimit64(thread: &mut Thread, request: &mut Request) -> Answer {
-    let [_, resource, new, old, ..] = *request.arguments();
-    let most = thread.process.quota.limits().open_files.filter(|_| resource as u32 == libc::RLIMIT_NOFILE);
-    let is_free = [libc::RLIMIT_NOFILE, libc::RLIMIT_STACK].contains(&(resource as u32));
-    if new != 0 && !is_free {
-        thread.process.log("prlimit64 with a new limit", "is not implemented yet, and answered with EPERM");
-        return error(libc::EPERM);
-    }
-    match most {
-        None => about_itself(thread, request),
-        Some(most) => limit_descriptors(thread, request, [new, old], most),
-    }
-}
-
-/// The limit of descriptors where the policy has one, `most`.
-fn limit_descriptors(thread: &mut Thread, request: &mut Request, [new, old]: [u64; 2], most: u64) -> Answer {
-    let memory = thread.memory();
-    if new != 0 {
-        // `struct rlimit64`: the soft limit and the hard one.
-        let Ok([soft, hard]) = memory.words(new) else { return error(libc::EFAULT) };
-        if soft > hard {
-            return error(libc::EINVAL);
-        }
-        if hard > most || ![0, u64::from(std::process::id())].contains(&request.arguments()[0]) {
-            return error(libc::EPERM);
-        }
-        let before = [process::descriptor_limit().min(most), most];
-        if old != 0 && memory.write_words(old, &before).is_err() {
-            return error(libc::EFAULT);
-        }
-        return process::limit_descriptors(soft);
-    }
-    request.set_argument(2, 0);
-    let answer = about_itself(thread, request);
-    if answer == 0 && old != 0 {
-        let told = memory
-            .words::<2>(old)
-            .and_then(|[soft, hard]| memory.write_words(old, &[soft.min(most), hard.min(most)]));
-        if told.is_err() {
-            return error(libc::EFAULT);
-        }
-    }
-    answer
-}
-
 /// A first thread that names itself by its number asks Linux by 0, which the second wall lets through in children, too.
-fn about_itself(thread: &mut Thread, request: &mut Request) -> Answer {
+pub(super) fn about_itself(thread: &mut Thread, request: &mut Request) -> Answer {
     let own: u64 = std::process::id().into();
     if request.arguments()[0] == own && process::is_first_thread() {
         request.set_argument(0, 0);

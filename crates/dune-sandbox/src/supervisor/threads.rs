@@ -111,9 +111,9 @@ pub(super) fn start(thread: &mut Thread, wish: &Wish) -> Answer {
         };
         let mut thread = Thread::new(dune, process, context);
         let number = process::thread_number();
-        // The parent waits, and changes nothing of its own meanwhile.
-        thread.filters = process.filters.begin(parent);
         lock(&process.threads.numbers).push(number);
+        // The parent waits, and its filters are still there. Who sets those of all threads finds this one by its number, or is found here.
+        thread.filters = process.filters.begin(parent);
         // Before the program goes on anywhere, as Linux does: it may have cleared them soon after.
         for address in [told, told_parent] {
             if address != 0 {

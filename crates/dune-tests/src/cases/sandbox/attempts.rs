@@ -37,7 +37,7 @@ enum Seen {
     Ended,
 }
 
-/// What is tried (examples/confined/attempts.rs); the defences that it is about (crates/dune-sandbox/src/weakness.rs): the first one, and
+/// What is tried (examples/confined/attempts.rs of dune-test-programs); the defences that it is about (crates/dune-sandbox/src/weakness.rs): the first one, and
 /// the further walls behind it.
 struct Attack(&'static str, &'static str, Under, Seen);
 
@@ -68,6 +68,7 @@ const ATTACKS: &[Attack] = &[
     Attack("text", "Copies", AllowAll, Told),
     Attack("device", "Devices", AllowAll, Told),
     Attack("descriptor", "Descriptors", AllowAll, Told),
+    Attack("passed", "Descriptors", AllowAll, Told),
     Attack("inherited", "Inherited", Compute, Told),
     Attack("other process", "Refusals", AllowAll, Changed),
     Attack("kill", "Policy,Wall", Compute, Ended),

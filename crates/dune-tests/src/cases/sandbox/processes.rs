@@ -1,5 +1,10 @@
 //! What Linux gives processes besides files: shared segments, locks of dead owners, signals with values, filters, execs by descriptors.
 
+use std::fs;
+use std::path::Path;
+
+use super::directories::libraries;
+use super::policies::Tree;
 use super::programs::compare;
 use super::{command, path_of};
 use crate::case::CaseResult;
@@ -28,6 +33,13 @@ pub fn queued_signals() -> CaseResult {
     compare(&path_of("confined")?, &["queue"], "allow-all", said)
 }
 
+/// Limits that a process sets for itself, by which Linux ends it.
+pub fn limits() -> CaseResult {
+    let said = "processes 0 (900, 1000)\nwrong -1\ntime 0 (5000, 6000)\ndumps 0 (0, 0)\ndumps wrong -1\n\
+        by the old call 0\nnowhere -14\nasked 0 [1, 1]\none written\n";
+    compare(&path_of("confined")?, &["own-limits"], "allow-all", said)
+}
+
 /// Filters of the program's own (seccomp(2)).
 pub fn filters() -> CaseResult {
     let said = "mode 0\nnothing -22\nendless -22\nflags -22\navailable -95 0\nrights 0\nstill here\nstrict: signal 9\n\
@@ -39,12 +51,24 @@ pub fn filters() -> CaseResult {
     compare(&path_of("confined")?, &["filters"], "allow-all", said)
 }
 
-/// A Landlock ruleset of the program's own.
+/// A Landlock ruleset of the program's own, which Linux has for the runtime, too: a child needs /proc.
 pub fn landlock() -> CaseResult {
-    let arguments = ["landlock", "/usr", "/usr/bin/busybox", "/etc/hosts"];
+    let (confined, busybox) = (path_of("confined")?, path_of("busybox")?.canonicalize()?);
+    let parent = busybox.parent().and_then(Path::to_str).ok_or("no text")?;
+    let inside = busybox.to_str().ok_or("no text")?;
     let read = "inside None, outside Some(13)";
-    let said = format!("added 0, set 0\n{read}\na thread: {read}\na child: {read}\nended true, status 0\n");
-    compare(&path_of("confined")?, &arguments, "allow-all", &said)
+    let alone = format!("set 0\n{read}\na thread: {read}\n");
+    let arguments = ["landlock", inside, "/etc/hosts", parent, "/proc"];
+    let said = format!("added 0\nadded 0\n{alone}a child: {read}\nended true, status 0\n");
+    compare(&confined, &arguments, "allow-all", &said)?;
+    let output = command(&confined, &arguments[..4], Some("allow-all")).output()?;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!("added 0\n{alone}no child: 13\n"),
+        "{output:?}"
+    );
+    Ok(())
 }
 
 /// execveat(2), which policies judge as execve(2): what they do not name is not executed by a descriptor either.
@@ -60,7 +84,12 @@ pub fn executes_at() -> CaseResult {
         )
     };
     compare(&confined, &arguments, "allow-all", &said("executed\n0\n"))?;
-    let output = command(&confined, &arguments, Some("build")).output()?;
+    let tree = Tree::new("executes-at")?;
+    let policy = tree.path("policy.toml");
+    let folder = busybox.parent().ok_or("no parent")?;
+    let text = format!("[files]\nread = [{}]\nexecute = [{folder:?}]\nwrite = [\"/tmp\"]\n", libraries());
+    fs::write(&policy, text)?;
+    let output = command(&confined, &arguments, Some(&policy)).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(text, said("13\n"), "{output:?}");
