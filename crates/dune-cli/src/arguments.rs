@@ -52,7 +52,7 @@ Examples:
   dune enter -- sh -c 'echo $$; cat /etc/hostname | wc -c'
   dune enter --memory full -- sqlite3 test.db 'select count(*) from t'
 
-The program runs in ring 0, with its threads, its children, and the programs that they execute (but for set-user-ID ones,
+The program runs in ring 0 (or, with --ring 3, in ring 3), with its threads, its children, and the programs that they execute (but for set-user-ID ones,
 those of other formats, what a debugger in Dune mode starts, and where limits leave no room for Dune, which run in host
 mode; with --no-follow all do).
 It is trusted: Dune mode lets it do nothing that it could not ask of Linux, but nothing protects it from itself.
@@ -199,6 +199,10 @@ pub(crate) struct BenchOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct EnterOptions {
+    /// Where the program's own code runs: in ring 0, where it could use the privileged features; or in ring 3, as on Linux, where it has all of
+    /// ring 3 that it has there, and does not get at Dune's memory. What it executes stays in Dune mode in both.
+    #[arg(long, value_enum, default_value_t = Ring::Zero)]
+    pub(crate) ring: Ring,
     /// What the page tables of Dune mode say: the mappings as they are, or everything present and writable.
     #[arg(long, value_enum, default_value_t = MemoryMode::Precise)]
     pub(crate) memory: MemoryMode,
@@ -302,6 +306,17 @@ pub(crate) struct ChangesOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Where unmodified programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ring {
+    /// With all privileges of Dune mode.
+    #[value(name = "0")]
+    Zero,
+    /// Under a supervisor that refuses nothing.
+    #[value(name = "3")]
+    Three,
 }
 
 /// The library's two ways to keep page tables.

@@ -6,8 +6,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use dune::{Config, EnterError, Launcher, MirrorMode};
 use dune_loader::{Execution, Opening};
+use dune_sandbox::Sandbox;
+use dune_sandbox::policy::AllowAll;
 
-use crate::arguments::{EnterOptions, MemoryMode};
+use crate::arguments::{EnterOptions, MemoryMode, Ring};
 use crate::failure::Failure;
 
 /// Becomes the program. Returns only if that fails.
@@ -17,6 +19,9 @@ pub(crate) fn run(options: &EnterOptions) -> Result<Infallible, Failure> {
     };
     let mut words = vec![options.argv0.as_ref().unwrap_or(program).clone()];
     words.extend_from_slice(arguments);
+    if options.ring == Ring::Three {
+        return in_ring_3(options, program, &words);
+    }
     let mut environment = dune_loader::environment();
     if let Some(lost) = &options.hidden {
         Launcher::restore(&mut environment, lost.as_bytes());
@@ -32,6 +37,18 @@ pub(crate) fn run(options: &EnterOptions) -> Result<Infallible, Failure> {
     // Linux's reason to refuse it, too, would not tell more.
     native.start();
     failed
+}
+
+/// Becomes the program, in ring 3, with `words` as its arguments.
+fn in_ring_3(options: &EnterOptions, program: &OsStr, words: &[OsString]) -> Result<Infallible, Failure> {
+    if options.memory != MemoryMode::Precise || options.no_follow {
+        return Err(Failure::OnlyInRing0);
+    }
+    let sandbox = Sandbox::new(Box::new(AllowAll));
+    #[expect(unsafe_code, reason = "who runs a program by this command trusts it, in either ring")]
+    // SAFETY: the program is one that may also run in ring 0, where nothing is kept from it.
+    let sandbox = unsafe { sandbox.trusting() };
+    Ok(sandbox.run(program, words)?)
 }
 
 /// Becomes the program, with `words` as its arguments.

@@ -47,6 +47,9 @@ pub(crate) enum Failure {
         "{refused} of the changes could not be applied; see the lines above, and apply again when the folder is as it should be"
     )]
     NotApplied { refused: usize },
+    /// Options that say how ring 0 is to be.
+    #[error("--memory full and --no-follow are for --ring 0; leave them out")]
+    OnlyInRing0,
     /// The program was not run in a sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -94,6 +97,7 @@ impl Failure {
             Failure::Policy(_)
             | Failure::WritesNothing { .. }
             | Failure::NoLayer { .. }
+            | Failure::OnlyInRing0
             | Failure::Create { .. } => 2,
             Failure::Start(_) => 126,
             _ => 1,

@@ -18,6 +18,7 @@
 //! | what the processes of a run have together: limits | `quota.rs` |
 //! | questions of policies to the launcher | `questions.rs` |
 //! | calls checked and copied in by the types of their arguments | `checked.rs`, `checked/` |
+//! | programs that are trusted ([`Sandbox::trusting`]) | `supervisor/trusted.rs`, `raw/trust.rs` |
 //! | filters of the program's own (seccomp(2)) | `bpf.rs`, `supervisor/filters.rs` |
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
@@ -90,6 +91,7 @@ use questions::Line;
 pub use questions::Question;
 use quota::{Quota, Shared};
 use raw::process;
+use raw::trust::Trust;
 use supervisor::{Process, Thread};
 pub use wall::{Ports, Wall};
 use weakness::{Defence, lacks};
@@ -106,6 +108,7 @@ pub struct Sandbox {
     layer: Option<PathBuf>,
     /// In place of the process's own.
     environment: Option<Vec<(OsString, OsString)>>,
+    trust: Option<Trust>,
 }
 
 impl Sandbox {
@@ -121,7 +124,24 @@ impl Sandbox {
             limits,
             layer: None,
             environment: None,
+            trust: None,
         }
+    }
+
+    /// The program is trusted, and only runs here, as it would run anywhere: nothing is refused that Linux would do, descriptors stay
+    /// open, there may be core dumps, and what can not be run here (set-user-ID programs, other formats) Linux executes. The
+    /// program's own loads and stores still do not get at the runtime's memory.
+    ///
+    /// # Safety
+    ///
+    /// Neither the program nor what it executes here has Linux write to the runtime's memory or unmap it, by a call whose arguments nobody knows,
+    /// by a file of `/proc`, or by another process.
+    #[must_use]
+    #[expect(unsafe_code, reason = "who is trusted could reach the runtime by Linux")]
+    pub unsafe fn trusting(mut self) -> Sandbox {
+        // SAFETY: the caller's.
+        self.trust = Some(unsafe { Trust::promised() });
+        self
     }
 
     /// Whether the program is run where Linux can not confine the process as the policy does ([`Wall`]): what is missing is said on standard
@@ -185,7 +205,7 @@ impl Sandbox {
             None if self.limits.is_any() => Some(Shared::new().map_err(prepare(Shared::WHAT))?),
             shared => shared,
         };
-        if !lacks(Defence::Inherited) {
+        if self.trust.is_none() && !lacks(Defence::Inherited) {
             process::close_inherited()
                 .map_err(prepare("close the descriptors that the process has inherited"))?;
         }
@@ -196,7 +216,9 @@ impl Sandbox {
         check_place()?;
         // Where it makes /proc/self/auxv unreadable, that has been read.
         dune_loader::parts::keep_auxiliary_vector().map_err(prepare("read /proc/self/auxv"))?;
-        process::forbid_core_dumps().map_err(prepare("forbid core dumps"))?;
+        if self.trust.is_none() {
+            process::forbid_core_dumps().map_err(prepare("forbid core dumps"))?;
+        }
         process::set_name(&opened.name);
         dune_loader::parts::reset_signals();
         // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
@@ -209,7 +231,7 @@ impl Sandbox {
         // Its threads use it to their end, and the process does not outlast them.
         let quota = Quota::new(self.limits, shared);
         let process: &Process =
-            Box::leak(Box::new(Process::new(self.policy, self.watch, self.line, quota, &opened)));
+            Box::leak(Box::new(Process::new(self.policy, self.trust, self.watch, self.line, quota, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
         process::limit(self.limits).map_err(prepare("set the limits of the policy"))?;

@@ -25,6 +25,11 @@ pub(crate) fn contains(address: u64, length: u64) -> bool {
     address.checked_add(length).is_some_and(|end| end <= END) || lacks(Defence::Pointers)
 }
 
+/// Whether it is an address of the runtime's.
+pub(crate) fn is_runtimes(address: u64) -> bool {
+    (RUNTIME..1 << 47).contains(&address)
+}
+
 /// Whole pages in the program's part, at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {

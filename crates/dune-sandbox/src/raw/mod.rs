@@ -12,6 +12,7 @@ pub(crate) mod ring3;
 pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod spawning;
+pub(crate) mod trust;
 pub(crate) mod vdso;
 
 use std::arch::asm;

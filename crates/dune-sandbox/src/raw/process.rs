@@ -1,7 +1,9 @@
 //! The process that the program is to be.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
+
+use super::trust::Trust;
 
 /// Closes all descriptors but the standard streams.
 ///
@@ -191,6 +193,18 @@ pub(crate) fn fork() -> i64 {
     } else {
         -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN))
     }
+}
+
+/// execve(2): Linux's reason, if it refuses. Signals that are not ignored get their default action, and all descriptors stay that are not to be
+/// closed then: the program goes on in host mode, without the supervisor.
+pub(crate) fn execute(_: Trust, program: &CStr, words: &[CString], environment: &[CString]) -> i32 {
+    let pointers = |strings: &[CString]| -> Vec<_> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (words, environment) = (pointers(words), pointers(environment));
+    // SAFETY: a C string, and two arrays of such that end with null; their owners live.
+    unsafe { libc::execve(program.as_ptr(), words.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOEXEC)
 }
 
 /// Whether `id` is a child of this process that has not been waited for.

@@ -93,7 +93,7 @@ pub(super) fn mmap(thread: &mut Thread, request: &mut Request) -> Answer {
     let _held = thread.process.keep_descriptors();
     match call::file_system(descriptor as i32) {
         Err(errno) => error(errno),
-        Ok(call::ANONYMOUS_INODES) => error(libc::ENODEV),
+        Ok(call::ANONYMOUS_INODES) if thread.process.trust.is_none() => error(libc::ENODEV),
         Ok(call::HUGE_PAGES) => error(libc::EINVAL),
         Ok(_) => thread.process.space.mmap(thread.dune, request.arguments()),
     }

@@ -12,7 +12,7 @@ use dune_loader::parts::{self, Opened, Role};
 use dune_loader::{LoadError, Opening};
 
 use super::filters::Chain;
-use super::{Answer, Thread, error, places, succession};
+use super::{Answer, Thread, error, places, succession, trusted};
 use crate::checked::{ProgramMemory, Request};
 use crate::error::say;
 use crate::load;
@@ -91,13 +91,17 @@ fn exec(thread: &mut Thread, path: OsString, words: u64, environment: u64) -> Re
         words.push(OsString::new());
     }
     let mask = thread.signals.mask();
+    let opened = find(thread, &path, words.clone());
+    if let Some(errno) = trusted::execute(thread, &opened, &path, &words, &environment) {
+        return Err(errno);
+    }
+    let opened = opened.map_err(|error| errno(&error))?;
     if thread.process.threads.is_one() {
-        let opened = find(thread, &path, words).map_err(|error| errno(&error))?;
         go_on(thread, opened, &environment, mask);
         return Ok(());
     }
     // Other threads can put something else in the place of a descriptor: it is a look.
-    find(thread, &path, words.clone()).map_err(|error| errno(&error))?;
+    drop(opened);
     let filters = thread.filters();
     succession::open(thread, Next { path, words, environment, mask, filters })
 }

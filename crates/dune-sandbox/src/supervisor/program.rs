@@ -22,12 +22,17 @@ use crate::policy::Policy;
 use crate::questions::Line;
 use crate::quota::Quota;
 use crate::raw::process;
+use crate::raw::trust::Trust;
 use crate::space::Space;
 
 /// The process that the program is, as far as its threads share it.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(super) policy: Box<dyn Policy>,
+    /// Whether the program may have Linux do what it likes ([`Sandbox::trusting`](crate::Sandbox::trusting)).
+    pub(super) trust: Option<Trust>,
+    /// Whether somebody traces the process, as ptrace(2) has it.
+    pub(super) is_traced: AtomicBool,
     pub(super) watch: Option<Watch>,
     /// To the launcher, if there is one.
     pub(super) line: Option<Line>,
@@ -54,6 +59,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn new(
         policy: Box<dyn Policy>,
+        trust: Option<Trust>,
         watch: Option<Watch>,
         line: Option<Line>,
         quota: &'static Quota,
@@ -68,6 +74,8 @@ impl Process {
         let told = std::array::from_fn(|_| AtomicPtr::default());
         let process = Process {
             policy,
+            trust,
+            is_traced: AtomicBool::new(false),
             watch,
             line,
             quota,
@@ -180,6 +188,9 @@ impl Process {
 
     /// Says once for each name that a call is refused, for so many names: the program chooses some of them.
     pub(super) fn log(&self, name: &str, why: &str) {
+        if self.trust.is_some() {
+            return;
+        }
         observe::reason(name, why);
         const MOST: usize = 200;
         let count = {

@@ -5,6 +5,7 @@
 
 mod executable;
 mod followed;
+mod ring_3;
 mod seen;
 mod surroundings;
 
@@ -53,6 +54,11 @@ pub const CASES: &[Case] = &[
     Case::new("programs::where_memory_stays_without_code", surroundings::memory_stays_without_code),
     Case::new("programs::no_follow", no_follow),
     Case::new("programs::refusals", refusals),
+    Case::new("programs::ring_3", ring_3::programs),
+    Case::new("programs::ring_3_refuses_nothing", ring_3::what_others_are_refused),
+    Case::new("programs::ring_3_set_user_id", ring_3::set_user_id),
+    Case::new("programs::ring_3_traced_children", ring_3::traced_children),
+    Case::new("programs::ring_3_options", ring_3::options),
 ];
 
 const WAYS: [&str; 4] = ["dynamic-pie", "dynamic-nopie", "static-pie", "static-nopie"];
