@@ -1,7 +1,8 @@
 //! Opening files: what gives a process's memory by the name of a file is refused, or shown without what is the runtime's.
 //!
 //! The file is found first, as a descriptor that can not be read (O_PATH), and asked what it is: names, links and mounts may say
-//! what they like. Then that file is opened.
+//! what they like. Then that file is opened. A thread that is alone opens it at once, and asks what it has opened before the program goes on:
+//! three calls of Linux's less, and nobody is there who could use the descriptor meanwhile.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::Read;
@@ -12,7 +13,7 @@ use dune_syscalls::Memory;
 use super::shown::Shown;
 use super::{Answer, Thread, error, places};
 use crate::checked::Request;
-use crate::raw::call::{self, OpenHow};
+use crate::raw::call::{self, About, OpenHow};
 use crate::raw::result;
 use crate::weakness::{Defence, give_way, lacks};
 
@@ -164,6 +165,10 @@ fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Resul
         is_harmless(thread, found.0)?;
         return Ok(Some(found.keep()));
     }
+    // What is said to be a device may do something when it is opened.
+    if thread.process.threads.is_one() && !path.to_bytes().starts_with(b"/dev/") {
+        return open_and_look(thread, directory, path, how).map(Some);
+    }
     let kept = (libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
     let flags = (libc::O_PATH | libc::O_CLOEXEC) as u64 | how.flags & kept;
     let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
@@ -182,14 +187,19 @@ fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Resul
     open_found(thread, found, has(libc::O_CREAT) && has(libc::O_EXCL), how).map(Some)
 }
 
-fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -> Result<i64, i64> {
-    if is_to_be_new {
-        return Err(error(libc::EEXIST));
+/// Opens the file, and looks at it then, for a thread that is alone.
+fn open_and_look(thread: &Thread, directory: i32, path: &CStr, mut how: OpenHow) -> Result<i64, i64> {
+    let flags = how.flags;
+    let opened = Probe(result(call::open(directory, path, &mut how))? as i32);
+    let Some(about) = call::about(opened.0) else { return Err(error(libc::EACCES)) };
+    match refuse_or_show(thread, &opened, &about, flags)? {
+        Some(shown) => opened.replace_by(&shown, flags),
+        None => Ok(opened.keep()),
     }
-    let Some(about) = call::about(found.0) else { return Err(error(libc::EACCES)) };
-    if about.mode & libc::S_IFMT == libc::S_IFLNK {
-        return Err(error(libc::ELOOP));
-    }
+}
+
+/// An error for a file that is not to be opened, or what is to be shown in its place.
+fn refuse_or_show(thread: &Thread, found: &Probe, about: &About, flags: u64) -> Result<Option<Probe>, i64> {
     if about.mode & libc::S_IFMT == libc::S_IFCHR && !is_harmless_device(thread, about.device) {
         let (major, minor) = (libc::major(about.device), libc::minor(about.device));
         thread.process.log(&format!("open of the device {major}:{minor}"), "is refused");
@@ -198,7 +208,20 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     if about.may_be_on_procfs()
         && let Some(shown) = shown(thread, found.0)?
     {
-        let shown = shown.open(&found, how.flags, thread.process.policy.files())?;
+        return shown.open(found, flags, thread.process.policy.files()).map(Some);
+    }
+    Ok(None)
+}
+
+fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -> Result<i64, i64> {
+    if is_to_be_new {
+        return Err(error(libc::EEXIST));
+    }
+    let Some(about) = call::about(found.0) else { return Err(error(libc::EACCES)) };
+    if about.mode & libc::S_IFMT == libc::S_IFLNK {
+        return Err(error(libc::ELOOP));
+    }
+    if let Some(shown) = refuse_or_show(thread, &found, &about, how.flags)? {
         return found.replace_by(&shown, how.flags);
     }
     if about.mode & libc::S_IFMT == libc::S_IFIFO
