@@ -43,6 +43,8 @@ pub(crate) struct Process {
     pub(super) succession: Succession,
     pub(super) robust: Robust,
     pub(super) filters: Filters,
+    /// Whether the program has made the process.
+    is_forked: AtomicBool,
     /// Whether the program has put a thread under a Landlock ruleset of its own.
     pub(super) is_restricted: AtomicBool,
     /// Held to write by who opens a file, while what has been found must stay what it is, and while the runtime makes a descriptor of its
@@ -85,6 +87,7 @@ impl Process {
             succession,
             robust,
             filters,
+            is_forked: AtomicBool::new(false),
             is_restricted: AtomicBool::new(false),
             descriptors,
             executable,
@@ -123,6 +126,11 @@ impl Process {
         self.descriptors.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the process is the one that a launcher has made, and stays beside.
+    pub(super) fn is_child_of_launcher(&self) -> bool {
+        (self.line.is_some() || self.watch.is_some()) && !self.is_forked.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn policy(&self) -> &dyn Policy {
         &*self.policy
     }
@@ -158,6 +166,7 @@ impl Process {
             drop((robust, filters));
             self.robust.forget();
             self.filters.forget_others(parent);
+            self.is_forked.store(true, Ordering::Relaxed);
         }
         result
     }

@@ -202,7 +202,6 @@ fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
         | "PR_GET_TIMERSLACK"
         | "PR_SET_TIMERSLACK"
         | "PR_GET_PDEATHSIG"
-        | "PR_SET_PDEATHSIG"
         | "PR_GET_CHILD_SUBREAPER"
         | "PR_SET_CHILD_SUBREAPER"
         | "PR_CAPBSET_DROP"
@@ -210,7 +209,18 @@ fn prctl(thread: &mut Thread, request: &mut Request) -> Answer {
         | "PR_GET_KEEPCAPS"
         | "PR_SET_KEEPCAPS"
         | "PR_GET_THP_DISABLE"
-        | "PR_SET_THP_DISABLE" => forwarded(thread, request),
+        | "PR_SET_THP_DISABLE"
+        | "PR_SET_SECUREBITS"
+        | "PR_CAP_AMBIENT"
+        | "PR_GET_SPECULATION_CTRL"
+        | "PR_SET_SPECULATION_CTRL" => forwarded(thread, request),
+        // The launcher's end is to be that of its child.
+        "PR_SET_PDEATHSIG" if !thread.process.is_child_of_launcher() => forwarded(thread, request),
+        "PR_GET_TID_ADDRESS" => {
+            let [_, address, ..] = *request.arguments();
+            let written = thread.memory().write_words(address, &[thread.cleared]);
+            written.map_or(error(libc::EFAULT), |()| 0)
+        }
         "PR_SET_SECCOMP" | "PR_GET_SECCOMP" => filters::by_prctl(thread, request),
         // Where nothing else forbids core dumps, the process stays one that is not dumped: see `forbid_core_dumps`.
         "PR_SET_DUMPABLE" if request.arguments()[1] == 1 && !process::has_core_limit() => 0,

@@ -244,3 +244,35 @@ pub fn own() {
     };
     println!("two written {written}");
 }
+
+/// What prctl(2) sets for the process and its thread.
+pub fn flags() {
+    let prctl = |option: i32, argument: u64| {
+        super::call(libc::SYS_prctl as u64, [option as u64, argument, 0, 0, 0, 0])
+    };
+    let mut told = 0i32;
+    let address = std::ptr::from_mut(&mut told).addr() as u64;
+    println!(
+        "reaper {} {}",
+        prctl(libc::PR_SET_CHILD_SUBREAPER, 1),
+        prctl(libc::PR_GET_CHILD_SUBREAPER, address)
+    );
+    println!("told {}", std::hint::black_box(told));
+    println!("end {} {}", prctl(libc::PR_SET_PDEATHSIG, 10), prctl(libc::PR_GET_PDEATHSIG, address));
+    println!("told {}", std::hint::black_box(told));
+    println!("rights {} {}", prctl(libc::PR_SET_KEEPCAPS, 1), prctl(libc::PR_GET_KEEPCAPS, 0));
+    println!("pages {} {}", prctl(libc::PR_SET_THP_DISABLE, 1), prctl(libc::PR_GET_THP_DISABLE, 0));
+    let mut word = 0u64;
+    let address = std::ptr::from_mut(&mut word).addr() as u64;
+    // PR_GET_TID_ADDRESS.
+    let asked = prctl(40, address);
+    let is_own = u64::from(std::process::id());
+    // The C library's place for the thread's number is where Linux clears it.
+    println!("number {asked} {}", word != 0 && number_at(word) == is_own as u32);
+}
+
+/// A number of this program's.
+fn number_at(address: u64) -> u32 {
+    // SAFETY: the C library has told Linux of it.
+    unsafe { std::ptr::with_exposed_provenance::<u32>(address as usize).read_volatile() }
+}

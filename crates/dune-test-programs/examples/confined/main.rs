@@ -77,6 +77,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "filtered" => filters::executed(),
         "landlock" => landlock::all([&words[1], &words[2]], &words[3..]),
         "own-limits" => limits::own(),
+        "own-flags" => limits::flags(),
         "segments" => segments::all(),
         "robust" => robust::all(),
         "queue" => robust::queue(),

@@ -33,11 +33,13 @@ pub fn queued_signals() -> CaseResult {
     compare(&path_of("confined")?, &["queue"], "allow-all", said)
 }
 
-/// Limits that a process sets for itself, by which Linux ends it.
+/// Limits that a process sets for itself, by which Linux ends it, and flags (prctl(2)).
 pub fn limits() -> CaseResult {
     let said = "processes 0 (900, 1000)\nwrong -1\ntime 0 (5000, 6000)\ndumps 0 (0, 0)\ndumps wrong -1\n\
         by the old call 0\nnowhere -14\nasked 0 [1, 1]\none written\n";
-    compare(&path_of("confined")?, &["own-limits"], "allow-all", said)
+    compare(&path_of("confined")?, &["own-limits"], "allow-all", said)?;
+    let said = "reaper 0 0\ntold 1\nend 0 0\ntold 10\nrights 0 1\npages 0 1\nnumber 0 true\n";
+    compare(&path_of("confined")?, &["own-flags"], "allow-all", said)
 }
 
 /// Filters of the program's own (seccomp(2)).
