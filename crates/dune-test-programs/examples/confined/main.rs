@@ -139,6 +139,10 @@ fn pointers() {
     let (mut tried, mut faults, mut made) = (0, 0, Vec::new());
     for line in dune_syscalls::all() {
         for (form, chosen) in forms(line) {
+            // The strict mode would end the program.
+            if form.name == "PR_SET_SECCOMP" {
+                continue;
+            }
             for index in 0..form.arguments.len() {
                 if !is_address(form.arguments[index].kind) {
                     continue;
@@ -409,7 +413,6 @@ fn refused() {
         ("modify_ldt", libc::SYS_modify_ldt, [1, 0, 0, 0, 0, 0]),
         ("iopl", libc::SYS_iopl, [3, 0, 0, 0, 0, 0]),
         ("ioperm", libc::SYS_ioperm, [0x80, 1, 1, 0, 0, 0]),
-        ("seccomp", libc::SYS_seccomp, [0; 6]),
         ("ioctl KVM_CREATE_VM", libc::SYS_ioctl, [0, 0xae01, 0, 0, 0, 0]),
         ("ioctl TIOCSTI", libc::SYS_ioctl, [0, libc::TIOCSTI, 0, 0, 0, 0]),
         ("ioctl that nobody knows", libc::SYS_ioctl, [0, 0x1234_5678, 0, 0, 0, 0]),
