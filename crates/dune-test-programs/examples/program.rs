@@ -40,6 +40,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "listings" => observe::listings(),
         "growing-stack" => observe::growing_stack(),
         "priorities" => observe::priorities(),
+        "refused-to-others" => observe::refused_to_others(&words[2]),
         "abort" => std::process::abort(),
         "exit" => return words[2].parse().expect("a status"),
         other => panic!("what is {other:?}?"),

@@ -136,3 +136,23 @@ pub fn priorities() {
         }
     }
 }
+
+/// Calls that programs are refused that are not trusted; `folder` is empty.
+pub fn refused_to_others(folder: &str) {
+    /// `<linux/personality.h>`.
+    const PER_LINUX32: libc::c_ulong = 8;
+    let folder = std::ffi::CString::new(folder).expect("no NUL");
+    // SAFETY: the calls read strings and write a structure that is there; nothing of this program is below the folder.
+    unsafe {
+        println!("personality {}", libc::personality(PER_LINUX32));
+        let mut names: libc::utsname = std::mem::zeroed();
+        libc::uname(&raw mut names);
+        println!("machine {:?}", std::ffi::CStr::from_ptr(names.machine.as_ptr()));
+        println!("namespace {}", libc::unshare(libc::CLONE_NEWNS));
+        let none = std::ptr::null();
+        println!("mounted {}", libc::mount(c"none".as_ptr(), folder.as_ptr(), c"tmpfs".as_ptr(), 0, none));
+        let file = std::path::Path::new(folder.to_str().expect("text")).join("file");
+        println!("written {}, there {}", std::fs::write(&file, "x").is_ok(), file.exists());
+        println!("unmounted {}, there {}", libc::umount2(folder.as_ptr(), 0), file.exists());
+    }
+}
