@@ -29,7 +29,7 @@ pub enum Task {
         cargo xtask vm --machine svm --smp 4 --timeout 60 -- sh -c 'nproc; ls -l /dev/kvm'")]
     Vm(VmArguments),
 
-    /// Show Dune at work: `dune doctor`, a real program in Dune mode, the paper's tables.
+    /// Show Dune at work: `dune doctor`, a real program in Dune mode, a server that is not trusted, the paper's tables.
     ///
     /// Runs on this computer where it has virtualization hardware, else on the emulated Intel machine.
     Demo(DemoArguments),
