@@ -1,7 +1,7 @@
 //! `dune enter --ring 3`: programs in ring 3 do what they do natively, also what is refused to those that are not trusted.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -54,9 +54,9 @@ pub fn what_others_are_refused() -> CaseResult {
     let said = "personality 0\nmachine \"i686\"\nnamespace 0\nmounted 0\nwritten true, there true\nunmounted 0, there false\n";
     let place = place.to_str().ok_or("no text")?;
     compare(&example("dynamic-pie")?, &["refused-to-others", place], said, |_| ())?;
-    let file = fs::File::open("/proc/version")?;
-    let number = file.as_raw_fd();
     compare(Path::new("/bin/sh"), &["-c", "cat <&9"], "Linux version", |command| {
+        // One for each: they would read on where the other has ended.
+        let number = fs::File::open("/proc/version").expect("a file").into_raw_fd();
         // SAFETY: duplicates a descriptor.
         unsafe {
             command.pre_exec(move || {
