@@ -216,9 +216,6 @@ impl Sandbox {
         check_place()?;
         // Where it makes /proc/self/auxv unreadable, that has been read.
         dune_loader::parts::keep_auxiliary_vector().map_err(prepare("read /proc/self/auxv"))?;
-        if self.trust.is_none() {
-            process::forbid_core_dumps().map_err(prepare("forbid core dumps"))?;
-        }
         process::set_name(&opened.name);
         dune_loader::parts::reset_signals();
         // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
@@ -227,6 +224,10 @@ impl Sandbox {
             .untrusted_code(true)
             .filters_of_its_own(true)
             .enter()?;
+        // Now what Dune needs of /proc is open, which belongs to root where a process is not to be dumped.
+        if self.trust.is_none() {
+            process::forbid_core_dumps().map_err(prepare("forbid core dumps"))?;
+        }
         check_place()?;
         // Its threads use it to their end, and the process does not outlast them.
         let quota = Quota::new(self.limits, shared);

@@ -25,6 +25,20 @@ pub(crate) fn forbid_core_dumps() -> io::Result<()> {
     limited.or_else(|_| checked(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }))
 }
 
+/// Calls `body` while files in `/proc` about the process are its user's, also where it is not to be dumped: a child has to open some.
+pub(crate) fn with_own_files<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: touches no memory.
+    let set = |dumpable: i32| unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable, 0, 0, 0) };
+    // SAFETY: touches no memory.
+    if unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } != 0 {
+        return body();
+    }
+    set(1);
+    let result = body();
+    set(0);
+    result
+}
+
 /// Whether it is the limit that forbids core dumps.
 pub(crate) fn has_core_limit() -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -155,7 +155,7 @@ impl Process {
             Err(errno) => return error(errno),
         };
         let _errors = std::io::stderr().lock();
-        let result = process::fork();
+        let result = process::with_own_files(process::fork);
         if let (Some(claim), 0..) = (claim, result) {
             let child = if result == 0 { std::process::id() } else { result as u32 };
             claim.keep(child, result == 0);

@@ -39,6 +39,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::process_segments", processes::segments),
     Case::new("sandbox::process_robust_locks", processes::robust_locks),
     Case::new("sandbox::process_queued_signals", processes::queued_signals),
+    Case::new("sandbox::process_of_an_ordinary_user", processes::of_an_ordinary_user),
     Case::new("sandbox::process_limits", processes::limits),
     Case::new("sandbox::process_filters", processes::filters),
     Case::new("sandbox::process_landlock", processes::landlock),

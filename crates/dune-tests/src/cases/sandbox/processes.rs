@@ -1,6 +1,8 @@
 //! What Linux gives processes besides files: shared segments, locks of dead owners, signals with values, filters, execs by descriptors.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use super::directories::libraries;
@@ -96,5 +98,33 @@ pub fn executes_at() -> CaseResult {
     assert!(output.status.success(), "{output:?}");
     // There are no files in memory, and the script is where nothing may be executed.
     assert_eq!(text, said("9\n", "13"), "{output:?}");
+    Ok(())
+}
+
+/// As a user who is not root, also where core dumps are forbidden by a limit already: then files of `/proc` that Dune needs are root's.
+pub fn of_an_ordinary_user() -> CaseResult {
+    const NOBODY: u32 = 65534;
+    let device = Path::new("/dev/kvm");
+    let before = fs::metadata(device)?.permissions();
+    fs::set_permissions(device, fs::Permissions::from_mode(0o666))?;
+    let run = |is_limited: bool| {
+        let line = "echo one | busybox cat; exec busybox echo two";
+        let mut command = command(&path_of("busybox")?, &["sh", "-c", line], Some("allow-all"));
+        let prepare = move || {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the call reads the structure.
+            let is_done = !is_limited || unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) } == 0;
+            if is_done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: system calls between fork and exec.
+        let output = unsafe { command.uid(NOBODY).gid(NOBODY).pre_exec(prepare) }.output()?;
+        Ok::<_, Box<dyn std::error::Error>>(output)
+    };
+    let outputs = [run(false), run(true)];
+    fs::set_permissions(device, before)?;
+    for output in outputs {
+        let output = output?;
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n", "{output:?}");
+    }
     Ok(())
 }
