@@ -4,7 +4,7 @@ export GIT_AUTHOR_NAME=author GIT_AUTHOR_EMAIL=author@example.org GIT_AUTHOR_DAT
 export GIT_COMMITTER_NAME=author GIT_COMMITTER_EMAIL=author@example.org GIT_COMMITTER_DATE='2020-01-01T00:00:00Z'
 git() { $limited git "$@"; }
 # Nothing, or what went wrong.
-quiet() { "$@" >/tmp/log 2>&1 || cat /tmp/log; }
+quiet() { "$@" >/tmp/quiet.log 2>&1 || cat /tmp/quiet.log; }
 
 same init '' git init -q -b main repository
 cd repository || exit 96

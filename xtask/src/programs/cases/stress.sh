@@ -4,13 +4,13 @@
 load() {
     load_name=$1
     shift
-    if $limited stress-ng --verify --metrics-brief --temp-path /tmp --seed 1 "$@" >log 2>&1 &&
-        grep -q 'successful run completed' log && ! grep -q -E 'fail:|error:' log &&
-        busybox awk -v name="$load_name" '$0 ~ "^stress-ng: (info|metrc): .* " name " +[0-9]+ " { done += $5 } END { exit !(done > 0) }' log
+    if $limited stress-ng --verify --metrics-brief --temp-path /tmp --seed 1 "$@" >stress.log 2>&1 &&
+        grep -q 'successful run completed' stress.log && ! grep -q -E 'fail:|error:' stress.log &&
+        busybox awk -v name="$load_name" '$0 ~ "^stress-ng: (info|metrc): .* " name " +[0-9]+ " { done += $5 } END { exit !(done > 0) }' stress.log
     then
         echo "@pass $load_name"
     else
-        cat log
+        cat stress.log
         printf '\n@fail %s\n' "$load_name"
     fi
 }
