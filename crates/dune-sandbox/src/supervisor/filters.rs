@@ -133,13 +133,14 @@ impl Thread {
     /// What the thread's filters make of the call in place of making it.
     #[inline]
     pub(super) fn filtered(&mut self, number: u64, arguments: &[u64; 6]) -> Option<Answer> {
-        let is_known = self.process.filters.changes.load(Ordering::Acquire) == self.filters.changes;
-        if is_known && self.filters.chain.0.is_none() { None } else { self.judge(number, arguments) }
+        if self.process.filters.changes.load(Ordering::Acquire) != self.filters.changes {
+            self.catch_up();
+        }
+        if self.filters.chain.0.is_none() { None } else { self.judge(number, arguments) }
     }
 
     #[cold]
     fn judge(&mut self, number: u64, arguments: &[u64; 6]) -> Option<Answer> {
-        self.catch_up();
         let instruction_pointer = self.context.registers.rip;
         let data = Data {
             number: number as u32,
@@ -189,6 +190,7 @@ impl Thread {
     }
 
     /// Another thread may have set the filters of all.
+    #[cold]
     fn catch_up(&mut self) {
         let chains = lock(&self.process.filters.chains);
         self.filters = Own {
