@@ -179,11 +179,8 @@ pub(super) fn find<'f>(
     path: &CStr,
     follows: bool,
 ) -> Result<Found<'f>, i64> {
-    let base = if path.to_bytes().first() == Some(&b'/') {
-        PathBuf::from("/")
-    } else {
-        files.told(place(directory)?)
-    };
+    let base =
+        if path.to_bytes().first() == Some(&b'/') { PathBuf::from("/") } else { place(files, directory)? };
     let found = files.find(&base, path.to_bytes(), follows, &mut |root, below| look(files, root, below));
     found.map_err(|errno| if errno == OUTSIDE { denied(thread, path) } else { error(errno) })
 }
@@ -219,16 +216,16 @@ pub(super) fn path_of(thread: &Thread, descriptor: i32) -> Result<Vec<u8>, i64> 
     }
     match thread.process.policy.files() {
         None => Ok(own_link(descriptor).into_bytes()),
-        Some(_) => place(descriptor).map(|path| path.into_os_string().into_vec()),
+        Some(files) => place(files, descriptor).map(|path| path.into_os_string().into_vec()),
     }
 }
 
-/// Where a directory is that is open. Nothing hangs on its being true: it chooses a root, and what is opened is below that.
-fn place(directory: i32) -> Result<PathBuf, i64> {
+/// Where a directory is that is open, by the name that the program has for it. Nothing hangs on its being true: it chooses a root, and what is opened is below that.
+fn place(files: &Files, directory: i32) -> Result<PathBuf, i64> {
     let link = if directory == AT_FDCWD { c"/proc/thread-self/cwd".to_owned() } else { own_link(directory) };
     std::fs::read_link(OsStr::from_bytes(link.to_bytes()))
         .map_err(|_| error(libc::EBADF))
-        .and_then(|path| if path.is_absolute() { Ok(path) } else { Err(error(libc::ENOTDIR)) })
+        .and_then(|path| if path.is_absolute() { Ok(files.told(path)) } else { Err(error(libc::ENOTDIR)) })
 }
 
 /// The root, if it is what it was.
