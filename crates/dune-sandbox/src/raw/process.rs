@@ -41,10 +41,14 @@ pub(crate) fn with_own_files<T>(body: impl FnOnce() -> T) -> T {
 
 /// Whether it is the limit that forbids core dumps.
 pub(crate) fn has_core_limit() -> bool {
+    limit_of(libc::RLIMIT_CORE).is_ok_and(|limit| limit.rlim_cur == 1)
+}
+
+/// A limit of the process's.
+fn limit_of(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes the structure.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) };
-    result == 0 && limit.rlim_cur == 1
+    checked(unsafe { libc::getrlimit(resource, &raw mut limit) }).map(|()| limit)
 }
 
 /// Sets limits, or lower ones that there are.
@@ -52,9 +56,7 @@ pub(crate) fn limit(limits: crate::policy::Limits) -> io::Result<()> {
     let all = [(libc::RLIMIT_CPU, limits.cpu_seconds, 1), (libc::RLIMIT_FSIZE, limits.file_bytes, 0)];
     for (resource, limit, more) in all {
         let Some(limit) = limit else { continue };
-        let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the call writes the structure.
-        checked(unsafe { libc::getrlimit(resource, &raw mut old) })?;
+        let old = limit_of(resource)?;
         let hard = limit.saturating_add(more).min(old.rlim_max);
         let new = libc::rlimit { rlim_cur: limit.min(old.rlim_cur).min(hard), rlim_max: hard };
         // SAFETY: the call reads the structure.
@@ -69,10 +71,7 @@ pub(crate) fn limit(limits: crate::policy::Limits) -> io::Result<()> {
 
 /// The soft limit of descriptors.
 pub(crate) fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes the structure.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if result == 0 { limit.rlim_cur } else { u64::MAX }
+    limit_of(libc::RLIMIT_NOFILE).map_or(u64::MAX, |limit| limit.rlim_cur)
 }
 
 /// Sets the soft limit of descriptors, or the hard one if that is lower. The hard one stays: the runtime needs some above. The raw result.
@@ -125,10 +124,8 @@ pub(crate) fn write_error(text: &[u8]) {
 
 /// The soft limit of the stack's size, if there is one.
 pub(crate) fn stack_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes the structure.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    let limit = limit_of(libc::RLIMIT_STACK).ok()?.rlim_cur;
+    (limit != libc::RLIM_INFINITY).then_some(limit)
 }
 
 /// Sets the thread's name to the last part of `file`, as execve(2) does.
