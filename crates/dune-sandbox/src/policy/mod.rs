@@ -6,6 +6,7 @@ mod contents;
 mod file;
 mod limits;
 mod network;
+mod rule;
 mod shipped;
 mod signal;
 

@@ -1,153 +1,13 @@
 //! The network of a policy in a file: whom a program may connect to, send to, and listen as.
 
-use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
-use std::str::FromStr;
 
 use dune_syscalls::{Call, Class, Form};
 
+use super::rule::{Rule, canonical};
 use crate::checked::Request;
 use crate::raw::call;
 use crate::wall::Ports;
-
-/// Who has what a cloud tells its computers, keys among it: of Amazon (also for containers), Google, Azure, Alibaba, Oracle.
-const METADATA: [IpAddr; 10] = [
-    v4([169, 254, 169, 254]),
-    v4([169, 254, 170, 2]),
-    v4([169, 254, 170, 23]),
-    v4([168, 63, 129, 16]),
-    v4([100, 100, 100, 200]),
-    v4([192, 0, 0, 192]),
-    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]),
-    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23]),
-    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]),
-    v6([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe]),
-];
-
-const fn v4(parts: [u8; 4]) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(parts[0], parts[1], parts[2], parts[3]))
-}
-
-const fn v6(p: [u16; 8]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::new(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]))
-}
-
-/// Addresses and ports: `192.0.2.0/24:80-89`, `[2001:db8::]/32:443`, `*:53`; without ports all of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
-    /// The first bits of the addresses, and how many those are; `None` for all of both families.
-    network: Option<(IpAddr, u32)>,
-    ports: RangeInclusive<u16>,
-}
-
-impl FromStr for Rule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Rule, String> {
-        let wrong =
-            || format!("{text:?} is not an address like 192.0.2.0/24:80-89, [2001:db8::]/32:443 or *:53");
-        let (address, rest) = match text.strip_prefix('[') {
-            Some(inner) => inner.split_once(']').ok_or_else(wrong)?,
-            None => text.split_at(text.find(['/', ':']).unwrap_or(text.len())),
-        };
-        let (prefix, ports) = match rest.split_once(':') {
-            Some((prefix, ports)) => (prefix, Some(ports)),
-            None => (rest, None),
-        };
-        let ports = match ports {
-            None | Some("*") => 0..=u16::MAX,
-            Some(ports) => {
-                let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-                let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-                if first > last {
-                    return Err(wrong());
-                }
-                first..=last
-            }
-        };
-        if address == "*" && prefix.is_empty() {
-            return Ok(Rule { network: None, ports });
-        }
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        if address.is_ipv6() != text.starts_with('[') {
-            return Err(wrong());
-        }
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let length = match prefix.strip_prefix('/') {
-            Some(length) => length.parse().ok().filter(|length| *length <= most).ok_or_else(wrong)?,
-            None if prefix.is_empty() => most,
-            None => return Err(wrong()),
-        };
-        let others = if length == most { 0 } else { u128::MAX >> (128 - (most - length)) };
-        if bits(address) & others != 0 {
-            return Err(format!("{text:?} has bits behind the first {length}"));
-        }
-        let network = match canonical(address) {
-            IpAddr::V4(inner) if most == 128 && length >= 96 => (inner.into(), length - 96),
-            _ => (address, length),
-        };
-        Ok(Rule { network: Some(network), ports })
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-impl Display for Rule {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.network {
-            None => f.write_str("*")?,
-            Some((IpAddr::V4(address), length)) => write!(f, "{address}/{length}")?,
-            Some((IpAddr::V6(address), length)) => write!(f, "[{address}]/{length}")?,
-        }
-        match (self.ports.start(), self.ports.end()) {
-            (0, &u16::MAX) => f.write_str(", all ports"),
-            (first, last) if first == last => write!(f, ":{first}"),
-            (first, last) => write!(f, ":{first}-{last}"),
-        }
-    }
-}
-
-impl Rule {
-    fn has(&self, address: IpAddr, port: u16) -> bool {
-        let is_exact = matches!(self.network, Some((own, _)) if own == address && self.is_one());
-        if METADATA.contains(&address) && !is_exact {
-            return false;
-        }
-        let is_in = self.network.is_none_or(|(own, length)| {
-            let most: u32 = if own.is_ipv4() { 32 } else { 128 };
-            let differs = bits(own) ^ bits(address);
-            own.is_ipv4() == address.is_ipv4() && differs.checked_shr(most - length).unwrap_or(0) == 0
-        });
-        is_in && self.ports.contains(&port)
-    }
-
-    /// Whether it is about one address.
-    fn is_one(&self) -> bool {
-        self.network.is_some_and(|(own, length)| length == if own.is_ipv4() { 32 } else { 128 })
-    }
-
-    fn has_family(&self, is_v4: bool) -> bool {
-        self.network.is_none_or(|(own, _)| own.is_ipv4() == is_v4)
-    }
-}
-
-/// The address that Linux means: an IPv4 address may be within one of IPv6 (RFC 4291 §2.5.5.2), and in one for a translator (RFC 6052).
-fn canonical(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    let segments = v6.segments();
-    let is_translated = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
-    match v6.to_ipv4_mapped() {
-        Some(v4) => v4.into(),
-        None if is_translated => Ipv4Addr::from(bits(address) as u32).into(),
-        None => address,
-    }
-}
 
 /// SOCK_TYPE_MASK of <linux/net.h>.
 pub(crate) const KIND: u64 = 0xf;
@@ -306,11 +166,11 @@ impl Network {
     /// The ports of TCP that the rules name, if they are few: for Landlock, which knows no addresses.
     pub(super) fn ports(rules: &[Rule]) -> Ports {
         const MOST: usize = 1024;
-        let count: usize = rules.iter().map(|rule| rule.ports.len()).sum();
+        let count: usize = rules.iter().map(|rule| rule.ports().len()).sum();
         if count > MOST {
             Ports::All
         } else {
-            Ports::These(rules.iter().flat_map(|rule| rule.ports.clone()).collect())
+            Ports::These(rules.iter().flat_map(|rule| rule.ports()).collect())
         }
     }
 }
@@ -362,65 +222,6 @@ mod tests {
 
     fn rule(text: &str) -> Rule {
         text.parse().expect(text)
-    }
-
-    fn has(rule_text: &str, address: &str, port: u16) -> bool {
-        rule(rule_text).has(canonical(address.parse().expect("an address")), port)
-    }
-
-    #[test]
-    fn rules_have_addresses_and_ports() {
-        for (text, address, port, wanted) in [
-            ("10.0.0.0/8:80", "10.1.2.3", 80, true),
-            ("10.0.0.0/8:80", "10.1.2.3", 81, false),
-            ("10.0.0.0/8:80", "11.0.0.1", 80, false),
-            ("10.0.0.0/8:80", "::ffff:10.0.0.1", 80, true),
-            ("10.0.0.0/8:80", "64:ff9b::10.0.0.1", 80, true),
-            ("10.0.0.0/8:80", "::10.0.0.1", 80, false),
-            ("127.0.0.1", "127.0.0.1", 9, true),
-            ("127.0.0.1:8000-8010", "127.0.0.1", 8010, true),
-            ("127.0.0.1:8000-8010", "127.0.0.1", 8011, false),
-            ("[2001:db8::]/32:443", "2001:db8:1::1", 443, true),
-            ("[2001:db8::]/32:443", "2001:db9::1", 443, false),
-            ("[::]/0", "2001:db9::1", 1, true),
-            ("[::]/0", "1.2.3.4", 1, false),
-            ("0.0.0.0/0:*", "1.2.3.4", 1, true),
-            ("*:53", "1.2.3.4", 53, true),
-            ("*:53", "::1", 53, true),
-            ("*", "169.254.169.254", 80, false),
-            ("*", "::ffff:169.254.169.254", 80, false),
-            ("*", "64:ff9b::169.254.169.254", 80, false),
-            ("*", "fd00:ec2::254", 80, false),
-            ("169.254.0.0/16", "169.254.169.254", 80, false),
-            ("169.254.0.0/16", "169.254.1.1", 80, true),
-            ("169.254.169.254:80", "169.254.169.254", 80, true),
-            ("[fd00:ec2::254]", "fd00:ec2::254", 80, true),
-            ("[::ffff:10.0.0.0]/104:80", "10.1.1.1", 80, true),
-            ("[::ffff:10.0.0.0]/104:80", "11.1.1.1", 80, false),
-        ] {
-            assert_eq!(has(text, address, port), wanted, "{text} {address} {port}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_rule_is_said() {
-        for text in [
-            "",
-            "localhost:80",
-            "10.0.0.0/33",
-            "10.0.0.1/8",
-            "::1",
-            "[10.0.0.1]:80",
-            "1.2.3.4:90-80",
-            "1.2.3.4:x",
-            "1.2.3.4:70000",
-            "[::1",
-            "*/8",
-            "1.2.3.4/:80",
-            "[2001:db8::1]/32",
-        ] {
-            assert!(text.parse::<Rule>().is_err(), "{text}");
-        }
     }
 
     #[test]
