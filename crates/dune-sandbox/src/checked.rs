@@ -208,6 +208,23 @@ impl Request {
             .flat_map(|followed| followed.addresses.iter().map(|block| &followed.blocks[*block].bytes[..]))
     }
 
+    /// Puts another one in the place of the one with this number among [them](Self::addresses). Where there are several, they are of messages.
+    pub(crate) fn set_address(&mut self, index: usize, address: &[u8]) {
+        /// `struct msghdr` has the length behind the address.
+        const LENGTH: usize = 8;
+        let Some(Followed { blocks, addresses, .. }) = &mut self.followed else { return };
+        let Some(&block) = addresses.get(index) else { return };
+        blocks[block].bytes = address.to_vec();
+        match blocks[block].holder {
+            // As an argument.
+            Holder::Register(register) => self.arguments[register + 1] = address.len() as u64,
+            Holder::Within { block, offset } => {
+                let length = (address.len() as u32).to_le_bytes();
+                blocks[block].bytes[offset + LENGTH..][..length.len()].copy_from_slice(&length);
+            }
+        }
+    }
+
     /// The strings that are no paths, without their NUL: names of attributes, targets of links.
     pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
         let blocks = self
@@ -276,7 +293,9 @@ impl Request {
         if lacks(Defence::Copies) {
             return Ok(());
         }
-        for block in followed.blocks.iter().filter(|block| block.is_written) {
+        // Of what Linux has not got nothing has changed.
+        let is_written = |block: &&Block| block.is_written && block.sent.len() == block.bytes.len();
+        for block in followed.blocks.iter().filter(is_written) {
             let mut at = 0;
             while at < block.bytes.len() {
                 let differs =

@@ -8,6 +8,8 @@
 //! could name. Of some roots the program has another directory in their place (`layers.rs`): paths are walked by the names that it knows,
 //! and what Linux says of where something is is translated ([`Files::told`]).
 
+mod sockets;
+
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Serialize;
+
+use sockets::SocketRule;
+pub use sockets::SocketUse;
+pub(crate) use sockets::{address_of_path, is_made_socket, path_of_address};
 
 /// What a program may do with the files of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,6 +105,8 @@ pub struct Files {
     above: Vec<(u64, u64)>,
     /// How much private layers may copy, if that is not the usual.
     layer_bytes: Option<u64>,
+    /// What may be done with unix sockets.
+    sockets: Vec<SocketRule>,
 }
 
 /// Something that stays by its name whatever a program may write, or what is below could be had by another one.
@@ -412,6 +420,7 @@ mod tests {
             names: vec![("/lib".into(), "/usr/lib".into())],
             above: vec![(1, 9)],
             layer_bytes: None,
+            sockets: Vec::new(),
         }
     }
 

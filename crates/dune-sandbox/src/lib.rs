@@ -23,6 +23,8 @@
 //! | the loop around ring 3, and the calls that it does itself | `supervisor/` |
 //! | what a program may do | [`policy`] |
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
+//! | who may connect to sockets that listen | `peers.rs`, `supervisor/accepting.rs` |
+//! | unix sockets by paths | `files/sockets.rs`, `supervisor/sockets.rs` |
 //! | private layers, and directories in memory, in the place of roots | `layers.rs`, crate `dune-layer` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
@@ -54,6 +56,7 @@ mod layers;
 mod load;
 mod observe;
 mod part;
+mod peers;
 pub mod policy;
 mod questions;
 mod quota;
@@ -80,12 +83,13 @@ pub use command::{
 pub use dune_layer as layer;
 pub use effective::{ClassRule, Effective, FileRule};
 pub use error::SandboxError;
-pub use files::{Access, Files};
+pub use files::{Access, Files, SocketUse};
 use observe::Watch;
 pub use observe::{
     CallFigures, Denial, Enforced, FatalCall, Figures, Filter, LayerChange, LayerReport, NotStarted,
     Observation, Outcome, Report, UnknownFilter,
 };
+pub use peers::Peers;
 use policy::{Limits, Policy};
 use questions::Line;
 pub use questions::Question;

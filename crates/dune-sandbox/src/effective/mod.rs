@@ -13,7 +13,7 @@ use dune_syscalls::{Call, Class, Form, Treatment, Variants};
 use serde::Serialize;
 
 use crate::checked::Request;
-use crate::files::Access;
+use crate::files::{Access, Files};
 use crate::policy::{Decision, Limits, Policy};
 
 /// What a policy comes to, here.
@@ -106,6 +106,9 @@ impl Effective {
             let narrower = files.iter().flatten().filter(|rule| rule.narrows);
             only_by_supervisor
                 .extend(narrower.map(|rule| format!("the narrower rule for {}", rule.path.display())));
+            if policy.files().is_some_and(Files::has_unix_sockets) {
+                only_by_supervisor.push("which unix sockets are connected and sent to".to_owned());
+            }
             only_by_supervisor.push("all that pointers in arguments lead to".to_owned());
         } else {
             only_by_supervisor.push("everything".to_owned());

@@ -10,7 +10,9 @@ use dune_loader::parts::Opened;
 use super::journal::{Journal, Kind};
 use super::{Ended, Event, Observer, Verdict, note};
 use crate::checked::Request;
+use crate::files::path_of_address;
 use crate::policy::{Compute, Decision, Policy};
+use crate::raw::call;
 use crate::supervisor::CHANGES;
 
 /// What was done with a path, as records have it.
@@ -30,10 +32,26 @@ pub(super) enum Use {
     Made,
     /// A program was executed.
     Executed,
+    /// A unix socket was connected to.
+    Connected,
+    /// A datagram was sent to a unix socket.
+    Sent,
+    /// A unix socket was made.
+    Bound,
 }
 
-pub(super) const USES: [Use; 7] =
-    [Use::Asked, Use::Missing, Use::Read, Use::Listed, Use::Written, Use::Made, Use::Executed];
+pub(super) const USES: [Use; 10] = [
+    Use::Asked,
+    Use::Missing,
+    Use::Read,
+    Use::Listed,
+    Use::Written,
+    Use::Made,
+    Use::Executed,
+    Use::Connected,
+    Use::Sent,
+    Use::Bound,
+];
 
 /// A call that the policy has allowed, until its result is there.
 #[derive(Debug)]
@@ -44,6 +62,10 @@ struct Pending {
     /// Paths, and whether something was there.
     paths: Vec<(PathBuf, bool)>,
     opens: Option<i32>,
+    /// Unix sockets that it names by their paths.
+    sockets: Vec<PathBuf>,
+    /// Whether that is all that it says of the network.
+    is_of_paths: bool,
 }
 
 thread_local! {
@@ -72,8 +94,17 @@ impl Observer for Learner {
                 let is_there = path.symlink_metadata().is_ok();
                 (path, is_there)
             });
+            let addresses: Vec<_> = request.addresses().map(path_of_address).collect();
+            let sockets = addresses.iter().flatten().map(|path| absolute(None, path.to_bytes()));
+            let is_of_paths = match request.call().name() {
+                "listen" => call::socket_name(request.arguments()[0] as i32)
+                    .is_some_and(|own| path_of_address(&own).is_some()),
+                _ => !addresses.is_empty() && addresses.iter().all(Option::is_some),
+            };
             Pending {
                 name: request.call().name(),
+                sockets: sockets.collect(),
+                is_of_paths,
                 arguments: *request.arguments(),
                 paths: paths.collect(),
                 opens: open_flags(thread_memory, request),
@@ -90,7 +121,23 @@ impl Observer for Learner {
         let errno = ended.result.and_then(dune_syscalls::errno).map(i32::from);
         let words = [event.number].into_iter().chain(pending.arguments);
         let record: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
-        self.0.write(event.thread, Kind::Called, &record);
+        if !pending.is_of_paths {
+            self.0.write(event.thread, Kind::Called, &record);
+        }
+        // A connection may come about later.
+        let is_done = errno.is_none_or(|errno| errno == libc::EAGAIN || errno == libc::EINPROGRESS);
+        for path in pending.sockets.iter().filter(|_| is_done) {
+            match pending.name {
+                "bind" => {
+                    if let Some(parent) = path.parent() {
+                        self.used(Use::Made, parent);
+                    }
+                    self.used(Use::Bound, path);
+                }
+                "connect" => self.used(Use::Connected, path),
+                _ => self.used(Use::Sent, path),
+            }
+        }
         for (path, was_there) in &pending.paths {
             if path.as_os_str().is_empty() {
                 continue;

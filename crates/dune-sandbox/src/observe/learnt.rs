@@ -118,6 +118,8 @@ struct Lists {
     read: BTreeMap<PathBuf, &'static str>,
     write: BTreeMap<PathBuf, &'static str>,
     execute: BTreeMap<PathBuf, &'static str>,
+    /// Unix sockets, by what was done with them.
+    sockets: BTreeSet<(Use, PathBuf)>,
     comments: Vec<String>,
 }
 
@@ -128,6 +130,14 @@ impl Lists {
             let shown = path.display();
             if is_of_a_process(path) {
                 lists.comments.push(format!("{shown}: names another file for each process"));
+                continue;
+            }
+            let of_sockets =
+                [Use::Connected, Use::Sent, Use::Bound].into_iter().filter(|how| uses.contains(how));
+            let of_sockets: Vec<_> = of_sockets.filter(|_| path.to_str().is_some()).collect();
+            lists.sockets.extend(of_sockets.iter().map(|how| (*how, path.clone())));
+            // It may have been removed since, and is made again then.
+            if !of_sockets.is_empty() && path.canonicalize().is_err() {
                 continue;
             }
             if path.to_str().is_none() || path.canonicalize().is_err() {
@@ -190,21 +200,36 @@ impl Lists {
         if lists.iter().any(|(_, list)| !list.is_empty()) {
             out.push_str("[files]\n");
         }
-        for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
-            let _ = writeln!(out, "{key} = [");
-            for (path, why) in list {
-                let quoted = quoted(&path.to_string_lossy());
-                let why = if why.is_empty() { String::new() } else { format!(" # {why}") };
-                let _ = writeln!(out, "    {quoted},{why}");
-            }
-            out.push_str("]\n");
+        for (key, list) in lists {
+            write_list(&mut out, key, list);
+        }
+        if !families.is_empty() || !self.sockets.is_empty() {
+            out.push_str("\n[network]\n");
         }
         if !families.is_empty() {
             let families: Vec<_> = families.iter().map(|family| format!("{family:?}")).collect();
-            let _ = writeln!(out, "\n[network]\nfamilies = [{}]", families.join(", "));
+            let _ = writeln!(out, "families = [{}]", families.join(", "));
+        }
+        for (key, how) in [("connect", Use::Connected), ("send", Use::Sent), ("bind", Use::Bound)] {
+            let own = self.sockets.iter().filter(|(one, _)| *one == how);
+            write_list(&mut out, key, &own.map(|(_, path)| (path.clone(), "")).collect());
         }
         out
     }
+}
+
+/// A list with a path in each line, if there are some.
+fn write_list(out: &mut String, key: &str, list: &BTreeMap<PathBuf, &str>) {
+    if list.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "{key} = [");
+    for (path, why) in list {
+        let quoted = quoted(&path.to_string_lossy());
+        let why = if why.is_empty() { String::new() } else { format!(" # {why}") };
+        let _ = writeln!(out, "    {quoted},{why}");
+    }
+    out.push_str("]\n");
 }
 
 /// A basic string of TOML.
@@ -274,6 +299,9 @@ mod tests {
         ] {
             learnt.take(&used(how, &at(name)));
         }
+        let socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("made");
+        learnt.take(&used(Use::Connected, &at("socket")));
+        learnt.take(&used(Use::Bound, &at("out/gone")));
         learnt.take(&used(Use::Read, Path::new("/proc/self/maps")));
         learnt.take(&called(libc::SYS_openat, [0; 6]));
         learnt.take(&called(libc::SYS_socket, [2, 1, 0, 0, 0, 0]));
@@ -282,7 +310,12 @@ mod tests {
         let policy = FromFile::of_text(Path::new("learnt"), &text).expect(&text);
         let roots: Vec<_> =
             policy.files().expect("files").roots().iter().map(|root| root.path.clone()).collect();
-        assert_eq!(roots, ["a \"file\"", "listed", "log", "out"].map(at), "{text}");
+        assert_eq!(roots, ["a \"file\"", "listed", "log", "out", "socket"].map(at), "{text}");
+        let rules = policy.network_rules();
+        let named = |start: &str, name: &str| format!("{start} the unix socket {}", at(name).display());
+        let expected = [named("connect to", "socket"), named("make, and listen at,", "out/gone")];
+        assert_eq!(rules, expected, "{text}");
+        drop(socket);
         let comments: Vec<_> = text.lines().filter(|line| line.starts_with("#   ")).collect();
         for part in
             ["/asked: it was only", "/nowhere: was not there", "/proc/self/maps: names", "chown (1 times)"]

@@ -106,6 +106,7 @@ pub(super) struct Sockets {
     pub(super) connect: Vec<Spanned<String>>,
     pub(super) send: Vec<Spanned<String>>,
     pub(super) bind: Vec<Spanned<String>>,
+    pub(super) accept: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -13,7 +13,8 @@ use super::network::Network;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
 use crate::command::Recipe;
-use crate::files::{Access, Files};
+use crate::files::{Access, Files, SocketUse};
+use crate::peers::Peers;
 use crate::supervisor::CHANGES;
 use crate::wall::Wall;
 
@@ -25,6 +26,7 @@ pub struct FromFile {
     writable: Vec<PathBuf>,
     files: Files,
     network: Network,
+    peers: Option<Peers>,
     keep: Vec<String>,
     set: Vec<CString>,
     limits: Limits,
@@ -47,7 +49,10 @@ impl FromFile {
     pub(crate) fn names_files(text: &str) -> bool {
         toml::from_str::<Contents>(text).is_ok_and(|contents| {
             let Paths { read, write, layer, memory, execute, hidden, .. } = contents.files;
-            ![read, write, layer, memory, execute, hidden].iter().all(Vec::is_empty)
+            let network = contents.network;
+            let mut rules = [&network.connect, &network.send, &network.bind].into_iter().flatten();
+            rules.any(|rule| is_path(rule.get_ref()))
+                || ![read, write, layer, memory, execute, hidden].iter().all(Vec::is_empty)
         })
     }
 
@@ -149,15 +154,32 @@ impl FromFile {
                 Family::Inet6 => network.inet6 = true,
             }
         }
-        for (rules, list) in [
-            (&mut network.connect, asked.connect),
-            (&mut network.send, asked.send),
-            (&mut network.bind, asked.bind),
+        for (rules, list, how) in [
+            (&mut network.connect, asked.connect, SocketUse::Connect),
+            (&mut network.send, asked.send, SocketUse::Send),
+            (&mut network.bind, asked.bind, SocketUse::Bind),
         ] {
             for rule in list {
-                let span = rule.span();
-                rules.push(rule.into_inner().parse().map_err(|error| wrong(span, error))?);
+                let (span, rule) = (rule.span(), rule.into_inner());
+                if !is_path(&rule) {
+                    rules.push(rule.parse().map_err(|error| wrong(span, error))?);
+                    continue;
+                }
+                let path = absolute(rule.into()).map_err(|why| wrong(span.clone(), why))?;
+                match files.add_socket(&path, how) {
+                    Err(why) if why.kind() == io::ErrorKind::NotFound && missing == Missing::Skip => continue,
+                    added => added.map_err(|why| wrong(span, no_socket(&path, &why)))?,
+                }
+                if !network.unix.contains(&how) {
+                    network.unix.push(how);
+                }
             }
+        }
+        let mut peers = asked.accept.as_ref().map(|_| Peers::default());
+        for rule in asked.accept.into_iter().flatten() {
+            let (span, rule) = (rule.span(), rule.into_inner());
+            let added = peers.as_mut().map_or(Ok(()), |peers| peers.add(&rule));
+            added.map_err(|error| wrong(span, error))?;
         }
         network.add_families();
         Ok(FromFile {
@@ -167,6 +189,7 @@ impl FromFile {
             children: contents.children.unwrap_or(files.has_executables()),
             files,
             network,
+            peers,
             keep: contents.environment.keep,
             set,
             limits: contents.limits,
@@ -216,6 +239,29 @@ impl FromFile {
         ];
         self.children && CALLS.contains(&call.name())
             || self.files.has_executables() && matches!(call.name(), "execve" | "execveat")
+    }
+}
+
+/// Whether a rule of the network names a unix socket.
+fn is_path(rule: &str) -> bool {
+    ["/", "./", "~/"].iter().any(|start| rule.starts_with(start))
+}
+
+/// Why a path is none of a unix socket's.
+fn no_socket(path: &Path, why: &io::Error) -> String {
+    let path = path.display();
+    match why.raw_os_error() {
+        Some(libc::EROFS) => format!(
+            "no socket can be made at {path}: it is below nothing that `write`, `layer` or `memory` names; name its directory there"
+        ),
+        Some(libc::EXDEV) => {
+            format!(
+                "the directory {path} is below nothing that [files] names; name it there, or single sockets here"
+            )
+        }
+        Some(libc::ENOTSOCK) => format!("{path} is neither a socket nor a directory"),
+        Some(libc::ENOTUNIQ) => format!("the path {path} is hidden by [files]"),
+        _ => format!("the path {path} cannot be had: {why}"),
     }
 }
 
@@ -287,7 +333,21 @@ impl Policy for FromFile {
     }
 
     fn network_rules(&self) -> Vec<String> {
-        self.network.rules()
+        let unix = self.files.socket_rules().map(|(how, path)| {
+            let what = match how {
+                SocketUse::Connect => "connect to",
+                SocketUse::Send => "send to",
+                SocketUse::Bind => "make, and listen at,",
+            };
+            let below = if path.is_dir() { ", or what is below" } else { "" };
+            format!("{what} the unix socket {}{below}", path.display())
+        });
+        let accepted = self.peers.iter().flat_map(Peers::rules);
+        self.network.rules().into_iter().chain(unix).chain(accepted).collect()
+    }
+
+    fn peers(&self) -> Option<&Peers> {
+        self.peers.as_ref()
     }
 
     fn limits(&self) -> Limits {
@@ -356,6 +416,16 @@ mod tests {
             ("[files]\nlayer_bytes = -1\n", 2, &["layer_bytes = -1"]),
             ("[network]\nconnect = [\"*:1\",\n \"there:80\"]\n", 3, &["\"there:80\" is not an address like"]),
             ("[network]\nbind = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8"]),
+            ("[network]\naccept = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8", "accept = "]),
+            ("[network]\naccept = [\"/socket\"]\n", 2, &["\"/socket\" is not an address like"]),
+            ("[network]\nconnect = [\"/etc/passwd\"]\n", 2, &["/etc/passwd is neither a socket nor"]),
+            ("[network]\nconnect = [\"/no/such/socket\"]\n", 2, &["/no/such/socket cannot be had"]),
+            ("[network]\nsend = [\"/etc\"]\n", 2, &["the directory /etc is below nothing"]),
+            (
+                "[files]\nread = [\"/etc\"]\n[network]\nbind = [\"/etc/socket\"]\n",
+                4,
+                &["no socket can be made at /etc/socket", "`write`"],
+            ),
         ] {
             let said = error(text);
             assert!(said.starts_with(&format!("p.toml:{line}: ")), "{said}");

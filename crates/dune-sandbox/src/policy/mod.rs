@@ -19,11 +19,13 @@ pub use contents::PolicyError;
 pub use file::FromFile;
 pub use limits::Limits;
 pub(crate) use network::{KIND, PAIRS, internet_address};
+pub(crate) use rule::Rule;
 pub use shipped::{NAMES, by_name};
 
 use crate::checked::Request;
 use crate::command::Recipe;
 use crate::files::Files;
+use crate::peers::Peers;
 use crate::questions::Question;
 use crate::wall::Wall;
 use dune_syscalls::{Call, Form};
@@ -96,6 +98,11 @@ pub trait Policy: Debug + Send + Sync {
     /// What [`decide`](Self::decide) allows of addresses of the network, for people to read: rules by which it decides. Default: none are told.
     fn network_rules(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Who may connect to sockets that listen. Default: everybody.
+    fn peers(&self) -> Option<&Peers> {
+        None
     }
 
     /// Limits of the run.

@@ -6,6 +6,7 @@ use dune_syscalls::{Call, Class, Form};
 
 use super::rule::{Rule, canonical};
 use crate::checked::Request;
+use crate::files::{SocketUse, is_made_socket, path_of_address};
 use crate::raw::call;
 use crate::wall::Ports;
 
@@ -29,11 +30,13 @@ const OF_PAIRS: [&str; 10] = [
     "getsockopt",
 ];
 
-/// What a program may do with sockets of the Internet's families.
+/// What a program may do with sockets of the Internet's families, and with unix sockets.
 #[derive(Debug, Default)]
 pub(super) struct Network {
     pub(super) inet: bool,
     pub(super) inet6: bool,
+    /// What it may do with unix sockets that have paths. With which of them, the supervisor finds out (`supervisor/sockets.rs`).
+    pub(super) unix: Vec<SocketUse>,
     pub(super) connect: Vec<Rule>,
     pub(super) send: Vec<Rule>,
     pub(super) bind: Vec<Rule>,
@@ -55,7 +58,9 @@ enum Address {
     /// AF_UNSPEC: connect(2) takes an address away by it.
     None,
     Internet(IpAddr, u16),
-    /// Of another family, or too short.
+    /// A unix socket's, with a path.
+    Path,
+    /// Of another family, a unix socket's without a path, or too short.
     Other,
 }
 
@@ -95,6 +100,7 @@ impl Address {
                 let address: [u8; 16] = bytes[8..24].try_into().unwrap_or_default();
                 Address::Internet(canonical(IpAddr::from(address)), port(bytes))
             }
+            (libc::AF_UNIX, _) if path_of_address(bytes).is_some() => Address::Path,
             _ => Address::Other,
         }
     }
@@ -103,7 +109,7 @@ impl Address {
 impl Network {
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        !self.inet && !self.inet6
+        !self.inet && !self.inet6 && self.unix.is_empty()
     }
 
     /// Lets sockets be made of the families that rules name.
@@ -121,12 +127,13 @@ impl Network {
         match form.name {
             "AF_INET" => self.inet,
             "AF_INET6" => self.inet6,
+            "AF_UNIX" => call.name() == "socketpair" || !self.unix.is_empty(),
             // Routes of a packet's own.
             "IP_OPTIONS" => false,
             "FIOASYNC" | "F_SETFL" | "F_SETOWN" => true,
             _ => match call.name() {
                 "socket" => false,
-                "socketpair" => form.name == "AF_UNIX",
+                "socketpair" => false,
                 name => OF_PAIRS.contains(&name) || !self.is_empty() && call.class == Class::Network,
             },
         }
@@ -144,23 +151,40 @@ impl Network {
             _ => (),
         }
         match request.call().name() {
+            "socket" if request.form().name == "AF_UNIX" => is_named_unix(arguments[1], arguments[2]),
             "socket" => is_plain(arguments[1], arguments[2]),
             "socketpair" => is_pair(arguments[1]),
-            "connect" => all(request, &self.connect, true),
-            "bind" => request.addresses().all(|bytes| is_in(&Address::of(bytes), &self.bind, false)),
+            "connect" => self.reaches(request, SocketUse::Connect, true),
+            "bind" => request.addresses().all(|bytes| match Address::of(bytes) {
+                Address::Path => self.unix.contains(&SocketUse::Bind),
+                address => is_in(&address, &self.bind, false),
+            }),
             // Of a socket without an address Linux chooses one. What is bound has got it by a rule, if for port 0.
             "listen" => call::socket_name(arguments[0] as i32).is_some_and(|own| match Address::of(&own) {
                 Address::Internet(address, port) => [port, 0]
                     .into_iter()
                     .any(|port| is_in(&Address::Internet(address, port), &self.bind, false)),
+                Address::Path => self.unix.contains(&SocketUse::Bind) && is_made_socket(&own),
                 _ => false,
             }),
-            "sendto" if arguments[3] & CONNECTS != 0 => all(request, &self.connect, false),
-            "sendmsg" if arguments[2] & CONNECTS != 0 => all(request, &self.connect, false),
-            "sendmmsg" if arguments[3] & CONNECTS != 0 => all(request, &self.connect, false),
-            "sendto" | "sendmsg" | "sendmmsg" => all(request, &self.send, false),
+            "sendto" if arguments[3] & CONNECTS != 0 => self.reaches(request, SocketUse::Connect, false),
+            "sendmsg" if arguments[2] & CONNECTS != 0 => self.reaches(request, SocketUse::Connect, false),
+            "sendmmsg" if arguments[3] & CONNECTS != 0 => self.reaches(request, SocketUse::Connect, false),
+            "sendto" | "sendmsg" | "sendmmsg" => self.reaches(request, SocketUse::Send, false),
             _ => true,
         }
+    }
+
+    /// Whether each address that the call connects or sends to is one of a rule's, or that of a unix socket with a path.
+    fn reaches(&self, request: &Request, how: SocketUse, unnamed: bool) -> bool {
+        let rules = if how == SocketUse::Send { &self.send } else { &self.connect };
+        request.addresses().all(|bytes| match Address::of(bytes) {
+            Address::None => unnamed,
+            // Such sockets do not heed the flag that connects.
+            Address::Path if request.call().name() == "connect" => self.unix.contains(&SocketUse::Connect),
+            Address::Path => self.unix.contains(&SocketUse::Send),
+            address => is_in(&address, rules, true),
+        })
     }
 
     /// The ports of TCP that the rules name, if they are few: for Landlock, which knows no addresses.
@@ -187,6 +211,12 @@ fn is_pair(kind: u64) -> bool {
     PAIRS.contains(&((kind & KIND) as i32))
 }
 
+/// The kinds that unix sockets have (unix(7)).
+fn is_named_unix(kind: u64, protocol: u64) -> bool {
+    let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET];
+    kinds.contains(&((kind & KIND) as i32)) && [0, libc::AF_UNIX].contains(&(protocol as i32))
+}
+
 /// Streams and datagrams of TCP, UDP and echo requests (icmp(7)): what they send goes to the address that was checked. Those of multipath
 /// TCP and SCTP go to others that a peer names.
 fn is_plain(kind: u64, protocol: u64) -> bool {
@@ -197,14 +227,6 @@ fn is_plain(kind: u64, protocol: u64) -> bool {
         libc::IPPROTO_UDP | libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => kind == libc::SOCK_DGRAM,
         _ => false,
     }
-}
-
-/// Whether each address that the call connects or sends to is one of a rule's.
-fn all(request: &Request, rules: &[Rule], unnamed: bool) -> bool {
-    request.addresses().all(|bytes| match Address::of(bytes) {
-        Address::None => unnamed,
-        address => is_in(&address, rules, true),
-    })
 }
 
 /// `is_peer`: to an address of zeros Linux connects itself.
@@ -231,8 +253,10 @@ mod tests {
         assert_eq!(Address::of(&v4[..15]), Address::Other);
         assert_eq!(Address::of(&[0, 0]), Address::None);
         assert_eq!(Address::of(&[2]), Address::Other);
-        // AF_UNIX
-        assert_eq!(Address::of(&[1, 0, b'/']), Address::Other);
+        // AF_UNIX: with a path, unnamed, abstract.
+        assert_eq!(Address::of(&[1, 0, b'/']), Address::Path);
+        assert_eq!(Address::of(&[1, 0]), Address::Other);
+        assert_eq!(Address::of(&[1, 0, 0, b'/']), Address::Other);
         let mut mapped = [0u8; 28];
         (mapped[0], mapped[3], mapped[18], mapped[19]) = (10, 80, 0xff, 0xff);
         mapped[20..24].copy_from_slice(&[169, 254, 169, 254]);
@@ -249,6 +273,7 @@ mod tests {
         let pairs = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET, libc::SOCK_DGRAM]
             .map(|kind| is_pair(kind as u64 | stream & !KIND));
         assert_eq!(pairs, [true, true, false]);
+        assert!(is_named_unix(stream, 0) && is_named_unix(2, 1) && !is_named_unix(3, 0));
         // Multipath TCP, SCTP, raw.
         assert!(!is_plain(stream, 262) && !is_plain(stream, 132) && !is_plain(3, 255) && !is_plain(3, 0));
     }

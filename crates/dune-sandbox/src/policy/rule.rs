@@ -29,7 +29,7 @@ const fn v6(p: [u16; 8]) -> IpAddr {
 
 /// Addresses and ports: `192.0.2.0/24:80-89`, `[2001:db8::]/32:443`, `*:53`; without ports all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// The first bits of the addresses, and how many those are; `None` for all of both families.
     network: Option<(IpAddr, u32)>,
     ports: RangeInclusive<u16>,
@@ -110,9 +110,11 @@ impl Display for Rule {
 impl Rule {
     pub(super) fn has(&self, address: IpAddr, port: u16) -> bool {
         let is_exact = matches!(self.network, Some((own, _)) if own == address && self.is_one());
-        if METADATA.contains(&address) && !is_exact {
-            return false;
-        }
+        (is_exact || !METADATA.contains(&address)) && self.covers(address, port)
+    }
+
+    /// The same, whoever has the address.
+    pub(crate) fn covers(&self, address: IpAddr, port: u16) -> bool {
         let is_in = self.network.is_none_or(|(own, length)| {
             let most: u32 = if own.is_ipv4() { 32 } else { 128 };
             let differs = bits(own) ^ bits(address);
@@ -121,7 +123,12 @@ impl Rule {
         is_in && self.ports.contains(&port)
     }
 
-    pub(super) fn ports(&self) -> RangeInclusive<u16> {
+    /// The first bits of the addresses, and how many those are.
+    pub(crate) fn network(&self) -> Option<(IpAddr, u32)> {
+        self.network
+    }
+
+    pub(crate) fn ports(&self) -> RangeInclusive<u16> {
         self.ports.clone()
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::Not;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::time::Duration;
 
 use super::system_call;
 use super::trust::Trust;
@@ -286,14 +287,82 @@ pub(crate) fn set_times(descriptor: i32, times: Option<&[u64; 4]>) -> Result<i64
 
 /// The address that a socket has (getsockname(2)).
 pub(crate) fn socket_name(descriptor: i32) -> Option<Vec<u8>> {
+    address_by(libc::SYS_getsockname, descriptor)
+}
+
+/// The address of whom a socket is connected to (getpeername(2)).
+pub(crate) fn peer_name(descriptor: i32) -> Option<Vec<u8>> {
+    address_by(libc::SYS_getpeername, descriptor)
+}
+
+fn address_by(number: i64, descriptor: i32) -> Option<Vec<u8>> {
     let mut bytes = vec![0; size_of::<libc::sockaddr_storage>()];
     let mut length = bytes.len() as u32;
     let buffer = bytes.as_mut_ptr().expose_provenance() as u64;
     let stored = (&raw mut length).expose_provenance() as u64;
     // SAFETY: the call writes at most as many bytes as there are, and their number.
-    let result = unsafe { system_call(libc::SYS_getsockname, [descriptor as u64, buffer, stored, 0, 0, 0]) };
+    let result = unsafe { system_call(number, [descriptor as u64, buffer, stored, 0, 0, 0]) };
     bytes.truncate(length as usize);
     super::result(result).ok().map(|_| bytes)
+}
+
+/// Puts a socket under this filter for good (socket(7)), each instruction a `struct sock_filter`. Whether it is then under that and no other.
+pub(crate) fn filter_socket(descriptor: i32, program: &[u64]) -> bool {
+    const ATTACH: i32 = libc::SO_ATTACH_FILTER;
+    let option = |name: i32, address: u64, length: usize| {
+        let arguments = [descriptor as u64, libc::SOL_SOCKET as u64, name as u64, address, length as u64, 0];
+        // SAFETY: the calls read a `struct sock_fprog` with its program, and a number.
+        unsafe { system_call(libc::SYS_setsockopt, arguments) }
+    };
+    // `struct sock_fprog`.
+    let whole = [program.len() as u64, program.as_ptr().expose_provenance() as u64];
+    let on = 1i32;
+    // Both fail for one that is locked already, by an earlier listen(2) it may be.
+    option(ATTACH, whole.as_ptr().expose_provenance() as u64, size_of_val(&whole));
+    option(libc::SO_LOCK_FILTER, (&raw const on).expose_provenance() as u64, size_of_val(&on));
+    // SO_GET_FILTER counts instructions.
+    let mut found = vec![0u64; program.len()];
+    let mut count = found.len() as u32;
+    let buffer = found.as_mut_ptr().expose_provenance() as u64;
+    let stored = (&raw mut count).expose_provenance() as u64;
+    let arguments = [descriptor as u64, libc::SOL_SOCKET as u64, ATTACH as u64, buffer, stored, 0];
+    // SAFETY: the call writes at most as many instructions as there are, and their number.
+    let got = unsafe { system_call(libc::SYS_getsockopt, arguments) };
+    got == 0 && count as usize == program.len() && found == program && is_locked(descriptor)
+}
+
+/// Whether the filter of a socket can not be taken away (SO_LOCK_FILTER).
+fn is_locked(descriptor: i32) -> bool {
+    let (mut locked, mut length) = (0i32, 4u32);
+    let arguments = [
+        descriptor as u64,
+        libc::SOL_SOCKET as u64,
+        libc::SO_LOCK_FILTER as u64,
+        (&raw mut locked).expose_provenance() as u64,
+        (&raw mut length).expose_provenance() as u64,
+        0,
+    ];
+    // SAFETY: the call writes at most as many bytes as there are, and their number.
+    let got = unsafe { system_call(libc::SYS_getsockopt, arguments) };
+    got == 0 && locked != 0
+}
+
+/// How long a socket waits until something can be sent (SO_SNDTIMEO, socket(7)); `None` for as long as it takes.
+pub(crate) fn send_timeout(descriptor: i32) -> Option<Duration> {
+    // `struct timeval`.
+    let (mut time, mut length) = ([0i64; 2], 16u32);
+    let arguments = [
+        descriptor as u64,
+        libc::SOL_SOCKET as u64,
+        libc::SO_SNDTIMEO as u64,
+        time.as_mut_ptr().expose_provenance() as u64,
+        (&raw mut length).expose_provenance() as u64,
+        0,
+    ];
+    // SAFETY: the call writes at most as many bytes as there are, and their number.
+    super::result(unsafe { system_call(libc::SYS_getsockopt, arguments) }).ok()?;
+    let [seconds, micro] = time.map(|part| u64::try_from(part).unwrap_or(0));
+    (time != [0; 2]).then(|| Duration::from_secs(seconds) + Duration::from_micros(micro))
 }
 
 /// The process, or below zero the group, that gets a descriptor's signals (fcntl(2), F_GETOWN); 0 for none.

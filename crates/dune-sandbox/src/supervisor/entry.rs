@@ -1,6 +1,7 @@
 //! Names that are made, removed and renamed under a policy that names files.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
 
 use super::open::Probe;
 use super::places::{denied, find, open_below, open_root};
@@ -15,6 +16,8 @@ use crate::raw::call;
 pub(super) struct Entry {
     pub(super) directory: Probe,
     pub(super) name: CString,
+    /// The canonical path.
+    pub(super) path: PathBuf,
 }
 
 /// What is to become of a name: the errors differ.
@@ -35,6 +38,17 @@ impl Entry {
         way: Way,
     ) -> Result<Entry, i64> {
         let path = request.path(index).ok_or(error(libc::EFAULT))?;
+        Entry::of_path(thread, files, directory as i32, path, way)
+    }
+
+    /// The name that `path` is, from `directory`.
+    pub(super) fn of_path(
+        thread: &Thread,
+        files: &Files,
+        directory: i32,
+        path: &CStr,
+        way: Way,
+    ) -> Result<Entry, i64> {
         let special = match way {
             Way::Make => [libc::EEXIST; 3],
             Way::Take(errors) => errors,
@@ -43,8 +57,9 @@ impl Entry {
             None => error(libc::ENOENT),
             Some(which) => error(special[which]),
         })?;
-        let found = find(thread, files, directory as i32, &place.directory, true)?;
-        match files.keeps(&found.path().join(&place.name)) {
+        let found = find(thread, files, directory, &place.directory, true)?;
+        let canonical = found.path().join(&place.name);
+        match files.keeps(&canonical) {
             Some(Kept::Hidden) => {
                 return Err(error(if way == Way::Make { libc::EACCES } else { libc::ENOENT }));
             }
@@ -55,7 +70,7 @@ impl Entry {
             None => (),
         }
         let directory = open_below(&open_root(found.root)?, &found.name(), libc::O_DIRECTORY)?;
-        Ok(Entry { directory, name: place.last() })
+        Ok(Entry { directory, name: place.last(), path: canonical })
     }
 
     /// An error if a root is there by this name, too, or what leads to one; `gone` for what is hidden.

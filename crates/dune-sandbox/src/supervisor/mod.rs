@@ -9,6 +9,7 @@
 //!         ──trap─────▶ Thread::trap ─── the page is the program's after all: again; else the end by the signal
 //! ```
 
+mod accepting;
 mod borrowed;
 mod changes;
 mod children;
@@ -25,6 +26,7 @@ mod robust;
 mod sending;
 mod shown;
 mod signals;
+mod sockets;
 mod succession;
 mod supervised;
 mod threads;
@@ -215,10 +217,14 @@ impl Thread {
             watch.allowed(self, request);
         }
         let mut _directories = Vec::new();
-        if let Some(files) = self.process.policy.files() {
+        let process = self.process;
+        if let Some(files) = process.policy.files() {
             let answer = places::answer(self, files, request);
             if let Some(answer) = answer.or_else(|| changes::answer(self, files, request)) {
                 return answer;
+            }
+            if let Some(answer) = sockets::answer(self, files, request) {
+                return self.interrupted(answer, call);
             }
         } else if !request.paths().is_empty() {
             match mapped_files::avoid(self, request) {
@@ -292,7 +298,12 @@ impl Thread {
 
     /// Has Linux make a call that has been checked.
     fn forward(&self, request: &mut Request) -> i64 {
-        let result = match descriptors::pass_and(self.process, request, call::forward) {
+        self.forward_by(request, call::forward)
+    }
+
+    /// The same, where `make` makes it.
+    fn forward_by(&self, request: &mut Request, make: impl FnOnce(&mut Request) -> i64) -> i64 {
+        let result = match descriptors::pass_and(self.process, request, make) {
             Ok(result) => result,
             Err(error) => return error,
         };

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use dune::memory::VirtAddr;
 
 use super::{
-    Answer, FS_LIMIT, Thread, children, descriptors, error, exec, filters, open, resources, robust, sending,
-    signals, threads,
+    Answer, FS_LIMIT, Thread, accepting, children, descriptors, error, exec, filters, open, resources,
+    robust, sending, signals, threads,
 };
 use crate::checked::Request;
 use crate::raw::process;
@@ -67,6 +67,9 @@ static HANDLERS: &[(i64, Handler)] = &[
     (libc::SYS_futex, forwarded),
     (libc::SYS_pause, forwarded),
     (libc::SYS_rt_sigpending, forwarded),
+    (libc::SYS_listen, accepting::listen),
+    (libc::SYS_accept, accepting::accept),
+    (libc::SYS_accept4, accepting::accept),
     (libc::SYS_close_range, descriptors::close_range),
     (libc::SYS_pidfd_send_signal, sending::pidfd_send_signal),
     (libc::SYS_rt_sigqueueinfo, sending::rt_sigqueueinfo),
@@ -93,7 +96,7 @@ pub(super) fn handler(number: u32) -> Option<Handler> {
 }
 
 /// Calls that change nothing of the supervisor's, as far as their arguments have been checked.
-fn forwarded(thread: &mut Thread, request: &mut Request) -> Answer {
+pub(super) fn forwarded(thread: &mut Thread, request: &mut Request) -> Answer {
     let call = request.call();
     let answer = thread.check_and_forward(request);
     thread.interrupted(answer, call)

@@ -17,11 +17,13 @@ mod landlock;
 mod limits;
 mod mapped;
 mod network;
+mod peers;
 mod randomly;
 mod robust;
 mod segments;
 mod shown;
 mod signals;
+mod sockets;
 mod vdso;
 
 use std::arch::asm;
@@ -97,6 +99,9 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "numbers" => escapes::numbers(),
         "devices" => escapes::devices(&words[1..]),
         "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
+        "peers" => peers::all(words[1].parse().expect("a port")),
+        "sockets" => sockets::all(&words[1]),
+        "sockets-race" => sockets::race(&words[1], words[2].parse().expect("turns")),
         "limits" => limits::all(&words[1]),
         "directories" => directories::all(&words[1]),
         "directories-race" => directories::race(&words[1], words[2].parse().expect("turns")),

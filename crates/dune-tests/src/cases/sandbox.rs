@@ -9,11 +9,13 @@ mod layers;
 mod library;
 mod limits;
 mod network;
+mod peers;
 mod policies;
 mod processes;
 mod programs;
 mod reports;
 mod shipped;
+mod sockets;
 mod telling;
 mod walls;
 
@@ -107,6 +109,9 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::layer_in_memory", layers::memory),
     Case::new("sandbox::layer_behind_second_wall", layers::behind_second_wall),
     Case::new("sandbox::policy_network", network::addresses),
+    Case::new("sandbox::policy_peers", peers::named),
+    Case::new("sandbox::policy_sockets", sockets::paths),
+    Case::new("sandbox::policy_sockets_that_change", sockets::paths_that_change),
     Case::new("sandbox::trace", telling::trace),
     Case::new("sandbox::trace_of_several", telling::trace_of_several),
     Case::new("sandbox::launchers", telling::launchers),
