@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use super::directories::libraries;
 use super::policies::Tree;
@@ -60,6 +60,16 @@ fn is_answered(mut stream: TcpStream) -> std::io::Result<bool> {
     }
 }
 
+/// Ended with this: it waits for connections, which may not come.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 pub fn named() -> CaseResult {
     let tree = Tree::new("peers")?;
     let given = TcpListener::bind("127.0.0.1:0")?;
@@ -76,8 +86,8 @@ pub fn named() -> CaseResult {
     // They wait before the program is there.
     let waiting = [2, 3].map(|from| connect(from, given_port));
     let mut command = command(&path_of("confined")?, &["peers", &port.to_string()], Some(&policy));
-    let mut child = command.stdin(OwnedFd::from(given)).stdout(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
+    let mut server = Server(command.stdin(OwnedFd::from(given)).stdout(Stdio::piped()).spawn()?);
+    let mut lines = BufReader::new(server.0.stdout.take().ok_or("no pipe")?).lines();
     let mut wrong = Vec::new();
     let mut count = 0;
     loop {
@@ -103,7 +113,7 @@ pub fn named() -> CaseResult {
     let [closed, taken] = waiting;
     assert!(!is_answered(closed?)? && is_answered(taken?)?);
     let said: Vec<_> = lines.collect::<Result<_, _>>()?;
-    let status = child.wait()?;
+    let status = server.0.wait()?;
     assert!(said == ["from 3, 3"] && status.success(), "{said:?} {status:?}");
     let explained = std::process::Command::new("dune").args(["run", "--explain", &policy]).output()?;
     let words = String::from_utf8_lossy(&explained.stdout);
