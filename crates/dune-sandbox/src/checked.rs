@@ -106,6 +106,8 @@ struct Followed {
     addresses: Vec<usize>,
     /// The blocks that are other strings than paths.
     texts: Vec<usize>,
+    /// How many bytes structures lead to that the call reads.
+    read: u64,
 }
 
 impl Request {
@@ -189,6 +191,16 @@ impl Request {
     pub(crate) fn set_argument(&mut self, index: usize, number: u64) {
         debug_assert!(matches!(self.form.arguments[index].kind, Kind::Value(_)));
         self.arguments[index] = number;
+    }
+
+    /// Goes so many bytes on in the buffer, or the file, that an argument is the place of.
+    pub(crate) fn advance(&mut self, index: usize, by: u64) {
+        self.arguments[index] += by;
+    }
+
+    /// How many bytes structures lead to that the call reads: those of the parts of buffers and messages.
+    pub(crate) fn led_to(&self) -> u64 {
+        self.followed.as_ref().map_or(0, |followed| followed.read)
     }
 
     /// The paths among them.

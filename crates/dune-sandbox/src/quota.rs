@@ -1,4 +1,4 @@
-//! What the processes of a run have together, and may: memory, processes, threads.
+//! What the processes of a run have together, and may: memory, processes, threads, bytes that are written.
 //!
 //! The counts are in memory that all of them share, and that the program does not get at. Each process has a slot, with what it has of each
 //! count, so that what a process had that was killed can be given back: when a count has reached its limit, the slots of processes that
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     memory: AtomicU64,
     processes: AtomicU64,
     threads: AtomicU64,
+    written: AtomicU64,
     /// Whether the run is being ended: nothing new begins.
     is_over: AtomicU32,
     /// The limits that something has failed for, by bits.
@@ -52,9 +53,11 @@ enum What {
     Memory,
     Processes,
     Threads,
+    /// It stays when its process is gone.
+    Written,
 }
 
-const ALL: [What; 3] = [What::Memory, What::Processes, What::Threads];
+const ALL: [What; 4] = [What::Memory, What::Processes, What::Threads, What::Written];
 
 impl What {
     fn key(self) -> &'static str {
@@ -62,6 +65,7 @@ impl What {
             What::Memory => "memory_bytes",
             What::Processes => "processes",
             What::Threads => "threads",
+            What::Written => "written_bytes",
         }
     }
 
@@ -71,6 +75,7 @@ impl What {
             What::Memory => "what maps more memory gets ENOMEM",
             What::Processes => "what makes another process gets EAGAIN",
             What::Threads => "what makes another thread gets EAGAIN",
+            What::Written => "what writes more gets EDQUOT",
         }
     }
 }
@@ -100,6 +105,7 @@ impl Shared {
             What::Memory => &self.memory,
             What::Processes => &self.processes,
             What::Threads => &self.threads,
+            What::Written => &self.written,
         }
     }
 
@@ -187,16 +193,59 @@ impl Quota {
         if add() {
             return true;
         }
-        shared.sweep();
-        if add() {
-            return true;
+        if what != What::Written {
+            shared.sweep();
+            if add() {
+                return true;
+            }
         }
+        self.tell_of(shared, what, limit);
+        false
+    }
+
+    /// Says once that the limit is reached.
+    fn tell_of(&self, shared: &Shared, what: What, limit: u64) {
         let bit = 1 << what as u32;
         if shared.reached.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             let (key, error) = (what.key(), what.error());
             say(format_args!("dune: the limit {key} ({limit}) of the policy is reached: {error}"));
         }
-        false
+    }
+
+    /// Whether what is written is counted.
+    pub(crate) fn counts_written(&self) -> bool {
+        self.limits.written_bytes.is_some() && self.shared.is_some()
+    }
+
+    /// So many bytes more that are to be written, if they may be.
+    pub(crate) fn take_written(&self, more: u64) -> bool {
+        let Some(shared) = self.shared.filter(|_| self.counts_written() && more > 0) else { return true };
+        self.take(shared, What::Written, more)
+    }
+
+    /// Whether so many could be written now.
+    pub(crate) fn has_room_for(&self, more: u64) -> bool {
+        let written = self.shared.map_or(0, |shared| shared.written.load(Ordering::Relaxed));
+        more <= self.limit(What::Written).saturating_sub(written)
+    }
+
+    /// As many of them as may be.
+    pub(crate) fn take_some_written(&self, most: u64) -> u64 {
+        let Some(shared) = self.shared.filter(|_| self.counts_written()) else { return most };
+        let (limit, order) = (self.limit(What::Written), Ordering::Relaxed);
+        let some = |now: u64| most.min(limit.saturating_sub(now));
+        let now = shared.written.fetch_update(order, order, |now| Some(now + some(now))).unwrap_or(limit);
+        if some(now) < most {
+            self.tell_of(shared, What::Written, limit);
+        }
+        some(now)
+    }
+
+    /// So many of them have not been written.
+    pub(crate) fn give_written(&self, less: u64) {
+        if let Some(shared) = self.shared.filter(|_| self.counts_written()) {
+            shared.written.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 
     /// So much more memory, if it may be.
@@ -331,6 +380,18 @@ mod tests {
         quota.give_thread();
         assert!(quota.take_thread());
         assert_eq!(shared.reached(), ["memory_bytes", "threads"]);
+    }
+
+    #[test]
+    fn what_is_written_stays_written() {
+        let (shared, quota) = quota(Limits { written_bytes: Some(100), ..Limits::default() });
+        assert!(quota.counts_written() && quota.take_written(60) && !quota.take_written(41));
+        quota.give_written(10);
+        assert!(quota.has_room_for(50) && !quota.has_room_for(51));
+        assert_eq!([quota.take_some_written(30), quota.take_some_written(30)], [30, 20]);
+        assert!(quota.take_some_written(30) == 0 && !quota.take_written(1) && quota.take_written(0));
+        assert!(!quota.take_written(u64::MAX) && shared.written.load(Ordering::Relaxed) == 100);
+        assert_eq!(shared.reached(), ["written_bytes"]);
     }
 
     #[test]

@@ -38,6 +38,9 @@ impl<'r> Follower<'r> {
                 if !part::contains(address, length) {
                     return fault;
                 }
+                if found.depth > 0 && direction.reads() {
+                    self.followed.read = self.followed.read.saturating_add(length);
+                }
                 let is_socket = self.is_socket_address(found);
                 if is_socket && length > size_of::<libc::sockaddr_storage>() as u64 {
                     return Err(Refusal::linux(libc::EINVAL));

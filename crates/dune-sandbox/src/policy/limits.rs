@@ -22,6 +22,8 @@ pub struct Limits {
     pub processes: Option<u64>,
     /// Threads, each process's first one among them: clone(2) gets EAGAIN.
     pub threads: Option<u64>,
+    /// Bytes that are written, sent or moved to descriptors, and by which files are made longer: what would be more gets EDQUOT.
+    pub written_bytes: Option<u64>,
     /// Seconds by the clock, after which all processes are ended by SIGKILL.
     pub wall_seconds: Option<u64>,
 }
@@ -38,6 +40,7 @@ impl Limits {
             memory_bytes: lower(self.memory_bytes, other.memory_bytes),
             processes: lower(self.processes, other.processes),
             threads: lower(self.threads, other.threads),
+            written_bytes: lower(self.written_bytes, other.written_bytes),
             wall_seconds: lower(self.wall_seconds, other.wall_seconds),
         }
     }
@@ -56,6 +59,7 @@ impl Limits {
             "memory_bytes" => self.memory_bytes,
             "processes" => self.processes,
             "threads" => self.threads,
+            "written_bytes" => self.written_bytes,
             "wall_seconds" => self.wall_seconds,
             _ => None,
         }

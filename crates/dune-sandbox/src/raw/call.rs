@@ -138,6 +138,8 @@ pub(crate) struct About {
     pub(crate) device: u64,
     /// The file system, and the file there (`st_dev`, `st_ino`).
     pub(crate) identity: (u64, u64),
+    /// How long it is (`st_size`).
+    pub(crate) size: u64,
     /// Whether it takes space somewhere (`st_blocks`).
     takes_space: bool,
 }
@@ -157,7 +159,8 @@ pub(crate) fn about(descriptor: i32) -> Option<About> {
     let result = unsafe { libc::fstat(descriptor, &raw mut about) };
     let identity = (about.st_dev, about.st_ino);
     let takes_space = about.st_blocks > 0;
-    (result == 0).then_some(About { mode: about.st_mode, device: about.st_rdev, identity, takes_space })
+    let size = u64::try_from(about.st_size).unwrap_or(0);
+    (result == 0).then_some(About { mode: about.st_mode, device: about.st_rdev, identity, size, takes_space })
 }
 
 /// One of the calls that send a signal with a siginfo, which comes after the numbers in `before`; `after` is what follows.

@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::entry::{Entry, Way};
 use super::open::{Probe, is_harmless, own_link};
 use super::places::{denied, find, open_below, open_root};
-use super::{Answer, Thread, error};
+use super::{Answer, Thread, error, written};
 use crate::checked::Request;
 use crate::files::{Access, Files};
 use crate::raw::call::{self, OpenHow};
@@ -234,7 +234,9 @@ fn truncate(thread: &Thread, files: &Files, request: &Request, length: u64) -> R
         _ => return Err(error(libc::EINVAL)),
     }
     let file = to_change(thread, &found, &[libc::O_WRONLY])?;
-    result(call::plain(libc::SYS_ftruncate, [file.0 as u64, length, 0, 0, 0, 0]))
+    written::grow(thread, file.0, length, || {
+        call::plain(libc::SYS_ftruncate, [file.0 as u64, length, 0, 0, 0, 0])
+    })
 }
 
 /// S_ISUID, S_ISGID: a file with them would lend the user's rights to others.

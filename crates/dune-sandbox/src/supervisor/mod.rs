@@ -33,6 +33,7 @@ mod threads;
 mod traps;
 mod trusted;
 mod wish;
+mod written;
 
 use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -302,7 +303,8 @@ impl Thread {
     }
 
     /// The same, where `make` makes it.
-    fn forward_by(&self, request: &mut Request, make: impl FnOnce(&mut Request) -> i64) -> i64 {
+    fn forward_by(&self, request: &mut Request, mut make: impl FnMut(&mut Request) -> i64) -> i64 {
+        let make = |request: &mut Request| written::count(self, request, &mut make);
         let result = match descriptors::pass_and(self.process, request, make) {
             Ok(result) => result,
             Err(error) => return error,

@@ -25,6 +25,7 @@ mod shown;
 mod signals;
 mod sockets;
 mod vdso;
+mod written;
 
 use std::arch::asm;
 use std::ffi::{CStr, c_char, c_int};
@@ -102,6 +103,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "peers" => peers::all(words[1].parse().expect("a port")),
         "sockets" => sockets::all(&words[1]),
         "sockets-race" => sockets::race(&words[1], words[2].parse().expect("turns")),
+        "limits" if words[1] == "written" => written::all(),
         "limits" => limits::all(&words[1]),
         "directories" => directories::all(&words[1]),
         "directories-race" => directories::race(&words[1], words[2].parse().expect("turns")),

@@ -85,6 +85,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::limit_of_processes", limits::of_processes),
     Case::new("sandbox::limit_of_threads", limits::of_threads),
     Case::new("sandbox::limit_of_files", limits::of_files),
+    Case::new("sandbox::limit_of_writing", limits::of_writing),
     Case::new("sandbox::limits_of_time", limits::of_time),
     Case::new("sandbox::limits_end_all", limits::end_all),
     Case::new("sandbox::library_commands", library::commands),

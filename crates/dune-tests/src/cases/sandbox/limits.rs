@@ -102,6 +102,25 @@ pub fn of_files() -> CaseResult {
     Ok(())
 }
 
+/// In all, by all processes: 740,000 bytes and what is said, and then the rest.
+pub fn of_writing() -> CaseResult {
+    let folder = "/dev/shm/limit-written";
+    fs::create_dir_all(folder)?;
+    let limits = format!("written_bytes = 1_000_000\n[files]\nwrite = [{folder:?}]");
+    let (output, report) = tried("written", &limits)?;
+    fs::remove_dir_all(folder)?;
+    let said = said(&output);
+    let wrong: Vec<_> = said.lines().filter(|line| !line.ends_with(": 0")).collect();
+    assert!(wrong.is_empty() && said.lines().count() == 17, "{wrong:?} {output:?}");
+    assert!(output.status.code() == Some(7), "{output:?}");
+    assert!(is_reached(&output, &report, "written_bytes"), "{output:?} {report}");
+    // What has no end is ended by what it is told.
+    let policy = policy("endless", "written_bytes = 300_000")?;
+    let output = command(&path_of("busybox")?, &["yes"], Some(&policy)).output()?;
+    assert_eq!(output.stdout.len(), 300_000, "{:?}", output.status);
+    Ok(())
+}
+
 /// A bomb, a spinner, one that burns CPU time.
 pub fn of_time() -> CaseResult {
     for (name, limits) in [("bomb", "wall_seconds = 4\nprocesses = 12"), ("spin", "wall_seconds = 2")] {
