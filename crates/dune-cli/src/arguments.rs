@@ -71,6 +71,7 @@ Examples:
   dune run --stats -- busybox seq 1000
   dune run --learn web.toml -- ./server        then: dune run --explain web.toml; dune run --policy web.toml -- ./server
   dune run --policy tool --diff -- sh fix.sh   then: dune changes --apply NAME
+  dune run --policy ask.toml -- ./untrusted    asks at the terminal about addresses, if the file says so (denial)
   dune run --json report.json -- ./untrusted   what was allowed, denied, and how it ended, for other programs
 
 The program runs in ring 3 of Dune mode: it sees its own memory only, and each of its system calls is checked before Linux gets
@@ -153,7 +154,7 @@ pub(crate) enum Command {
     Enter(EnterOptions),
     /// Run an unmodified program that is not trusted, in ring 3, under a policy.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Show, apply or discard what programs have changed in private layers.
     #[command(after_help = CHANGES_EXAMPLES)]
     Changes(ChangesOptions),
@@ -259,6 +260,8 @@ pub(crate) struct RunOptions {
     pub(crate) explain: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) layer: LayerOptions,
+    #[command(flatten)]
+    pub(crate) ask: AskOptions,
     /// Run the program also where Linux can not confine the process as the policy does; say on standard error what is missing.
     #[arg(long)]
     pub(crate) best_effort: bool,
@@ -288,6 +291,21 @@ pub(crate) struct LayerOptions {
     #[arg(long)]
     pub(crate) discard: bool,
 }
+
+/// Who answers where a policy asks (`denial = "ask"`). Without these it is whoever sits at the terminal.
+#[derive(Debug, Args)]
+pub(crate) struct AskOptions {
+    /// Write questions to the pipe with the number OUT, and read answers from the one with the number IN, each a line with JSON.
+    #[arg(long, value_name = "OUT,IN", value_parser = two_descriptors)]
+    pub(crate) ask: Option<Descriptors>,
+    /// How long an answer is waited for. Without one the call is denied.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=55))]
+    pub(crate) ask_seconds: u64,
+}
+
+/// Two descriptors by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descriptors(pub(crate) [u32; 2]);
 
 #[derive(Debug, Args)]
 pub(crate) struct ChangesOptions {
@@ -336,6 +354,14 @@ fn known_policy(word: &str) -> Result<PathBuf, String> {
         return Ok(word.into());
     }
     Err(format!("the policies are {}; a file with one has a / or .toml in its name", names.join(", ")))
+}
+
+/// `OUT,IN`.
+fn two_descriptors(words: &str) -> Result<Descriptors, String> {
+    let numbers = words.split_once(',').and_then(|(out, from)| Some([out.parse().ok()?, from.parse().ok()?]));
+    numbers.map(Descriptors).ok_or_else(|| {
+        "two numbers of open descriptors with a comma between them are wanted, like 3,4".to_owned()
+    })
 }
 
 /// Which calls a trace shows.
@@ -407,6 +433,14 @@ mod tests {
         }
         let line = words("dune enter --or-host --argv0 x -- ls a b c");
         assert_eq!(line[programs_own(&line)..], ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn drivers_have_two_descriptors() {
+        assert_eq!(two_descriptors("3,14"), Ok(Descriptors([3, 14])));
+        for wrong in ["", "3", "3,", "3,x", "3,4,5", "-1,3"] {
+            assert!(two_descriptors(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

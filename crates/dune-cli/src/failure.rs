@@ -39,6 +39,14 @@ pub(crate) enum Failure {
          with `layer` under [files]"
     )]
     NoLayer { policy: String },
+    /// A policy that asks about nothing.
+    #[error("the policy {policy} asks about nothing, which --ask is about; use one with `denial = \"ask\"`")]
+    AsksNothing { policy: String },
+    /// Nobody can be asked by this descriptor.
+    #[error(
+        "cannot ask by the descriptor {number}: {why}; hand down pipes, the first to write to, the second to read from"
+    )]
+    Asks { number: u32, why: io::Error },
     /// There is no such layer, or nothing can be done with it.
     #[error(transparent)]
     Layer(#[from] LayerError),

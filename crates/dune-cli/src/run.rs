@@ -1,5 +1,6 @@
 //! `dune run`: a program that is not trusted, in ring 3.
 
+mod ask;
 mod json;
 mod layer;
 mod stats;
@@ -10,7 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use dune_sandbox::policy::{self, FromFile, Policy};
+use dune_sandbox::policy::{self, Decision, FromFile, Policy};
 use dune_sandbox::{Effective, Files, Filter, Observation, Sandbox};
 
 use crate::arguments::{LayerOptions, RunOptions};
@@ -39,9 +40,13 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     if asks_for_layer && !policy.files().is_some_and(Files::has_layers) {
         return Err(Failure::NoLayer { policy: policy.name().to_owned() });
     }
-    // Somebody has to be there who ends all processes at a limit, and makes private directories.
+    let asks = policy.denial() == Decision::Ask;
+    if options.ask.ask.is_some() && !asks {
+        return Err(Failure::AsksNothing { policy: policy.name().to_owned() });
+    }
+    // Somebody has to be there who ends all processes at a limit, makes private directories, and asks.
     let is_elsewhere = policy.files().is_some_and(Files::are_elsewhere);
-    if !is_observed(options) && !policy.limits().is_any() && !is_elsewhere {
+    if !is_observed(options) && !policy.limits().is_any() && !is_elsewhere && !asks {
         let sandbox = Sandbox::new(policy).best_effort(options.best_effort);
         return Ok(sandbox.run(program, &options.command)?);
     }
@@ -57,7 +62,14 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     if let Some(directory) = layer {
         sandbox = sandbox.layer(directory);
     }
-    let mut report = sandbox.run_observed(program, &options.command, observation(options)?)?;
+    let mut observation = observation(options)?;
+    let mut questions = None;
+    if asks {
+        let mut asker = ask::Asker::open(&options.ask)?;
+        questions = Some(asker.told());
+        observation = observation.answers(move |question| asker.decide(question));
+    }
+    let mut report = sandbox.run_observed(program, &options.command, observation)?;
     if let Some(why) = &report.outcome.not_started {
         eprintln!("dune: {}", why.why);
     }
@@ -74,7 +86,8 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
         write.map_err(|why| Failure::Create { path: path.to_owned(), why })?;
     }
     if let (Some(target), Some(effective), Some(unit)) = (target, effective, unit) {
-        target.write(&json::report(&options.command, &effective, &report, unit))?;
+        let questions = questions.map(|told| told.take());
+        target.write(&json::report(&options.command, &effective, &report, questions, unit))?;
     }
     is_left_over?;
     report.end()

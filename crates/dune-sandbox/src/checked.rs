@@ -237,6 +237,19 @@ impl Request {
         }
     }
 
+    /// Has the call name a socket, as if it had been copied in.
+    #[cfg(test)]
+    pub(crate) fn name_socket(&mut self, address: &[u8]) {
+        let block = Block {
+            holder: Holder::Register(1),
+            address: 0,
+            bytes: address.to_vec(),
+            is_written: false,
+            sent: Vec::new(),
+        };
+        self.followed = Some(Followed { blocks: vec![block], addresses: vec![0], ..Followed::default() });
+    }
+
     /// The strings that are no paths, without their NUL: names of attributes, targets of links.
     pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
         let blocks = self

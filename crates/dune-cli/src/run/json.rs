@@ -53,13 +53,20 @@ pub(super) fn explained(policy: &Effective) -> Value {
 }
 
 /// A run that is over.
-pub(super) fn report(command: &[OsString], policy: &Effective, report: &Report, unit: Unit) -> Value {
+pub(super) fn report(
+    command: &[OsString],
+    policy: &Effective,
+    report: &Report,
+    questions: Option<Vec<Value>>,
+    unit: Unit,
+) -> Value {
     let command: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     let mut value = json!({
         "schema": SCHEMA,
         "dune": env!("CARGO_PKG_VERSION"),
         "command": command,
         "policy": policy,
+        "questions": questions,
         "unit": unit,
     });
     let report = serde_json::to_value(report).unwrap_or_default();

@@ -34,7 +34,7 @@ pub struct Effective {
     pub variables_withheld: Vec<String>,
     /// Limits.
     pub limits: Limits,
-    /// What becomes of a call that is not allowed: the error's name, or `kill`.
+    /// What becomes of a call that is not allowed: the error's name, `kill` or `ask`.
     pub denial: String,
     /// Whether memory may be writable and executable at once.
     pub writable_code: bool,
@@ -109,6 +109,10 @@ impl Effective {
             if policy.files().is_some_and(Files::has_unix_sockets) {
                 only_by_supervisor.push("which unix sockets are connected and sent to".to_owned());
             }
+            if policy.denial() == Decision::Ask {
+                only_by_supervisor
+                    .push("which addresses of the network are used, since others may be allowed".to_owned());
+            }
             only_by_supervisor.push("all that pointers in arguments lead to".to_owned());
         } else {
             only_by_supervisor.push("everything".to_owned());
@@ -126,6 +130,7 @@ impl Effective {
                     let name = u16::try_from(errno).ok().and_then(dune_syscalls::names::errno_name);
                     name.map_or_else(|| errno.to_string(), str::to_owned)
                 }
+                Decision::Ask => "ask".to_owned(),
                 _ => "kill".to_owned(),
             },
             writable_code: policy.allows_writable_code(),

@@ -29,6 +29,7 @@ pub(super) fn of(policy: &Effective) -> String {
     out.part("What is not allowed");
     out.item(match &*policy.denial {
         "kill" => "ends the program, by SIGSYS".to_owned(),
+        "ask" => "is asked about where it is an address of the Internet; all else, and what nobody answers in time, is not done: the program gets the error EACCES, and goes on".to_owned(),
         errno => format!("is not done: the program gets the error {errno}, and goes on"),
     });
     calls(&mut out, &policy.calls);

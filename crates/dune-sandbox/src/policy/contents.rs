@@ -116,10 +116,11 @@ pub(super) enum Family {
     Inet6,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Denial {
     #[default]
     Error,
     Kill,
+    Ask,
 }

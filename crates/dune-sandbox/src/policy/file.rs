@@ -16,7 +16,7 @@ use crate::command::Recipe;
 use crate::files::{Access, Files, SocketUse};
 use crate::peers::Peers;
 use crate::supervisor::CHANGES;
-use crate::wall::Wall;
+use crate::wall::{Ports, Wall};
 
 /// A policy from a file: `compute`, and the files, the network, the variables and the limits that it names.
 #[derive(Debug)]
@@ -182,6 +182,10 @@ impl FromFile {
             added.map_err(|error| wrong(span, error))?;
         }
         network.add_families();
+        // Whoever is asked may allow any address.
+        network.asks = contents.denial == Denial::Ask;
+        network.inet |= network.asks;
+        network.inet6 |= network.asks;
         Ok(FromFile {
             name: path.display().to_string(),
             text: text.to_owned(),
@@ -302,9 +306,11 @@ impl Policy for FromFile {
         };
         match self.denial() {
             _ if is_allowed => Decision::Allow,
-            Decision::Deny(_) if call.name().contains("chown") => Decision::Deny(libc::EPERM),
-            Decision::Deny(_) if call.name().contains("xattr") => Decision::Deny(libc::EOPNOTSUPP),
-            denial => denial,
+            Decision::Kill => Decision::Kill,
+            _ if call.name().contains("chown") => Decision::Deny(libc::EPERM),
+            _ if call.name().contains("xattr") => Decision::Deny(libc::EOPNOTSUPP),
+            _ if self.network.is_askable(request) => Decision::Ask,
+            _ => Decision::Deny(libc::EACCES),
         }
     }
 
@@ -319,11 +325,13 @@ impl Policy for FromFile {
         match self.denial {
             Denial::Error => Decision::Deny(libc::EACCES),
             Denial::Kill => Decision::Kill,
+            Denial::Ask => Decision::Ask,
         }
     }
 
     fn wall(&self) -> Option<Wall> {
-        let (connect, bind) = (Network::ports(&self.network.connect), Network::ports(&self.network.bind));
+        let ports = |rules| if self.network.asks { Ports::All } else { Network::ports(rules) };
+        let (connect, bind) = (ports(&self.network.connect), ports(&self.network.bind));
         let asks_proc = self.children || self.files.has_executables();
         Some(Wall::new().files(&self.files).proc(asks_proc).tcp(connect, bind))
     }
@@ -343,7 +351,10 @@ impl Policy for FromFile {
             format!("{what} the unix socket {}{below}", path.display())
         });
         let accepted = self.peers.iter().flat_map(Peers::rules);
-        self.network.rules().into_iter().chain(unix).chain(accepted).collect()
+        let asked = self.network.asks.then(|| {
+            "connect to, send to, listen and receive as other addresses of the Internet, if who is asked allows it".to_owned()
+        });
+        self.network.rules().into_iter().chain(unix).chain(accepted).chain(asked).collect()
     }
 
     fn peers(&self) -> Option<&Peers> {
@@ -453,6 +464,27 @@ mod tests {
         let expected = [(Some("/usr"), Access::Layer, true), (Some("/usr/bin"), Access::Layer, true)];
         assert_eq!(said, expected);
         assert!(roots.iter().all(|root| root.place().is_none()), "nothing is made when a policy is read");
+    }
+
+    /// About addresses that no rule names, and nothing else; Linux then lets all ports be used.
+    #[test]
+    fn who_is_asked_is_asked_about_addresses() {
+        let text = "denial = \"ask\"\n[network]\nconnect = [\"192.0.2.1:80\"]\n";
+        let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
+        let of = |name| Request::of_registers(dune_syscalls::by_name(name).expect("a call"), &[0; 6]);
+        assert_eq!(policy.denial(), Decision::Ask);
+        for (name, errno) in [("open", libc::EACCES), ("chown", libc::EPERM), ("ptrace", libc::EACCES)] {
+            assert_eq!(policy.decide(&of(name)), Decision::Deny(errno), "{name}");
+        }
+        let connect = |path: &[u8]| {
+            let mut request = of("connect");
+            request.name_socket(path);
+            policy.decide(&request)
+        };
+        let address = |port: u8| [2, 0, 0, port, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!([connect(&address(80)), connect(&address(81))], [Decision::Allow, Decision::Ask]);
+        assert_eq!(connect(b"\x01\0/socket"), Decision::Deny(libc::EACCES));
+        assert_eq!(connect(b"\x02\0"), Decision::Deny(libc::EACCES));
     }
 
     #[test]

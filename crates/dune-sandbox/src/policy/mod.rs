@@ -90,7 +90,8 @@ pub trait Policy: Debug + Send + Sync {
         None
     }
 
-    /// What becomes of a call with a path that leads to none of the [`files`](Self::files).
+    /// What becomes of a call with a path that leads to none of the [`files`](Self::files). [`Decision::Ask`] says that somebody is asked about other
+    /// calls: such a one gets EACCES.
     fn denial(&self) -> Decision {
         Decision::Deny(libc::EACCES)
     }

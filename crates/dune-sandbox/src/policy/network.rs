@@ -40,6 +40,8 @@ pub(super) struct Network {
     pub(super) connect: Vec<Rule>,
     pub(super) send: Vec<Rule>,
     pub(super) bind: Vec<Rule>,
+    /// Whether somebody is asked about other addresses.
+    pub(super) asks: bool,
 }
 
 impl Network {
@@ -161,6 +163,8 @@ impl Network {
             }),
             // Of a socket without an address Linux chooses one. What is bound has got it by a rule, if for port 0.
             "listen" => call::socket_name(arguments[0] as i32).is_some_and(|own| match Address::of(&own) {
+                // If somebody has been asked, it was about binding it.
+                Address::Internet(_, 1..) if self.asks => true,
                 Address::Internet(address, port) => [port, 0]
                     .into_iter()
                     .any(|port| is_in(&Address::Internet(address, port), &self.bind, false)),
@@ -185,6 +189,13 @@ impl Network {
             Address::Path => self.unix.contains(&SocketUse::Send),
             address => is_in(&address, rules, true),
         })
+    }
+
+    /// Whether somebody can be asked about a call that no rule allows: one that names addresses of the Internet, and nothing else.
+    pub(super) fn is_askable(&self, request: &Request) -> bool {
+        let is_known = |bytes: &[u8]| matches!(Address::of(bytes), Address::Internet(..));
+        let mut addresses = request.addresses().peekable();
+        self.asks && addresses.peek().is_some() && addresses.all(is_known)
     }
 
     /// The ports of TCP that the rules name, if they are few: for Landlock, which knows no addresses.

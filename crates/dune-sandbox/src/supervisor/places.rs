@@ -191,13 +191,14 @@ pub(super) fn denied(thread: &Thread, path: &CStr) -> i64 {
     thread
         .process
         .log(&format!("with the path {path:?}"), &format!("is denied by the policy {}", policy.name()));
-    match policy.denial() {
-        Decision::Deny(errno) => {
-            observe::mark(Verdict::Denied);
-            error(errno)
-        }
+    let errno = match policy.denial() {
+        Decision::Deny(errno) => errno,
+        // What is below no root could not be opened.
+        Decision::Ask => libc::EACCES,
         _ => thread.end_by_policy(&format!("{path:?}")),
-    }
+    };
+    observe::mark(Verdict::Denied);
+    error(errno)
 }
 
 /// Whether what `path` leads to is a link, as far as the policy lets the program know.

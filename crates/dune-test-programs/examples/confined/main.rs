@@ -5,6 +5,7 @@
 
 #![no_main]
 
+mod asking;
 mod attempts;
 mod attributes;
 mod births;
@@ -100,6 +101,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "numbers" => escapes::numbers(),
         "devices" => escapes::devices(&words[1..]),
         "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
+        "asking" => asking::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
         "peers" => peers::all(words[1].parse().expect("a port")),
         "sockets" => sockets::all(&words[1]),
         "sockets-race" => sockets::race(&words[1], words[2].parse().expect("turns")),

@@ -1,5 +1,6 @@
 //! `dune run`: programs in ring 3 do what they do natively, and untrusted code does not get at the runtime.
 
+mod asking;
 mod attacks;
 mod attempts;
 mod directories;
@@ -110,6 +111,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::layer_in_memory", layers::memory),
     Case::new("sandbox::layer_behind_second_wall", layers::behind_second_wall),
     Case::new("sandbox::policy_network", network::addresses),
+    Case::new("sandbox::policy_asks", asking::drivers),
     Case::new("sandbox::policy_peers", peers::named),
     Case::new("sandbox::policy_sockets", sockets::paths),
     Case::new("sandbox::policy_sockets_that_change", sockets::paths_that_change),
