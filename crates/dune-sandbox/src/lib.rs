@@ -51,6 +51,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod identities;
 mod last_part;
 mod layers;
 mod load;

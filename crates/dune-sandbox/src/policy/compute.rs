@@ -5,6 +5,7 @@ use dune_syscalls::{Call, Class, Form, NUMBERS};
 use super::{Decision, Policy};
 use crate::checked::Request;
 use crate::command::Recipe;
+use crate::identities;
 use crate::wall::Wall;
 
 /// A program that only computes: it reads and writes its standard streams, and has memory, clocks and threads of its own.
@@ -178,7 +179,11 @@ impl Policy for Compute {
                 Class::Memory | Class::Time => true,
                 Class::Signal => !matches!(name, "tkill" | "pidfd_send_signal"),
                 // Filters of its own are the supervisor's to run.
-                Class::Credential => name.starts_with("get") || name == "seccomp",
+                Class::Credential => {
+                    name.starts_with("get")
+                        || name == "seccomp"
+                        || identities::allowed(call.class, form).is_some()
+                }
                 _ => false,
             },
         }
@@ -216,6 +221,7 @@ fn is_allowed(request: &Request) -> bool {
         name if ABOUT_ONE.contains(&name) => {
             is_own(arguments[0]) && !(matches!(name, "kill" | "tgkill") && arguments[0] == 0)
         }
+        _ if identities::sets(call.class, request.form()) => identities::stay(request),
         _ => !matches!(call.class, Class::Memory | Class::Time) || request.paths().is_empty(),
     }
 }

@@ -39,6 +39,19 @@ pub(crate) fn with_own_files<T>(body: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The user's ID and the group's: each if the real, the effective and the saved one, and that for files, are one.
+pub(crate) fn identities() -> [Option<u32>; 2] {
+    let [mut users, mut groups] = [[0u32; 4]; 2];
+    // SAFETY: the calls write three numbers each; what is no ID is not set, and the one that is there is told (setfsuid(2)).
+    unsafe {
+        libc::getresuid(&raw mut users[0], &raw mut users[1], &raw mut users[2]);
+        libc::getresgid(&raw mut groups[0], &raw mut groups[1], &raw mut groups[2]);
+        users[3] = libc::setfsuid(u32::MAX) as u32;
+        groups[3] = libc::setfsgid(u32::MAX) as u32;
+    }
+    [users, groups].map(|all| all.iter().all(|id| *id == all[0]).then_some(all[0]))
+}
+
 /// Whether it is the limit that forbids core dumps.
 pub(crate) fn has_core_limit() -> bool {
     limit_of(libc::RLIMIT_CORE).is_ok_and(|limit| limit.rlim_cur == 1)

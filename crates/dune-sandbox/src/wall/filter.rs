@@ -11,6 +11,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+use crate::identities;
 use crate::policy::{KIND, PAIRS, Policy};
 use crate::supervisor::CHANGES;
 
@@ -227,6 +228,17 @@ impl Allowed<'_> {
                 }
             }
         }
+        for call in dune_syscalls::all().filter(|call| identities::sets(call.class, &call.form)) {
+            let number = i64::from(call.number);
+            if !rules.contains_key(&number) {
+                continue;
+            }
+            // They stay what they are behind a wall.
+            match identities::allowed(call.class, &call.form) {
+                Some(allowed) => _ = rules.insert(number, one_of_each(&allowed)?),
+                None => _ = rules.remove(&number),
+            }
+        }
         if writes {
             // futimens(3): by no path.
             rules.insert(libc::SYS_utimensat, vec![whole(1, 0)?]);
@@ -293,6 +305,20 @@ fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u64); N]) -> Result<Secc
         .into_iter()
         .map(|(argument, how, value)| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value));
     SeccompRule::new(conditions.collect::<Result<_, _>>()?)
+}
+
+/// Each argument is one of two numbers: a rule for each choice.
+fn one_of_each(allowed: &[[u32; 2]]) -> Result<Vec<SeccompRule>, BackendError> {
+    let choices = 0..1u32 << allowed.len();
+    choices
+        .map(|choice| {
+            let conditions = allowed.iter().zip(0u8..).map(|(numbers, argument)| {
+                let number = numbers[(choice >> argument & 1) as usize].into();
+                SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number)
+            });
+            SeccompRule::new(conditions.collect::<Result<_, _>>()?)
+        })
+        .collect()
 }
 
 /// This argument, all 64 bits of it.
@@ -366,6 +392,15 @@ mod tests {
         assert_eq!(rules(&file)[&libc::SYS_socketpair], pairs);
         assert_eq!(rules(&AllowAll)[&libc::SYS_socketpair].len(), 1);
         assert!(!rules(&Compute).contains_key(&libc::SYS_socketpair));
+    }
+
+    #[test]
+    fn identities_stay() {
+        let rules = rules(&Compute);
+        for (number, count) in [(libc::SYS_setuid, 2), (libc::SYS_setregid, 4), (libc::SYS_setresuid, 8)] {
+            assert_eq!(rules.get(&number).map(Vec::len), Some(count), "{number}");
+        }
+        assert!(!rules.contains_key(&libc::SYS_setgroups) && !rules.contains_key(&libc::SYS_capset));
     }
 
     #[test]

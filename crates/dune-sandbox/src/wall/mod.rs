@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{SandboxError, say};
 use crate::files::{Files, Root};
+use crate::identities;
 use crate::policy::Policy;
 use crate::raw::process;
 use crate::weakness::{Defence, lacks};
@@ -98,6 +99,8 @@ pub(crate) fn install(
     best_effort: bool,
     tell: impl Fn(&str, Option<&str>),
 ) -> Result<(), SandboxError> {
+    // The filter names them, and then setfsuid(2) can not ask for them any more.
+    identities::note();
     let Some(wall) = policy.wall().filter(|_| !lacks(Defence::Wall)) else { return Ok(()) };
     for (what, install) in PARTS {
         match install(policy, &wall) {

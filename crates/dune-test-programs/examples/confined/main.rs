@@ -13,6 +13,7 @@ mod directories;
 mod escapes;
 mod execs;
 mod filters;
+mod identities;
 mod instructions;
 mod landlock;
 mod limits;
@@ -81,6 +82,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "filtered" => filters::executed(),
         "landlock" => landlock::all([&words[1], &words[2]], &words[3..]),
         "own-limits" => limits::own(),
+        "identities" => identities::all(),
         "own-flags" => limits::flags(),
         "segments" => segments::all(),
         "robust" => robust::all(),

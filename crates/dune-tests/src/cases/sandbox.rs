@@ -44,6 +44,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::process_queued_signals", processes::queued_signals),
     Case::new("sandbox::process_of_an_ordinary_user", processes::of_an_ordinary_user),
     Case::new("sandbox::process_limits", processes::limits),
+    Case::new("sandbox::process_identities", processes::identities),
     Case::new("sandbox::process_filters", processes::filters),
     Case::new("sandbox::process_landlock", processes::landlock),
     Case::new("sandbox::process_executes_at", processes::executes_at),

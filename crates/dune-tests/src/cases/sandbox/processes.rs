@@ -101,6 +101,31 @@ pub fn executes_at() -> CaseResult {
     Ok(())
 }
 
+/// A process may set the IDs that it has, as root and as another user; no others.
+pub fn identities() -> CaseResult {
+    const NOBODY: u32 = 65534;
+    let device = Path::new("/dev/kvm");
+    let before = fs::metadata(device)?.permissions();
+    fs::set_permissions(device, fs::Permissions::from_mode(0o666))?;
+    let run = |user: u32| {
+        let program = path_of("confined-static-pie")?;
+        let mut command = command(&program, &["identities"], Some("compute"));
+        Ok::<_, Box<dyn std::error::Error>>(command.uid(user).gid(user).output()?)
+    };
+    let outputs = [run(0), run(NOBODY)];
+    fs::set_permissions(device, before)?;
+    for output in outputs {
+        let output = output?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.lines().count() == 13, "{output:?}");
+        for line in said.lines() {
+            let wanted = if line.starts_with("other") { "-13" } else { "0" };
+            assert_eq!(line.rsplit(' ').next(), Some(wanted), "{output:?}");
+        }
+    }
+    Ok(())
+}
+
 /// As a user who is not root, also where core dumps are forbidden by a limit already: then files of `/proc` that Dune needs are root's.
 pub fn of_an_ordinary_user() -> CaseResult {
     const NOBODY: u32 = 65534;

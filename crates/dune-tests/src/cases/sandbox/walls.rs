@@ -91,6 +91,8 @@ fn calls() -> Vec<Try> {
     static mut ROOM: [u64; 64] = [0; 64];
     let room = (&raw mut ROOM) as u64;
     let child = libc::SIGCHLD as u64;
+    // SAFETY: touches no memory.
+    let (own, group) = unsafe { (u64::from(libc::getuid()), u64::from(libc::getgid())) };
     vec![
         ("PR_GET_NO_NEW_PRIVS", libc::SYS_prctl, [libc::PR_GET_NO_NEW_PRIVS as u64, 0, 0, 0, 0, 0], 1),
         ("PR_GET_SECCOMP", libc::SYS_prctl, [libc::PR_GET_SECCOMP as u64, 0, 0, 0, 0, 0], 2),
@@ -118,6 +120,12 @@ fn calls() -> Vec<Try> {
         ("clone", libc::SYS_clone, [child, 0, 0, 0, 0, 0], EPERM),
         ("fork", libc::SYS_fork, [0; 6], EPERM),
         ("execve", libc::SYS_execve, [path(c"/bin/busybox"), 0, 0, 0, 0, 0], EPERM),
+        ("setuid to another", libc::SYS_setuid, [own + 1, 0, 0, 0, 0, 0], EPERM),
+        ("setresuid to another", libc::SYS_setresuid, [own, own, own + 1, 0, 0, 0], EPERM),
+        ("setgid to another", libc::SYS_setgid, [group + 1, 0, 0, 0, 0, 0], EPERM),
+        ("setgroups", libc::SYS_setgroups, [1, room, 0, 0, 0, 0], EPERM),
+        ("setresuid to its own", libc::SYS_setresuid, [own, u64::MAX, own, 0, 0, 0], 0),
+        ("setgid to its own", libc::SYS_setgid, [group, 0, 0, 0, 0, 0], 0),
         ("getpid", libc::SYS_getpid, [0; 6], std::process::id().into()),
     ]
 }
