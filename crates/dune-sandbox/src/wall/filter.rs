@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dune_syscalls::{Call, Treatment};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 use crate::identities;
@@ -147,7 +147,33 @@ fn programs(policy: &dyn Policy) -> Result<Vec<BpfProgram>, BackendError> {
     Ok(programs)
 }
 
+/// Finds the rules of a call by halves. A filter of seccompiler's compares one number after the other, which Linux, when it is
+/// installed, does for each number that there is (seccomp_cache_prepare of kernel/seccomp.c), and then at each call with conditions.
 fn compile(
+    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    then: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    const FEW: usize = 6;
+    let middle = rules.keys().nth(rules.len() / 2).copied();
+    let Some(middle) = middle.filter(|_| rules.len() > FEW) else {
+        return compile_few(rules, otherwise, then);
+    };
+    let upper = compile(rules.split_off(&middle), otherwise.clone(), then.clone())?;
+    let lower = compile(rules, otherwise, then)?;
+    let instruction = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
+    // `struct seccomp_data` begins with the number. Each half loads what it needs.
+    let mut program = vec![
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, middle as u32),
+        instruction(libc::BPF_JMP | libc::BPF_JA, 0, 0, lower.len() as u32),
+    ];
+    program.extend(lower);
+    program.extend(upper);
+    Ok(program)
+}
+
+fn compile_few(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     otherwise: SeccompAction,
     then: SeccompAction,
@@ -331,6 +357,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::bpf::{Data, Instruction, Program};
     use crate::policy::{AllowAll, Compute, FromFile};
 
     fn rules(policy: &dyn Policy) -> BTreeMap<i64, Vec<SeccompRule>> {
@@ -367,6 +394,39 @@ mod tests {
             assert!(!rules[&number].is_empty(), "{number} has conditions");
         }
         assert!(rules[&libc::SYS_write].is_empty());
+    }
+
+    fn run(program: &BpfProgram, number: u32, arguments: [u64; 6]) -> u32 {
+        let instruction = |filter: &sock_filter| Instruction {
+            code: filter.code,
+            skips: [filter.jt, filter.jf],
+            number: filter.k,
+        };
+        let program = Program::new(program.iter().map(instruction).collect()).expect("a program");
+        const X86_64: u32 = 0xc000_003e;
+        program.run(&Data { number, architecture: X86_64, instruction_pointer: 0, arguments })
+    }
+
+    #[test]
+    fn halves_say_what_the_whole_says() {
+        let file =
+            FromFile::of_text(Path::new("p.toml"), "[network]\nconnect = [\"*\"]\n").expect("a policy");
+        for policy in [&Compute as &dyn Policy, &AllowAll, &file] {
+            let all = [SeccompAction::Errno(1), SeccompAction::Allow];
+            let [refused, allowed] = all;
+            let whole = compile_few(rules(policy), refused.clone(), allowed.clone()).expect("a filter");
+            let halves = compile(rules(policy), refused, allowed).expect("a filter");
+            let own = u64::from(std::process::id());
+            let mut allows = [0, 0];
+            for number in (0..600).chain([0x4000_0000, 0x4000_0001, u32::MAX - 1, u32::MAX]) {
+                for arguments in [[0; 6], [own; 6], [2, KVM_RUN, 1, 0, 0, 0], [u64::MAX; 6], [1 << 16; 6]] {
+                    let said = run(&halves, number, arguments);
+                    assert_eq!(said, run(&whole, number, arguments), "{number} {arguments:?}");
+                    allows[usize::from(said == libc::SECCOMP_RET_ALLOW)] += 1;
+                }
+            }
+            assert!(allows.into_iter().all(|count| count > 300), "{allows:?}");
+        }
     }
 
     #[test]
