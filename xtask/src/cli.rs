@@ -62,6 +62,11 @@ pub enum Task {
         cargo xtask programs --verbose -- redis python-test_signal")]
     Programs(ProgramsArguments),
 
+    /// Measure what `dune run` costs beside what people use instead: bubblewrap, Landlock, a seccomp broker.
+    ///
+    /// Debian's bubblewrap is one of the packages of `cargo xtask programs`, which are fetched on the first run.
+    Peers(PeersArguments),
+
     /// Measure the paper's tables on the emulated machines and write docs/results.md anew.
     ///
     /// What lies between `<!-- notes -->` and `<!-- /notes -->` there is kept.
@@ -82,6 +87,18 @@ pub struct DemoArguments {
     /// Where to run it.
     #[arg(long, value_enum)]
     pub machine: Option<MachineName>,
+
+    /// End it after this many seconds, boot included.
+    #[arg(long, value_name = "S", default_value = "1800", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// Arguments of `cargo xtask peers`.
+#[derive(Debug, Args)]
+pub struct PeersArguments {
+    /// Where to run it: vtx counts instructions, the timings of svm mean nothing.
+    #[arg(long, value_enum, default_value = "vtx")]
+    pub machine: MachineName,
 
     /// End it after this many seconds, boot included.
     #[arg(long, value_name = "S", default_value = "1800", value_parser = seconds)]

@@ -14,6 +14,7 @@ mod image;
 mod initramfs;
 mod machine;
 mod packages;
+mod peers;
 mod phase;
 mod process;
 mod programs;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().task {
         cli::Task::Check(arguments) => check::run(&arguments),
         cli::Task::Demo(arguments) => demo::run(&arguments),
+        cli::Task::Peers(arguments) => peers::run(&arguments),
         cli::Task::Programs(arguments) => programs::run(&arguments),
         cli::Task::Results(arguments) => results::run(&arguments),
         cli::Task::Test(arguments) => test::run(&arguments),

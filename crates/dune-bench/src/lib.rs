@@ -61,6 +61,30 @@ impl Default for Options {
     }
 }
 
+/// What `work` costs here, in the [unit of this computer](Unit::of_this_computer), measured as a row is: after `warm_up` times that do
+/// not count.
+///
+/// # Errors
+///
+/// The first of the work's own.
+pub fn cost_of<E: From<BenchError>>(
+    repeats: u32,
+    warm_up: u32,
+    mut work: impl FnMut() -> Result<(), E>,
+) -> Result<Summary, E> {
+    let clock = Clock::calibrate();
+    let mut costs = Vec::new();
+    for turn in 0..warm_up + repeats {
+        let mut done = Ok(());
+        let cost = clock.per_call(1, || done = work());
+        done?;
+        if turn >= warm_up {
+            costs.push(cost);
+        }
+    }
+    Summary::of(costs).ok_or_else(|| BenchError::NoRepeats.into())
+}
+
 /// Measures. Prints nothing.
 ///
 /// Unless told to keep to Linux, the calling thread is in Dune mode afterwards.
