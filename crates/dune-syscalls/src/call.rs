@@ -197,6 +197,21 @@ impl Variants {
     }
 }
 
+/// Whether memory is written through any of the fields.
+const fn any_writes(fields: &[Field]) -> bool {
+    let (mut writes, mut index) = (false, 0);
+    while index < fields.len() {
+        writes |= match fields[index].kind {
+            Kind::Pointer(pointer) => pointer.direction.writes() || any_writes(pointer.structure.fields),
+            Kind::Inline(structure) => any_writes(structure.fields),
+            Kind::Opaque => true,
+            _ => false,
+        };
+        index += 1;
+    }
+    writes
+}
+
 impl Call {
     /// Its name.
     pub const fn name(&self) -> &'static str {
@@ -216,6 +231,21 @@ impl Call {
             table += 1;
         }
         bits
+    }
+
+    /// Whether it writes the program's memory, in any variant: see [`Form::may_write`].
+    pub const fn may_write(&self) -> bool {
+        let (mut writes, mut table) = (self.form.may_write(), 0);
+        while table < self.variants.len() {
+            let list = self.variants[table].list;
+            let mut index = 0;
+            while index < list.len() {
+                writes |= list[index].form.may_write();
+                index += 1;
+            }
+            table += 1;
+        }
+        writes
     }
 
     /// What the call is with these arguments: a variant if one of them chooses one.
@@ -251,6 +281,18 @@ impl Form {
             index += 1;
         }
         bits
+    }
+
+    /// Whether it writes memory of the program's while it runs, by an argument or by what a structure names. What the table does not know
+    /// ([`Kind::Opaque`]) may.
+    ///
+    /// ```
+    /// let may_write = |name| dune_syscalls::by_name(name).unwrap().form.may_write();
+    /// assert!(may_write("read") && may_write("recvmsg") && may_write("ioctl"));
+    /// assert!(!may_write("write") && !may_write("sendmsg") && !may_write("getpid"));
+    /// ```
+    pub const fn may_write(&self) -> bool {
+        any_writes(self.arguments)
     }
 
     /// The arguments that are descriptors, with what the registers hold: descriptors that are not given (-1), AT_FDCWD

@@ -46,6 +46,7 @@
 //! | [`PageTables::unmap`] | a fault. That the memory comes back there is for [`remap`](crate::memory::PageTables::remap), which is unsafe: it could be other memory than what was unmapped |
 //! | [`PageTables::split`], [`PageTables::merge`] | the same frames and rights in other sizes |
 //! | [`PageTables::harvest_dirty`], [`PageTables::harvest_accessed`] | clear marks, which are nobody's proof |
+//! | [`Dune::watch_linux_writes`] | have marks set; refuse the calls that begin asynchronous writes |
 //! | [`PageTables::lookup`], [`PageTables::translate`], [`PageTables::root`] | tell addresses |
 //! | [`Flush::now`], [`Flush::defer`], [`Memory::collect`], [`tlb`] | forget translations too often |
 //! | [`FrameAllocator::allocate`], [`FrameAllocator::trim`] | take memory; a frame that is dropped stays in use |
@@ -128,6 +129,7 @@
 //! [`AddressSpace::enter`]: crate::memory::AddressSpace::enter
 //! [`AddressSpace::page_tables`]: crate::memory::AddressSpace::page_tables
 //! [`Dune::copy_from_user`]: crate::Dune::copy_from_user
+//! [`Dune::watch_linux_writes`]: crate::Dune::watch_linux_writes
 //! [`Dune::copy_to_user`]: crate::Dune::copy_to_user
 //! [`Dune::run_user`]: crate::Dune::run_user
 //! [`Dune::run_user_until`]: crate::Dune::run_user_until

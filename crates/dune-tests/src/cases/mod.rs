@@ -25,6 +25,7 @@ mod interrupted;
 mod interrupts;
 mod kills;
 mod leaving;
+mod linux_writes;
 mod memory;
 mod mirror;
 mod programs;
@@ -78,6 +79,7 @@ pub fn all() -> Vec<Case> {
         leaving::CASES,
         host_loop::CASES,
         memory::CASES,
+        linux_writes::CASES,
         mirror::CASES,
         races::CASES,
         random::CASES,

@@ -5,7 +5,8 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
-use core::sync::atomic::AtomicU32;
+use core::ptr::addr_of;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::alternate_stack::AlternateStack;
 use super::file_table::FileTable;
@@ -43,8 +44,8 @@ impl SecondLevelFault {
 /// State of one thread in Dune mode.
 ///
 /// It is used by its own thread alone: by ring 0, and by the host loop and what interrupts that, which never run at the same time as
-/// ring 0. What one side changes while the other may have a reference is in cells. Other threads know its address and nothing more, but
-/// for who makes it ready for the next thread when this one has ended.
+/// ring 0. What one side changes while the other may have a reference is in cells. Other threads touch what is atomic of it and nothing
+/// more, but for who makes it ready for the next thread when this one has ended.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct ThreadBlock {
@@ -81,8 +82,10 @@ pub(crate) struct ThreadBlock {
     pub vector_mask: u64,
     /// Non-zero where XSAVE may be used, zero for FXSAVE.
     pub has_xsave: u64,
-    /// One bit per system call that Rust handles in ring 0.
-    pub handled_in_ring0: [u64; SYSCALL_NUMBERS / 64],
+    /// One bit per system call that Rust handles in ring 0 now. Other threads change it.
+    pub handled_in_ring0: [AtomicU64; SYSCALL_NUMBERS / 64],
+    /// The same for those that it always handles.
+    pub always_in_ring0: [u64; SYSCALL_NUMBERS / 64],
     /// The thread is a process of its own that shares this one's memory until it execs (vfork(2)).
     pub is_vfork_child: Cell<bool>,
     /// Which table of descriptors the thread has (`contract/file_table.rs`).
@@ -137,7 +140,8 @@ impl ThreadBlock {
             vector_area_size: vector_area_size as u64,
             vector_mask: 0,
             has_xsave: 0,
-            handled_in_ring0: [0; SYSCALL_NUMBERS / 64],
+            handled_in_ring0: [const { AtomicU64::new(0) }; SYSCALL_NUMBERS / 64],
+            always_in_ring0: [0; SYSCALL_NUMBERS / 64],
             flush_page: 0,
             version: super::VERSION,
             task: AtomicU32::new(0),
@@ -173,10 +177,42 @@ impl ThreadBlock {
         rsp.wrapping_sub(self.inner_stacks) >= self.inner_stack_bytes
     }
 
-    /// Has Rust handle the calls `numbers` in ring 0.
+    /// Has Rust handle the calls `numbers` in ring 0, always.
     pub(crate) fn handle_in_ring0(&mut self, numbers: &[u32]) {
         for &number in numbers {
-            self.handled_in_ring0[number as usize / 64] |= 1 << (number % 64);
+            let (word, bit) = (number as usize / 64, 1 << (number % 64));
+            self.always_in_ring0[word] |= bit;
+            *self.handled_in_ring0[word].get_mut() |= bit;
+        }
+    }
+
+    /// Has Rust handle those of `bits`, too, for a while.
+    pub(crate) fn handle_besides(&self, bits: &[u64; SYSCALL_NUMBERS / 64]) {
+        for (word, bits) in self.handled_in_ring0.iter().zip(bits) {
+            word.fetch_or(*bits, Ordering::SeqCst);
+        }
+    }
+
+    /// Has it handle those only that it always handles.
+    pub(crate) fn handle_no_others(&self) {
+        for (word, bits) in self.handled_in_ring0.iter().zip(self.always_in_ring0) {
+            word.store(bits, Ordering::SeqCst);
+        }
+    }
+
+    /// Number and arguments of the last system call of another thread, as the stub has stored them. They may be those of two calls while the
+    /// thread is not in Linux.
+    ///
+    /// # Safety
+    ///
+    /// `block` is that of a thread on the process's list.
+    pub(crate) unsafe fn request_of_other(block: *const ThreadBlock) -> (u64, [u64; 6]) {
+        // SAFETY: the caller's; volatile, since the stub of another thread may store there.
+        unsafe {
+            let request = addr_of!((*block).request);
+            let number = addr_of!((*request).number).cast::<u64>().read_volatile();
+            let arguments = addr_of!((*request).arguments).cast::<[u64; 6]>().read_volatile();
+            (number, arguments)
         }
     }
 }

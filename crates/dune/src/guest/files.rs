@@ -93,7 +93,7 @@ fn places(number: u32) -> impl Iterator<Item = usize> {
 }
 
 /// Makes the call if it names a descriptor of Dune's; the kernel's raw return value, or, where the calling code `may_restart` it,
-/// [`RESTART`](crate::contract::request::RESTART) if a signal came first. Other calls are other modules', or [`pass_on`]'s.
+/// [`RESTART`](crate::contract::request::RESTART) if a signal came first. Other calls are other modules', or [`make`]'s.
 #[inline]
 pub(super) fn handle(process: &Process, number: u32, arguments: &[u64; 6], may_restart: bool) -> Option<u64> {
     match number {
@@ -133,12 +133,8 @@ fn without_ours(number: u32, arguments: &[u64; 6], may_restart: bool) -> u64 {
     make(number, &changed, may_restart)
 }
 
-/// Makes the call, which names no descriptor of Dune's, if it is one that came only for that.
-pub(super) fn pass_on(number: u32, arguments: &[u64; 6], may_restart: bool) -> Option<u64> {
-    places(number).next().is_some().then(|| make(number, arguments, may_restart))
-}
-
-fn make(number: u32, arguments: &[u64; 6], may_restart: bool) -> u64 {
+/// Makes the call, which is no module's; the kernel's raw return value, or RESTART as for [`handle`].
+pub(super) fn make(number: u32, arguments: &[u64; 6], may_restart: bool) -> u64 {
     let call = if may_restart { forward_unless_signalled } else { forward };
     call(number, arguments)
 }

@@ -23,6 +23,7 @@ pub(crate) mod filter;
 pub(crate) mod handlers;
 pub(crate) mod hypercall;
 pub(crate) mod leave;
+pub(crate) mod linux_writes;
 pub(crate) mod listing;
 pub(crate) mod memory_calls;
 pub(crate) mod priority;
@@ -37,6 +38,7 @@ pub(crate) mod trap;
 mod window;
 
 pub use handlers::{Handler, LeanHandler, TrapHandler, TrapOutcome};
+pub use linux_writes::LinuxWrites;
 pub use stacks::MAX_NESTING;
 
 use crate::arch::page::PageRange;

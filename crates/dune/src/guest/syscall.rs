@@ -5,7 +5,9 @@ use linux_raw_sys::general::{__NR_clone, __NR_clone3, __NR_exit as EXIT, __NR_fo
 
 use super::entry::entry_asm;
 use super::signal;
-use super::{clone, cpu_calls, exec, files, filter, listing, memory_calls, priority, special_memory};
+use super::{
+    clone, cpu_calls, exec, files, filter, linux_writes, listing, memory_calls, priority, special_memory,
+};
 use crate::arch::frame::TrapFrame;
 use crate::arch::registers::{INTERRUPT_FLAG, IOPL, Registers, VectorArea};
 use crate::arch::state::{SyscallRegisters, SysenterRegisters};
@@ -91,8 +93,12 @@ extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
     let number = registers.rax;
     // SAFETY: this code runs at ring 0 in Dune mode.
     let dune = unsafe { Dune::assume() };
+    let writing = linux_writes::begin(dune, number as u32, &registers.arguments());
     if !signal::handle(dune, number as u32, registers, area) {
         registers.rax = result(dune, number as u32, registers, area);
+    }
+    if let Some(writing) = writing {
+        writing.end(registers.rax);
     }
     if signal::is_pending(dune) {
         signal::at_syscall_end(dune, registers, area, number);
@@ -103,7 +109,8 @@ extern "C" fn dispatch(registers: &mut Registers, area: VectorArea) {
 fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) -> u64 {
     let arguments = registers.arguments();
     let may_restart = registers.rflags & INTERRUPT_FLAG != 0;
-    files::handle(process(), number, &arguments, may_restart)
+    linux_writes::refuse(dune, number)
+        .or_else(|| files::handle(process(), number, &arguments, may_restart))
         .or_else(|| memory_calls::handle(dune, number, &arguments))
         .or_else(|| special_memory::handle(dune.memory(), number, &arguments))
         .or_else(|| listing::handle(process().id(), number, &arguments, may_restart))
@@ -111,9 +118,10 @@ fn result(dune: Dune, number: u32, registers: &mut Registers, area: VectorArea) 
         .or_else(|| exec::handle(process().launcher(), number, &arguments, may_restart))
         .or_else(|| cpu_calls::handle(dune, number, registers, area))
         .or_else(|| filter::handle(dune, number, registers, area))
-        .or_else(|| files::pass_on(number, &arguments, may_restart))
         .unwrap_or_else(|| match number {
             EXIT => clone::exit(registers.rdi, may_restart),
+            // One that has come for its descriptors, or for what it writes.
+            _ if !NUMBERS.contains(&number) => files::make(number, &arguments, may_restart),
             _ => match clone::system_call(dune, registers, area) {
                 // A signal waits until interrupts are on, and no child may see it.
                 RESTART if !may_restart => error(EAGAIN),

@@ -22,7 +22,8 @@ use crate::contract::thread::{Thread, User};
 use crate::engine::{EngineVcpu, Exit, Machine, Vcpu};
 use crate::guest::stacks::{self, Regions};
 use crate::guest::{
-    cpu_calls, exec, files, filter, listing, memory_calls, priority, signal, special_memory, syscall, trap,
+    cpu_calls, exec, files, filter, linux_writes, listing, memory_calls, priority, signal, special_memory,
+    syscall, trap,
 };
 use crate::linux::mapped::{Mapped, OutOfMemory};
 use crate::linux::sys;
@@ -271,6 +272,8 @@ impl HostThread {
                 && is_there
                 && user.compare_exchange(last, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
+        // Nobody sets bits in a block that is not there for a moment (`guest/linux_writes.rs`).
+        let _births = process.hold_births();
         // SAFETY: the exchange made this code the only user.
         let thread = unsafe { &mut *behind(free) };
         *thread.block = ThreadBlock::new(cpu::vector_state().area_size);
@@ -393,6 +396,9 @@ fn fit(block: &mut ThreadBlock, process: &HostProcess, regions: &Regions) -> boo
     }
     if process.launcher().is_some() {
         block.handle_in_ring0(&exec::NUMBERS);
+    }
+    if process.memory().writers().are_watched() {
+        block.handle_besides(&linux_writes::WRITING);
     }
     let xcr0 = features.vector_state.xcr0.map(|xcr0| xcr0 & limits.xcr0);
     block.has_xsave = xcr0.is_some().into();

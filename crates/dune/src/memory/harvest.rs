@@ -16,6 +16,7 @@ impl<'m> PageTables<'m> {
     ///
     /// A large page comes whole, also where the range ends within it.
     pub fn dirty_pages(&self, range: PageRange) -> impl Iterator<Item = Leaf> + '_ {
+        self.mark_under_way(range);
         let (mut at, end) = (range.first(), range.end());
         core::iter::from_fn(move || {
             while at < end {
@@ -39,6 +40,7 @@ impl<'m> PageTables<'m> {
     /// an address space that shares tables the marks are shared too. `found` runs under the lock of the
     /// tables.
     pub fn harvest_dirty(&mut self, range: PageRange, found: impl FnMut(VirtAddr, PageSize)) -> Flush<'m> {
+        self.mark_under_way(range);
         self.harvest(range, Entry::DIRTY, found)
     }
 

@@ -85,6 +85,8 @@ impl Memory {
     /// In the child of a fork: frees what threads of its parent had, all but the block of the one that goes on.
     pub(crate) fn survive(&self, is_gone: impl Fn(Holder) -> bool + Copy) {
         self.free_if(is_gone);
+        self.writers.forget(is_gone);
+        self.writers.forget_all_without_place();
         flush::start_over();
     }
 
@@ -100,7 +102,8 @@ impl Memory {
     /// Forgets the memory calls of callers that are gone.
     pub(crate) fn forget_calls(&self, is_gone: impl Fn(Holder) -> bool) {
         if let Some(mut list) = self.hold_calls() {
-            list.forget(&self.missed, is_gone);
+            list.forget(&self.missed, &is_gone);
         }
+        self.writers.forget(is_gone);
     }
 }

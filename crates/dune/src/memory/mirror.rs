@@ -68,14 +68,18 @@ pub(crate) enum Ownership {
 #[derive(Clone, Copy)]
 struct Wish {
     bits: u64,
+    /// The marks of a page that was not there.
+    marks: u64,
     ownership: Ownership,
 }
 
 impl Wish {
-    fn new(permissions: PagePermissions, ownership: Ownership) -> Wish {
+    /// Memory that comes while what Linux writes `is_watched` counts as written.
+    fn new(permissions: PagePermissions, ownership: Ownership, is_watched: bool) -> Wish {
         let permissions = permissions.intersection(PagePermissions::ALL);
         let bits = if permissions.is_empty() { 0 } else { Entry::permission_bits(permissions) };
-        Wish { bits, ownership }
+        let marks = if is_watched { Entry::DIRTY | Entry::ACCESSED } else { 0 };
+        Wish { bits, marks, ownership }
     }
 
     /// The entry of `level` on `frame` that replaces `old`. Accessed and dirty marks stay with the frame.
@@ -88,7 +92,7 @@ impl Wish {
         } else if !old.is_empty() && old.frame(level) == frame {
             old.with_permissions(self.bits).edited(Entry::OWNED, 0)
         } else {
-            Entry::leaf(frame, self.bits, size)
+            Entry::leaf(frame, self.bits | self.marks, size)
         }
     }
 
@@ -161,7 +165,7 @@ impl<'m> PageTables<'m> {
         permissions: PagePermissions,
         ownership: Ownership,
     ) -> Result<Flush<'m>, EditError> {
-        let wish = Wish::new(permissions, ownership);
+        let wish = Wish::new(permissions, ownership, self.writers.are_watched());
         if let Some(flush) = self.mirror_few(range, wish) {
             return Ok(flush);
         }

@@ -71,6 +71,7 @@ pub(crate) mod turns;
 mod walk;
 mod window;
 mod work;
+pub(crate) mod writers;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod mirror_model;
@@ -109,6 +110,7 @@ use space::{CacheState, Pcids};
 use streams::Streams;
 use table::Edits;
 use turns::Turns;
+use writers::Writers;
 
 /// What a process's memory is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +186,8 @@ pub struct Memory {
     program_break: AtomicU64,
     /// Where a sequential first touch is waited for.
     streams: Streams,
+    /// The system calls that write memory, while somebody wants to know. Large, as the next.
+    writers: Writers,
     /// The system calls that are changing mappings, and who edits after them. Last: large.
     turns: Turns,
 }
@@ -210,6 +214,7 @@ impl Memory {
             limits: options.limits,
             features: options.features,
             root,
+            writers: Writers::new(),
             turns: Turns::new(),
             edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
@@ -278,6 +283,7 @@ impl Memory {
             version: Some(&self.version),
             mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
+            writers: &self.writers,
             edits,
         }
     }
@@ -371,6 +377,7 @@ impl Memory {
             version: None,
             mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
+            writers: &self.writers,
             edits: self.edits.lock()?,
         })
     }

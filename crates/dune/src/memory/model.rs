@@ -26,6 +26,7 @@ pub(super) struct Machine {
     edits: SpinLock<Edits>,
     version: AtomicU64,
     missed: Missed,
+    writers: Writers,
     root: PhysAddr,
 }
 
@@ -42,6 +43,7 @@ impl Machine {
             edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
             missed: Missed::new(),
+            writers: Writers::new(),
             root,
         }
     }
@@ -55,6 +57,7 @@ impl Machine {
             version: own.then_some(&self.version),
             mirrors: false,
             missed: &self.missed,
+            writers: &self.writers,
             edits: self.edits.lock().unwrap(),
         }
     }

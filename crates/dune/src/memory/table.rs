@@ -21,6 +21,7 @@ use super::missed::Missed;
 use super::walk::{Rule, Slot, Step};
 use super::window::Windows;
 use super::work::Work;
+use super::writers::Writers;
 use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use crate::lock::Guard;
 
@@ -79,6 +80,8 @@ pub struct PageTables<'m> {
     pub(super) mirrors: bool,
     /// Where to note what could not be mirrored.
     pub(super) missed: &'m Missed,
+    /// The system calls under way that write memory.
+    pub(super) writers: &'m Writers,
     pub(super) edits: Guard<'m, Edits>,
 }
 
