@@ -186,6 +186,21 @@ impl UserContext {
         Layout::from_size_align(size.max(512), AREA_ALIGNMENT).expect("an XSAVE area is a few KiB")
     }
 
+    /// The bytes of the vector area that say something: behind the legacy part and the header there is nothing as long as all else is in its
+    /// initial state (Intel SDM vol. 1 §13.4: XSTATE_BV is the header's first word).
+    fn used_area(&self) -> usize {
+        const LEGACY: usize = 512;
+        const HEADER: usize = 64;
+        const X87_AND_SSE: u64 = 0b11;
+        let size = self.area_size as usize;
+        if size < LEGACY + HEADER {
+            return size;
+        }
+        // SAFETY: the header is in the area, which is aligned.
+        let components = unsafe { self.vector_area.add(LEGACY).cast::<u64>().read() };
+        if components & !X87_AND_SSE == 0 { LEGACY + HEADER } else { size }
+    }
+
     /// The system call that the registers are about.
     #[inline]
     pub(crate) fn system_call(&self) -> SystemCall {
@@ -244,6 +259,32 @@ impl Clone for UserContext {
         // SAFETY: 1. both areas have this size; 2. the new one is nobody else's.
         unsafe { vector_area.copy_from_nonoverlapping(self.vector_area, self.area_size as usize) };
         UserContext { vector_area, ..*self }
+    }
+
+    fn clone_from(&mut self, source: &UserContext) {
+        if self.area_size != source.area_size {
+            *self = source.clone();
+            return;
+        }
+        let vector_area = self.vector_area;
+        // SAFETY: both areas have this size, and belong to different values.
+        unsafe { vector_area.copy_from_nonoverlapping(source.vector_area, source.used_area()) };
+        let UserContext {
+            registers, fs_base, gs_base, vector, error_code, cr2, return_by, area_size, ..
+        } = *source;
+        let area = UserContext {
+            registers,
+            fs_base,
+            gs_base,
+            vector,
+            error_code,
+            cr2,
+            vector_area,
+            return_by,
+            area_size,
+        };
+        // The area stays this value's: it is not freed with the old fields.
+        std::mem::forget(std::mem::replace(self, area));
     }
 }
 

@@ -142,8 +142,19 @@ pub(crate) unsafe fn compare_exchange(
     u32::try_from(found).map_err(|_| BadAddress)
 }
 
-/// Calls `access`, one of the functions above, with a handler for #PF that ends it.
-fn ending_at_faults(dune: Dune, access: impl FnOnce() -> u64) -> u64 {
+/// Copies `bytes` bytes as [`between_rings`] does, within [`ending_at_faults`]; whether all could be.
+///
+/// # Safety
+///
+/// As for [`between_rings`].
+#[inline]
+pub(crate) unsafe fn ending(to: u64, from: u64, bytes: u64) -> bool {
+    // SAFETY: as the caller says; a fault ends the copy.
+    unsafe { dune_copy_bytes(to, from, bytes) == 0 }
+}
+
+/// Calls `access`, which calls functions of the above, with a handler for #PF that ends those.
+pub(crate) fn ending_at_faults<R>(dune: Dune, access: impl FnOnce() -> R) -> R {
     struct EndCopy;
     impl TrapHandler for EndCopy {
         fn handle(&self, _: Dune, frame: &mut TrapFrame) -> TrapOutcome {

@@ -226,11 +226,9 @@ impl Written {
             What::Structure { address, bytes, direction, .. } if direction.writes() && !is_told => {
                 self.add(pages(address, bytes.len() as u64));
             }
-            // The memory of the process that is written to.
+            // The memory that is written to. If it is another process's, pages at the same addresses here count as well.
             What::Structure { bytes, .. } if self.number == PROCESS_VM_WRITEV && found.argument == 3 => {
-                if let Some((base, length)) = iovec(bytes)
-                    && self.arguments[0] as u32 == process().id()
-                {
+                if let Some((base, length)) = iovec(bytes) {
                     self.add(pages(base, length));
                 }
             }

@@ -312,6 +312,25 @@ impl Table {
         Entry(seen)
     }
 
+    /// Visits the entries from the first to the last index that have any of the bits `marks`. Eight at a time are looked at together, for
+    /// most have none.
+    #[inline]
+    pub fn each_marked(&self, (first, last): (usize, usize), marks: u64, mut visit: impl FnMut(usize)) {
+        let (eights, rest) = self.slots(first, last).as_chunks::<8>();
+        let has = |slot: &AtomicU64| slot.load(Ordering::Relaxed) & marks != 0;
+        for (eight, slots) in eights.iter().enumerate() {
+            let all = slots.iter().fold(0, |all, slot| all | slot.load(Ordering::Relaxed));
+            if all & marks != 0 {
+                for index in (0..8).filter(|&index| has(&slots[index])) {
+                    visit(first + eight * 8 + index);
+                }
+            }
+        }
+        for index in (0..rest.len()).filter(|&index| has(&rest[index])) {
+            visit(first + eights.len() * 8 + index);
+        }
+    }
+
     #[inline]
     fn slots(&self, first: usize, last: usize) -> &[AtomicU64] {
         let last = last & 511;

@@ -150,6 +150,9 @@ impl<'m> Flush<'m> {
     }
 
     fn push(&mut self, span: Span) {
+        if self.everything {
+            return;
+        }
         for index in 0..SPANS {
             let (last, next) = (&self.spans[index], self.spans.get(index + 1));
             if last.count == 0 {
@@ -238,6 +241,21 @@ impl<'m> Flush<'m> {
         }
         shootdown::others(dune);
         self.discharge(0);
+    }
+
+    /// Flushes on this CPU alone, and leaves no obligation: for marks of pages that no other CPU is to access. It frees nothing.
+    pub(crate) fn here(self, dune: Dune) {
+        match self.pages() {
+            Some(0) => {}
+            Some(_) => {
+                for span in &self.spans {
+                    tlb::flush_pages(dune, span.start, span.size.bytes(), u64::from(span.count));
+                }
+            }
+            None if self.globals => tlb::flush_all(dune),
+            None => tlb::flush_current(dune),
+        }
+        self.waive();
     }
 
     /// Does not flush now, but leaves it to the next flush, which is one of everything then.

@@ -9,7 +9,7 @@ use x86_64::VirtAddr;
 use super::entry::{Entry, Table};
 use super::flush::Flush;
 use super::table::{Leaf, PageTables, part_end};
-use crate::arch::page::{Level, PageRange, PageSize};
+use crate::arch::page::{Level, PAGE_BYTES, PageRange, PageSize};
 
 impl<'m> PageTables<'m> {
     /// The pages of `range` that have been written to since their marks were cleared, in ascending order. The marks stay.
@@ -49,6 +49,22 @@ impl<'m> PageTables<'m> {
         self.harvest(range, Entry::ACCESSED, found)
     }
 
+    /// Gives every page of `range` that has been written to to `restore`, in ascending order, and clears its mark then: for who makes it
+    /// what it was before. (Marks that this sets are cleared, too; a write of another thread's meanwhile is lost.)
+    pub(crate) fn restore_dirty(
+        &mut self,
+        range: PageRange,
+        mut restore: impl FnMut(VirtAddr, PageSize),
+    ) -> Flush<'m> {
+        self.mark_under_way(range);
+        let mut flush = Flush::none();
+        self.each_marked(range, Entry::DIRTY, |table, index, start, size| {
+            restore(VirtAddr::new_truncate(start), size);
+            flush.record(start, size, table.update(index, |entry| entry.edited(Entry::DIRTY, 0)));
+        });
+        flush.owed()
+    }
+
     fn harvest(
         &mut self,
         range: PageRange,
@@ -56,37 +72,42 @@ impl<'m> PageTables<'m> {
         mut found: impl FnMut(VirtAddr, PageSize),
     ) -> Flush<'m> {
         let mut flush = Flush::none();
-        let span = (range.first(), range.end());
-        self.collect(self.root_table(), Level::ROOT, span, mark, &mut found, &mut flush);
+        self.each_marked(range, mark, |table, index, start, size| {
+            flush.record(start, size, table.update(index, |entry| entry.edited(mark, 0)));
+            found(VirtAddr::new_truncate(start), size);
+        });
         flush.owed()
     }
 
-    fn collect(
-        &self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        mark: u64,
-        found: &mut impl FnMut(VirtAddr, PageSize),
-        flush: &mut Flush<'m>,
-    ) {
-        while at < end {
-            let part = part_end(level, at, end);
-            let index = level.index(at);
-            let entry = table.get(index);
-            if level.0 == 1 || !entry.is_empty() && entry.is_leaf(level) {
-                if entry.0 & mark != 0
-                    && let Some(size) = level.leaf()
-                {
-                    let old = table.update(index, |entry| entry.edited(mark, 0));
-                    let start = at & !(size.bytes() - 1);
-                    flush.record(start, size, old);
-                    found(VirtAddr::new_truncate(start), size);
+    /// Visits every page of `range` that has `mark`: the table and index of its entry, its first address, its size.
+    fn each_marked(&self, range: PageRange, mark: u64, mut visit: impl FnMut(&Table, usize, u64, PageSize)) {
+        let mut at = range.first();
+        while at < range.end() {
+            // The table of 4 KiB pages, or what decides about more than one of those.
+            let (mut level, mut table) = (Level::ROOT, self.root_table());
+            let entry = loop {
+                let entry = table.get(level.index(at));
+                if level.0 == 1 || entry.is_empty() || entry.is_leaf(level) {
+                    break entry;
                 }
-            } else if !entry.is_empty() {
-                self.collect(self.child(entry), level.below(), (at, part), mark, found, flush);
+                (level, table) = (level.below(), self.child(entry));
+            };
+            if level.0 == 1 {
+                let end = part_end(Level(2), at, range.end());
+                let (first, base) = (level.index(at), at & !(Level(2).span() - 1));
+                table.each_marked((first, level.index(end - 1)), mark, |index| {
+                    visit(table, index, base + index as u64 * PAGE_BYTES, PageSize::Size4KiB);
+                });
+                at = end;
+                continue;
             }
-            at = part;
+            if let Some(size) = level.leaf()
+                && !entry.is_empty()
+                && entry.0 & mark != 0
+            {
+                visit(table, level.index(at), at & !(size.bytes() - 1), size);
+            }
+            at = part_end(level, at, range.end());
         }
     }
 

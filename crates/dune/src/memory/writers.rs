@@ -48,11 +48,6 @@ impl Place {
     const fn free() -> Place {
         Place { caller: AtomicU64::new(0), start: AtomicU64::new(0), end: AtomicU64::new(0) }
     }
-
-    /// Gives it back, if there is nobody's on it but `of`'s.
-    fn leave(&self, of: Holder) {
-        let _ = self.caller.compare_exchange(of.word(), 0, Ordering::AcqRel, Ordering::Relaxed);
-    }
 }
 
 /// The writers that are under way.
@@ -60,6 +55,8 @@ impl Place {
 pub(crate) struct Writers {
     /// How many want to know of them.
     watchers: AtomicU32,
+    /// How many places are taken, at least.
+    taken: AtomicU32,
     without_place: AtomicU32,
     places: [Place; MOST],
 }
@@ -76,6 +73,7 @@ impl Writers {
     pub(super) const fn new() -> Writers {
         Writers {
             watchers: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
             without_place: AtomicU32::new(0),
             places: [const { Place::free() }; MOST],
         }
@@ -99,25 +97,41 @@ impl Writers {
 
     /// A free place for `caller`, with `span` on it.
     fn take(&self, caller: Holder, (start, end): Span) -> Option<&Place> {
-        let place = self.places.iter().find(|place| {
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        let free = self.places.iter().find(|place| {
             let is_free = place.caller.load(Ordering::Relaxed) == 0;
             is_free
                 && place
                     .caller
                     .compare_exchange(0, caller.word(), Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
-        })?;
+        });
+        let Some(place) = free else {
+            self.taken.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        };
         place.start.store(start, Ordering::Relaxed);
         place.end.store(end, Ordering::Release);
         Some(place)
     }
 
+    /// Takes the place back, if there is nobody on it but `caller`.
+    fn leave(&self, place: &Place, caller: Holder) {
+        let left = place.caller.compare_exchange(caller.word(), 0, Ordering::AcqRel, Ordering::Relaxed);
+        if left.is_ok() {
+            self.taken.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     /// Takes the places of callers that are gone.
     pub(crate) fn forget(&self, is_gone: impl Fn(Holder) -> bool) {
+        if self.taken.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         for place in &self.places {
             let caller = place.caller.load(Ordering::Relaxed);
             if caller != 0 && is_gone(Holder::of(caller)) {
-                place.leave(Holder::of(caller));
+                self.leave(place, Holder::of(caller));
             }
         }
     }
@@ -135,7 +149,8 @@ impl Writers {
         fence(Ordering::SeqCst);
         let (first, end) = (range.first(), range.end());
         let anywhere = (self.without_place.load(Ordering::SeqCst) != 0).then_some((first, end));
-        let of_places = self.places.iter().filter(|place| place.caller.load(Ordering::Acquire) != 0);
+        let most = if self.taken.load(Ordering::SeqCst) == 0 { 0 } else { MOST };
+        let of_places = self.places[..most].iter().filter(|place| place.caller.load(Ordering::Acquire) != 0);
         let spans = of_places.map(|place| {
             let end = place.end.load(Ordering::Acquire);
             (place.start.load(Ordering::Relaxed), end)
@@ -201,7 +216,7 @@ impl Writer<'_> {
         match self.place {
             // For ever on the list: what could not be marked is found each time.
             _ if !is_marked => {}
-            Some((place, caller)) => place.leave(caller),
+            Some((place, caller)) => self.memory.writers.leave(place, caller),
             None => {
                 self.memory.writers.without_place.fetch_sub(1, Ordering::SeqCst);
             }
@@ -268,9 +283,9 @@ mod tests {
         assert_eq!(all(0, 0x10000), [SPAN]);
         assert_eq!(all(0x2000, 0x10000), [(0x2000, 0x3000)]);
         assert_eq!(all(0x3000, 0x10000), []);
-        place.leave(Holder::of(9));
+        writers.leave(place, Holder::of(9));
         assert_eq!(all(0, 0x10000), [SPAN], "it is another's");
-        place.leave(Holder::of(8));
+        writers.leave(place, Holder::of(8));
         assert_eq!(all(0, 0x10000), []);
     }
 

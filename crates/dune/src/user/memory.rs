@@ -7,10 +7,11 @@ use linux_raw_sys::general::{
 use thiserror::Error;
 use x86_64::VirtAddr;
 
-use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange};
+use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, PageSize};
 use crate::arch::token::Dune;
+use crate::guest::copy;
 use crate::linux::sys::{self, Errno};
-use crate::memory::{EditError, Memory};
+use crate::memory::{EditError, Flush, Memory};
 
 /// Why memory for ring 3 was not to be had, or not to be used so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -152,6 +153,68 @@ impl UserMemory {
             return Ok(());
         }
         self.ask_linux(__NR_process_vm_writev, address, from.as_ptr().cast_mut().cast(), from.len())
+    }
+
+    /// Has the CPU mark each page of 4 KiB that is written to, for [`restore`](Self::restore): larger pages are split. Nothing counts as
+    /// written yet.
+    ///
+    /// # Errors
+    ///
+    /// [`UserMemoryError::Tables`].
+    pub fn begin_marking(&self, dune: Dune) -> Result<(), UserMemoryError> {
+        let mut tables = self.memory.active_tables()?;
+        let mut flush = Flush::none();
+        for page in (self.range.first()..self.range.end()).step_by(PAGE_BYTES as usize) {
+            if let Some(leaf) = tables.lookup(VirtAddr::new_truncate(page))
+                && leaf.size != PageSize::Size4KiB
+            {
+                flush = flush + tables.split(leaf.start.max(self.range.start()), PageSize::Size4KiB)?;
+            }
+        }
+        flush = flush + tables.harvest_dirty(self.range, |_, _| ());
+        drop(tables);
+        flush.now(dune);
+        Ok(())
+    }
+
+    /// Makes every page that has been written to since it was last restored what `image` holds for it; how many there were. `image` is
+    /// as long as this memory. There is no system call, and no other CPU is interrupted.
+    ///
+    /// It knows pages by the CPU's marks, since [`begin_marking`](Self::begin_marking), in the address space in use. What
+    /// Linux writes is marked as long as there is a [`LinuxWrites`](crate::LinuxWrites). Pages that other threads have written to may be
+    /// missed: run ring 3 in this memory on the calling thread only.
+    ///
+    /// # Errors
+    ///
+    /// [`UserMemoryError::Outside`] for an image of another length; [`UserMemoryError::Tables`] if the tables are busy. Pages are as they
+    /// were then, and still count as written.
+    pub fn restore(&self, dune: Dune, image: &[u8]) -> Result<u64, UserMemoryError> {
+        let (start, bytes) = (self.range.start(), image.len() as u64);
+        if bytes != self.range.bytes() {
+            return Err(UserMemoryError::Outside { address: start, bytes, range: self.range });
+        }
+        let mut tables = self.memory.active_tables()?;
+        let (mut pages, mut refused) = (0, None);
+        let restore = |page: VirtAddr, size: PageSize| {
+            // A large page may be another's in part.
+            let from = page.as_u64().max(start.as_u64());
+            let end = (page.as_u64() + size.bytes()).min(self.range.end());
+            let offset = (from - start.as_u64()) as usize;
+            pages += end.div_ceil(PAGE_BYTES) - from / PAGE_BYTES;
+            // SAFETY: 1. the bytes are this value's own, without references, and the image is as long; 2. the tables are locked.
+            let copied = unsafe { copy::ending(from, image[offset..].as_ptr() as u64, end - from) };
+            if !copied {
+                refused.get_or_insert((VirtAddr::new_truncate(from), offset));
+            }
+        };
+        let flush = copy::ending_at_faults(dune, || tables.restore_dirty(self.range, restore));
+        drop(tables);
+        flush.here(dune);
+        // Where ring 0 may not write: ring 3's rights have been taken away since.
+        match refused {
+            Some((from, offset)) => self.write(from, &image[offset..]).map(|()| pages),
+            None => Ok(pages),
+        }
     }
 
     fn check(&self, address: VirtAddr, bytes: u64) -> Result<(), UserMemoryError> {
