@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use dune::memory::{PagePermissions, PageRange};
 use dune::user::{ReturnBy, SystemCall, UserContext, UserExit, UserMemory};
 use dune::{Dune, EnterError, Handler, LeanHandler, TrapFrame, TrapHandler, TrapOutcome, Vector};
+use dune_snapshot::Checkpoint;
 use x86_64::VirtAddr;
 
 use crate::cycles::{self, HANDLED_AT, STORE_BYTES, STORED_TO};
@@ -37,6 +38,34 @@ impl Failure {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Failure {
         Failure { what: refused.call, error: refused.error.into() }
+    }
+}
+
+/// Memory of ring 3's, and the way back to what it was.
+pub(crate) struct Reset<'a> {
+    dune: Dune,
+    memory: &'a UserMemory,
+    image: &'a [u8],
+    clean: Checkpoint<'a>,
+    context: UserContext,
+}
+
+impl Reset<'_> {
+    /// Stores to these pages, as ring 3 would, and goes back; how many pages that were.
+    #[inline]
+    pub(crate) fn reset_after(&mut self, pages: impl Iterator<Item = usize>) -> u64 {
+        let start = self.memory.start().as_mut_ptr::<u8>();
+        for page in pages {
+            // SAFETY: pages of the memory, which nobody has references into.
+            unsafe { start.add(page * PAGE).write_volatile(1) };
+        }
+        self.clean.reset(self.dune, &mut self.context).unwrap_or(u64::MAX)
+    }
+
+    /// Whether all bytes are what they were.
+    pub(crate) fn is_clean(&self) -> bool {
+        let mut all = vec![0; self.image.len()];
+        self.memory.read(self.memory.start(), &mut all).is_ok() && all == self.image
     }
 }
 
@@ -104,6 +133,22 @@ impl Ring0 {
         let handler: &'static Handler<Serve<S>> = const { &Handler::new(Serve(PhantomData)) };
         // SAFETY: it edits page tables and touches atomics.
         unsafe { self.dune.set_handler(Vector::PAGE_FAULT, handler) };
+    }
+
+    /// Calls `measure` with memory of `pages` pages, each with bytes of its own, and a way back to them.
+    pub(crate) fn with_checkpoint<R>(
+        self,
+        pages: usize,
+        measure: impl FnOnce(&mut Reset<'_>) -> R,
+    ) -> Result<R, Failure> {
+        let image: Vec<u8> = (0..pages * PAGE).map(|at| (at / PAGE) as u8).collect();
+        let memory = UserMemory::new(self.dune, image.len() as u64, PagePermissions::READ_WRITE)
+            .map_err(Failure::of("UserMemory::new"))?;
+        memory.write(memory.start(), &image).map_err(Failure::of("UserMemory::write"))?;
+        let context = UserContext::new(memory.start(), memory.end());
+        let clean =
+            Checkpoint::take(self.dune, [&memory], &context).map_err(Failure::of("Checkpoint::take"))?;
+        Ok(measure(&mut Reset { dune: self.dune, memory: &memory, image: &image, clean, context }))
     }
 
     /// Leaves #PF to Dune again.

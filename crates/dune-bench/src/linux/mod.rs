@@ -12,6 +12,7 @@ mod calls;
 mod children;
 mod dispatch;
 mod pages;
+mod reset;
 mod signals;
 mod tracing;
 
@@ -22,6 +23,8 @@ pub(crate) use calls::{Folder, Opened, ask_personality};
 pub(crate) use children::{fork_and_wait, in_child};
 pub(crate) use dispatch::dispatched_payload;
 pub(crate) use pages::{Linux, Mapping, PAGE, Pages, protect};
+pub(crate) use reset::Resettable;
+pub use reset::Way;
 pub(crate) use signals::{
     ServesFaults, send_signal, signals_handled, with_counting_handler, with_fault_handler,
     with_stamping_handler,

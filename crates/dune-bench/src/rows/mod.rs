@@ -11,6 +11,7 @@ mod page_fault;
 mod page_walk;
 mod protect;
 mod ptrace;
+mod reset;
 mod signal;
 mod touch;
 mod trap;
@@ -26,6 +27,7 @@ use crate::Options;
 use crate::cycles::{Clock, Unit};
 use crate::error::BenchError;
 use crate::linux::Refused;
+pub use crate::linux::Way;
 use crate::payload::Outcome;
 use crate::ring0::{Failure, Ring0};
 use crate::stats::Summary;
@@ -76,6 +78,8 @@ pub enum Row {
     Openat,
     /// A call that a sandbox refuses.
     RefusedCall,
+    /// Writes to so many pages of 4 MiB, and the way back, against one of Linux's ways.
+    Reset(u32, Way),
     /// Work without system calls.
     Compute(Kernel),
 }
@@ -134,10 +138,22 @@ impl Row {
         rows
     };
 
+    /// The way back to a clean image: `dune_snapshot`.
+    pub const RESETS: [Row; 9] = {
+        let mut rows = [Row::Getpid; 9];
+        let (written, ways) = ([0, 16, 256], [Way::Map, Way::Advise, Way::Scan]);
+        let mut index = 0;
+        while index < 9 {
+            rows[index] = Row::Reset(written[index / 3], ways[index % 3]);
+            index += 1;
+        }
+        rows
+    };
+
     /// All rows.
     pub fn all() -> impl Iterator<Item = Row> {
         let more = Row::SANDBOX.into_iter().filter(|row| !Row::TABLE.contains(row));
-        Row::TABLE.into_iter().chain(more)
+        Row::TABLE.into_iter().chain(more).chain(Row::RESETS)
     }
 
     /// The row's name in tables, in JSON and on the command line.
@@ -164,6 +180,7 @@ impl Row {
             Row::ReadByte => "read_byte",
             Row::Openat => "openat",
             Row::RefusedCall => "refused_call",
+            Row::Reset(written, way) => reset_name(written, way),
             Row::Compute(kernel) => kernel.row_name(),
         }
     }
@@ -198,6 +215,13 @@ impl Row {
             Row::ReadByte => "read of one byte of /dev/zero",
             Row::Openat => "openat of a file that is three folders deep",
             Row::RefusedCall => "personality(0xffffffff), which a sandbox answers itself, with EPERM",
+            Row::Reset(_, Way::Map) => {
+                "so many pages of 4 MiB written, and back: munmap and mmap | Checkpoint"
+            }
+            Row::Reset(_, Way::Advise) => {
+                "so many pages of 4 MiB written, and back: MADV_DONTNEED | Checkpoint"
+            }
+            Row::Reset(_, Way::Scan) => "so many pages of 4 MiB written, and back: PAGEMAP_SCAN | Checkpoint",
             Row::Compute(kernel) => kernel.description(),
         }
     }
@@ -237,6 +261,7 @@ impl Row {
             Row::ForkWait | Row::Thread => children::linux(session, self),
             Row::Enter | Row::EnterTables => Ok(None),
             Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
+            Row::Reset(written, way) => reset::linux(session, self, written, way),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
     }
@@ -260,6 +285,7 @@ impl Row {
             Row::ForkWait | Row::Thread => children::dune(session, ring0, self),
             Row::Enter | Row::EnterTables => Ok(None),
             Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
+            Row::Reset(written, _) => reset::dune(session, ring0, self, written),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
     }
@@ -300,6 +326,20 @@ impl Row {
     fn per_call(self, session: &Session, outcome: Outcome, calls: u32, pid: u64) -> Result<f64, BenchError> {
         self.expect("the sum of the answers", outcome.sum, u64::from(calls) * pid)?;
         Ok(session.clock.bracketed(outcome.ticks) as f64 / f64::from(calls))
+    }
+}
+
+fn reset_name(written: u32, way: Way) -> &'static str {
+    match (written, way) {
+        (0, Way::Map) => "reset_0_mmap",
+        (0, Way::Advise) => "reset_0_madvise",
+        (0, Way::Scan) => "reset_0_scan",
+        (16, Way::Map) => "reset_16_mmap",
+        (16, Way::Advise) => "reset_16_madvise",
+        (16, Way::Scan) => "reset_16_scan",
+        (_, Way::Map) => "reset_256_mmap",
+        (_, Way::Advise) => "reset_256_madvise",
+        (_, Way::Scan) => "reset_256_scan",
     }
 }
 
@@ -373,7 +413,7 @@ mod tests {
         for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
-        assert_eq!(Row::all().count(), 31);
+        assert_eq!(Row::all().count(), 40);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }
@@ -392,6 +432,8 @@ mod tests {
                     assert!(summary.median > 0.0 || row == Row::PageWalk, "{row}: {summary:?}");
                 }
                 None if [Row::Enter, Row::EnterTables].contains(&row) => (),
+                // Linux before 6.7.
+                None if matches!(row, Row::Reset(_, Way::Scan)) => (),
                 None => assert_eq!((row, session().clock.unit()), (Row::PageWalk, Unit::Instructions)),
             }
         }

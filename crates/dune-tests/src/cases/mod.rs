@@ -32,6 +32,7 @@ mod programs;
 mod races;
 mod random;
 mod refusals;
+mod reset;
 mod sandbox;
 mod segments;
 mod shortage;
@@ -89,6 +90,7 @@ pub fn all() -> Vec<Case> {
         tlb::CASES,
         user::CASES,
         user_memory::CASES,
+        reset::CASES,
         time_limits::CASES,
         waiting::CASES,
         without_proc::CASES,
