@@ -10,7 +10,7 @@
 //! No lock is held over a call, and none is taken by who looks: a writer takes a place, and gives it back when its marks are set.
 //! Memory that comes into the tables meanwhile is marked, too: it replaces what was there.
 
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use x86_64::PhysAddr;
 
@@ -23,7 +23,7 @@ use crate::arch::page::{Level, PAGE_BYTES, PageRange, TASK_SIZE};
 use crate::lock::holder::Holder;
 
 /// How many writers have a place each. One that finds none may write anywhere, for who looks.
-const MOST: usize = 64;
+const MOST: usize = 256;
 
 /// A range of addresses of the program's, in whole pages.
 pub(crate) type Span = (u64, u64);
@@ -58,6 +58,8 @@ pub(crate) struct Writers {
     /// How many places are taken, at least.
     taken: AtomicU32,
     without_place: AtomicU32,
+    /// There was no place for one of which nobody says when it has returned.
+    unknown: AtomicBool,
     places: [Place; MOST],
 }
 
@@ -75,6 +77,7 @@ impl Writers {
             watchers: AtomicU32::new(0),
             taken: AtomicU32::new(0),
             without_place: AtomicU32::new(0),
+            unknown: AtomicBool::new(false),
             places: [const { Place::free() }; MOST],
         }
     }
@@ -92,7 +95,18 @@ impl Writers {
 
     /// Somebody does not any more; whether it was the last.
     pub(crate) fn unwatch(&self) -> bool {
-        self.watchers.fetch_sub(1, Ordering::SeqCst) == 1
+        let is_last = self.watchers.fetch_sub(1, Ordering::SeqCst) == 1;
+        if is_last {
+            self.unknown.store(false, Ordering::SeqCst);
+        }
+        is_last
+    }
+
+    /// See [`Memory::suppose_write`].
+    fn suppose(&self, caller: Holder, span: Span) {
+        if self.take(caller, span).is_none() {
+            self.unknown.store(true, Ordering::SeqCst);
+        }
     }
 
     /// A free place for `caller`, with `span` on it.
@@ -148,7 +162,9 @@ impl Writers {
         // After the edits before, in the sight of all: a writer that is not on the list yet marks after them.
         fence(Ordering::SeqCst);
         let (first, end) = (range.first(), range.end());
-        let anywhere = (self.without_place.load(Ordering::SeqCst) != 0).then_some((first, end));
+        let is_anywhere =
+            self.without_place.load(Ordering::SeqCst) != 0 || self.unknown.load(Ordering::SeqCst);
+        let anywhere = is_anywhere.then_some((first, end));
         let most = if self.taken.load(Ordering::SeqCst) == 0 { 0 } else { MOST };
         let of_places = self.places[..most].iter().filter(|place| place.caller.load(Ordering::Acquire) != 0);
         let spans = of_places.map(|place| {
@@ -178,12 +194,9 @@ impl Memory {
     }
 
     /// A system call of another thread may be under way that writes within `span`. Nobody says when it has returned: the place is
-    /// taken until `caller` begins another one.
+    /// taken until `caller` begins another one. Without a place it may write anywhere, until nobody wants to know any more.
     pub(crate) fn suppose_write(&self, caller: Holder, span: Span) {
-        if self.writers.take(caller, span).is_none() {
-            // Nobody would take it back.
-            self.mark_written(span);
-        }
+        self.writers.suppose(caller, span);
     }
 
     /// Marks the pages of `span` as the CPU does on a write, in the process's own tables and in those that the CPU uses now. Whether
@@ -301,5 +314,18 @@ mod tests {
         writers.forget(|holder| holder.word() > 1);
         writers.forget_all_without_place();
         assert_eq!(writers.under_way(range(0, 0x9000)).count(), 1);
+    }
+
+    #[test]
+    fn one_that_is_supposed_without_a_place_may_write_until_nobody_asks() {
+        let writers = Writers::new();
+        writers.watch();
+        for caller in 1..=MOST as u64 + 1 {
+            writers.suppose(Holder::of(caller), SPAN);
+        }
+        writers.forget(|_| true);
+        assert!(writers.under_way(range(0x8000, 0x9000)).eq([(0x8000, 0x9000)]));
+        assert!(writers.unwatch());
+        assert_eq!(writers.under_way(range(0x8000, 0x9000)).count(), 0);
     }
 }
