@@ -1,0 +1,116 @@
+use super::*;
+
+fn error(text: &str) -> String {
+    FromFile::of_text(Path::new("p.toml"), text).expect_err(text).to_string()
+}
+
+#[test]
+fn errors_name_line_and_key() {
+    for (text, line, parts) in [
+        ("[files]\nread = [\"/usr\"]\nraed = [\"/etc\"]\n", 3, &["unknown field `raed`", "`read`"][..]),
+        ("[filse]\n", 1, &["unknown field `filse`"]),
+        ("\n[files]\nread = \"/usr\"\n", 3, &["invalid type", "read = "]),
+        ("[files]\nread = [\"/usr\",\n  \"usr\"]\n", 3, &["usr is not absolute"]),
+        ("[files]\nwrite = [\"/no/such/file\"]\n", 2, &["/no/such/file cannot be had", "write = "]),
+        ("[files]\nread = [\"/usr\"]\nwrite = [\"/usr\"]\n", 3, &["with another access", "write = "]),
+        ("[network]\nfamilies = [\"unix\"]\n", 2, &["unknown variant `unix`", "families = "]),
+        ("[limits]\ncpu_seconds = -1\n", 2, &["cpu_seconds = -1"]),
+        ("[limits]\nmemory = 1\n", 2, &["unknown field `memory`", "`memory_bytes`"]),
+        ("denial = \"shrug\"\n", 1, &["unknown variant `shrug`", "denial = "]),
+        ("[environment.set]\n\"A=B\" = \"c\"\n", 2, &["\"A=B\" can not be a variable"]),
+        ("denial = \"kill\"\ndenial = \"kill\"\n", 2, &["duplicate key"]),
+        ("files =\n", 1, &["files ="]),
+        ("[files]\nhidden = [\"/usr\"]\nexecute = [\"/usr\"]\n", 3, &["with another access", "execute = "]),
+        ("children = 1\n", 1, &["children = 1"]),
+        ("[files]\nlayer = [\"/etc/passwd\"]\n", 2, &["/etc/passwd is no directory", "layer = "]),
+        ("[files]\nlayer = [\"/usr\"]\nmemory = [\"/usr\"]\n", 3, &["with another access", "memory = "]),
+        (
+            "[files]\nmemory = [\"/usr\"]\nexecute = [\"/usr/bin\"]\n",
+            3,
+            &["with another access", "execute = "],
+        ),
+        ("[files]\nlayer_bytes = -1\n", 2, &["layer_bytes = -1"]),
+        ("[network]\nconnect = [\"*:1\",\n \"there:80\"]\n", 3, &["\"there:80\" is not an address like"]),
+        ("[network]\nbind = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8"]),
+        ("[network]\naccept = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8", "accept = "]),
+        ("[network]\naccept = [\"/socket\"]\n", 2, &["\"/socket\" is not an address like"]),
+        ("[network]\nconnect = [\"/etc/passwd\"]\n", 2, &["/etc/passwd is neither a socket nor"]),
+        ("[network]\nconnect = [\"/no/such/socket\"]\n", 2, &["/no/such/socket cannot be had"]),
+        ("[network]\nsend = [\"/etc\"]\n", 2, &["the directory /etc is below nothing"]),
+        (
+            "[files]\nread = [\"/etc\"]\n[network]\nbind = [\"/etc/socket\"]\n",
+            4,
+            &["no socket can be made at /etc/socket", "`write`"],
+        ),
+    ] {
+        let said = error(text);
+        assert!(said.starts_with(&format!("p.toml:{line}: ")), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)) && !said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn the_environment_is_what_is_named() {
+    let text = "[environment]\nkeep = [\"A\", \"B\"]\n[environment.set]\nB = \"2\"\nC = \"3\"\n";
+    let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
+    let given = ["A=1", "AB=1", "B=1", "D=1"].map(|text| CString::new(text).expect("no NUL"));
+    let said: Vec<_> = policy.environment(given.to_vec());
+    assert_eq!(said, [c"A=1", c"B=2", c"C=3"].map(CString::from));
+}
+
+/// Two lists may name the same directory twice: it is one root, which gets one place.
+#[test]
+fn a_layer_is_one_root() {
+    let text = "[files]\nlayer = [\"/usr\", \"/usr/./\"]\nexecute = [\"/usr\", \"/usr/bin\"]\n";
+    let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
+    let roots = policy.files().expect("files").roots();
+    let said: Vec<_> = roots.iter().map(|root| (root.path.to_str(), root.access, root.executes)).collect();
+    let expected = [(Some("/usr"), Access::Layer, true), (Some("/usr/bin"), Access::Layer, true)];
+    assert_eq!(said, expected);
+    assert!(roots.iter().all(|root| root.place().is_none()), "nothing is made when a policy is read");
+}
+
+/// About addresses that no rule names, and nothing else; Linux then lets all ports be used.
+#[test]
+fn who_is_asked_is_asked_about_addresses() {
+    let text = "denial = \"ask\"\n[network]\nconnect = [\"192.0.2.1:80\"]\n";
+    let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
+    let of = |name| Request::of_registers(dune_syscalls::by_name(name).expect("a call"), &[0; 6]);
+    assert_eq!(policy.denial(), Decision::Ask);
+    for (name, errno) in [("open", libc::EACCES), ("chown", libc::EPERM), ("ptrace", libc::EACCES)] {
+        assert_eq!(policy.decide(&of(name)), Decision::Deny(errno), "{name}");
+    }
+    let connect = |path: &[u8]| {
+        let mut request = of("connect");
+        request.name_socket(path);
+        policy.decide(&request)
+    };
+    let address = |port: u8| [2, 0, 0, port, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!([connect(&address(80)), connect(&address(81))], [Decision::Allow, Decision::Ask]);
+    assert_eq!(connect(b"\x01\0/socket"), Decision::Deny(libc::EACCES));
+    assert_eq!(connect(b"\x02\0"), Decision::Deny(libc::EACCES));
+}
+
+#[test]
+fn who_executes_has_children() {
+    let may = |text: &str, name| {
+        let policy = FromFile::of_text(Path::new("p.toml"), text).expect("a policy");
+        let call = dune_syscalls::by_name(name).expect("a call");
+        policy.may_allow(call, &call.form)
+    };
+    let execute = "[files]\nexecute = [\"/usr\"]\n";
+    assert!(may(execute, "execve") && may(execute, "fork"));
+    let alone = format!("children = false\n{execute}");
+    assert!(may(&alone, "execve") && !may(&alone, "fork"));
+    assert!(!may("children = true\n", "execve") && may("children = true\n", "vfork"));
+}
+
+#[test]
+fn nothing_is_allowed_that_is_not_named() {
+    let policy = FromFile::of_text(Path::new("p.toml"), "").expect("a policy");
+    assert!(policy.files().is_none() && policy.environment(vec![c"A=1".into()]).is_empty());
+    for name in ["open", "socket", "execve", "fork"] {
+        let call = dune_syscalls::by_name(name).expect("a call");
+        assert!(!policy.may_allow(call, &call.form), "{name}");
+    }
+}
