@@ -13,7 +13,9 @@ use std::sync::atomic::Ordering;
 
 use dune::memory::{PagePermissions, PageRange};
 use dune::user::{ReturnBy, SystemCall, UserContext, UserExit, UserMemory};
-use dune::{Dune, EnterError, Handler, LeanHandler, TrapFrame, TrapHandler, TrapOutcome, Vector};
+use dune::{
+    Dune, EnterError, Handler, LeanHandler, LinuxWrites, TrapFrame, TrapHandler, TrapOutcome, Vector,
+};
 use dune_snapshot::Checkpoint;
 use x86_64::VirtAddr;
 
@@ -133,6 +135,11 @@ impl Ring0 {
         let handler: &'static Handler<Serve<S>> = const { &Handler::new(Serve(PhantomData)) };
         // SAFETY: it edits page tables and touches atomics.
         unsafe { self.dune.set_handler(Vector::PAGE_FAULT, handler) };
+    }
+
+    /// Has what Linux writes marked, as long as the value lives.
+    pub(crate) fn with_linux_writes_marked(self) -> Result<LinuxWrites, Failure> {
+        self.dune.watch_linux_writes().map_err(Failure::of("watch_linux_writes"))
     }
 
     /// Calls `measure` with memory of `pages` pages, each with bytes of its own, and a way back to them.

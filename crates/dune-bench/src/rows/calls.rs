@@ -12,7 +12,7 @@ pub(super) fn measure(session: &Session, row: Row) -> Result<Option<Summary>, Be
     let count = session.operations(CALLS);
     let refused = |refused| row.refused(refused);
     match row {
-        Row::ReadByte => {
+        Row::ReadByte | Row::ReadByteMarked => {
             let zeros = linux::Opened::zeros().map_err(refused)?;
             let mut sum = 0;
             let figure = session.repeat(|| Ok(session.clock.per_call(count, || sum += zeros.read_byte())))?;

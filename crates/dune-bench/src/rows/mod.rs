@@ -74,6 +74,8 @@ pub enum Row {
     EnterTables,
     /// A read of one byte.
     ReadByte,
+    /// The same while what Linux writes is marked.
+    ReadByteMarked,
     /// The opening of a file that is three folders deep.
     Openat,
     /// A call that a sandbox refuses.
@@ -138,9 +140,9 @@ impl Row {
         rows
     };
 
-    /// The way back to a clean image: `dune_snapshot`.
-    pub const RESETS: [Row; 9] = {
-        let mut rows = [Row::Getpid; 9];
+    /// The way back to a clean image (`dune_snapshot`), and what it costs calls.
+    pub const RESETS: [Row; 10] = {
+        let mut rows = [Row::ReadByteMarked; 10];
         let (written, ways) = ([0, 16, 256], [Way::Map, Way::Advise, Way::Scan]);
         let mut index = 0;
         while index < 9 {
@@ -178,6 +180,7 @@ impl Row {
             Row::Enter => "enter",
             Row::EnterTables => "enter_tables",
             Row::ReadByte => "read_byte",
+            Row::ReadByteMarked => "read_byte_marked",
             Row::Openat => "openat",
             Row::RefusedCall => "refused_call",
             Row::Reset(written, way) => reset_name(written, way),
@@ -213,6 +216,7 @@ impl Row {
             Row::Enter => "dune::enter in a process with 1 GiB of anonymous memory",
             Row::EnterTables => "KiB (not ticks) of page tables when that process has entered",
             Row::ReadByte => "read of one byte of /dev/zero",
+            Row::ReadByteMarked => "read of one byte of /dev/zero | while what Linux writes is marked dirty",
             Row::Openat => "openat of a file that is three folders deep",
             Row::RefusedCall => "personality(0xffffffff), which a sandbox answers itself, with EPERM",
             Row::Reset(_, Way::Map) => {
@@ -260,7 +264,9 @@ impl Row {
             Row::Signal => signal::linux(session),
             Row::ForkWait | Row::Thread => children::linux(session, self),
             Row::Enter | Row::EnterTables => Ok(None),
-            Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
+            Row::ReadByte | Row::ReadByteMarked | Row::Openat | Row::RefusedCall => {
+                calls::measure(session, self)
+            }
             Row::Reset(written, way) => reset::linux(session, self, written, way),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
@@ -284,6 +290,10 @@ impl Row {
             Row::Signal => signal::dune(session, ring0),
             Row::ForkWait | Row::Thread => children::dune(session, ring0, self),
             Row::Enter | Row::EnterTables => Ok(None),
+            Row::ReadByteMarked => {
+                let _marked = ring0.with_linux_writes_marked().map_err(|failure| self.failed(failure))?;
+                calls::measure(session, self)
+            }
             Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
             Row::Reset(written, _) => reset::dune(session, ring0, self, written),
             Row::Compute(kernel) => compute::measure(session, kernel),
@@ -413,7 +423,7 @@ mod tests {
         for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
-        assert_eq!(Row::all().count(), 40);
+        assert_eq!(Row::all().count(), 41);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }
