@@ -90,9 +90,36 @@ fn read(aims: Aims) {
     println!("{}: a write of all memory is {written}", if written > 0 { "escaped" } else { "refused" });
 }
 
-/// Runs `change` in another thread all the time, and `body` until it says that it has escaped, at most so often.
-fn race(turns: u32, mut change: impl FnMut(u64) + Send, mut body: impl FnMut() -> bool) {
+/// What has become of one attempt in a race.
+enum Attempt {
+    /// The call was made with what it may name.
+    Made,
+    /// It was refused, for what it may not name.
+    Refused,
+    Other,
+    Escaped,
+}
+
+impl Attempt {
+    /// By a raw result, and the error that a refusal is.
+    fn of(result: i64, refusal: i32) -> Attempt {
+        match result {
+            0.. => Attempt::Made,
+            _ if result == -i64::from(refusal) => Attempt::Refused,
+            _ => Attempt::Other,
+        }
+    }
+}
+
+/// Runs `change` in another thread all the time, and `body` a hundred times: more often, if one of the two threads has hardly run beside
+/// the other, until there has been a race.
+fn race(what: &str, mut change: impl FnMut(u64) + Send, mut body: impl FnMut() -> Attempt) {
+    const LEAST: u32 = 100;
+    const MOST: u32 = 10_000;
+    /// How often each has to have happened.
+    const EACH: u32 = 30;
     let (is_over, changes) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (mut turns, mut made, mut refused) = (0, 0, 0);
     thread::scope(|scope| {
         scope.spawn(|| {
             for turn in 0.. {
@@ -110,20 +137,22 @@ fn race(turns: u32, mut change: impl FnMut(u64) + Send, mut body: impl FnMut() -
         while changes.load(Ordering::Relaxed) < 100 {
             thread::yield_now();
         }
-        for _ in 0..turns {
-            if body() {
-                println!("escaped");
-                break;
+        while turns < LEAST || turns < MOST && (made < EACH || refused < EACH) {
+            turns += 1;
+            match body() {
+                Attempt::Made => made += 1,
+                Attempt::Refused => refused += 1,
+                Attempt::Other => (),
+                Attempt::Escaped => {
+                    println!("escaped");
+                    break;
+                }
             }
             thread::yield_now();
         }
         is_over.store(true, Ordering::Relaxed);
     });
-}
-
-/// Both of them have to have happened, or the race was none.
-fn judge_race(what: &str, made: u32, refused: u32) {
-    println!("{what} both {}", made > 0 && refused > 0);
+    println!("{what}: of {turns} {made} were made and {refused} refused");
 }
 
 /// An address in an iovec that is the runtime's every other time, and a buffer that comes and goes.
@@ -132,9 +161,8 @@ fn iovec(aims: Aims) {
     let buffer = vec![0u8; 4096].leak().as_mut_ptr() as u64;
     let parts = [buffer, 8, buffer, 8].map(AtomicU64::new);
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-    let (mut made, mut refused) = (0, 0);
     race(
-        300,
+        "iovec",
         |turn| {
             parts[2].store(if turn % 2 == 0 { aims.page } else { buffer }, Ordering::Relaxed);
             if turn % 1024 == 0 {
@@ -145,12 +173,9 @@ fn iovec(aims: Aims) {
         || {
             let result = call(libc::SYS_readv as u64, [socket, parts.as_ptr() as u64, 2, 0, 0, 0]);
             call(libc::SYS_writev as u64, [socket, parts.as_ptr() as u64, 2, 0, 0, 0]);
-            made += u32::from(result >= 0);
-            refused += u32::from(result == -i64::from(libc::EFAULT));
-            false
+            Attempt::of(result, libc::EFAULT)
         },
     );
-    judge_race("iovec", made, refused);
 }
 
 /// The same with the parts of a message.
@@ -160,19 +185,15 @@ fn header(aims: Aims) {
     let (own, others) = ([[buffer, 8u64]], [[aims.page, 8u64]]);
     let [own, others] = [own.as_ptr() as u64, others.as_ptr() as u64];
     let header = [0, 0, own, 1, 0, 0, 0].map(AtomicU64::new);
-    let (mut made, mut refused) = (0, 0);
     race(
-        300,
+        "header",
         |turn| header[2].store(if turn % 2 == 0 { others } else { own }, Ordering::Relaxed),
         || {
             let flags = libc::MSG_DONTWAIT as u64;
             let result = call(libc::SYS_recvmsg as u64, [socket, header.as_ptr() as u64, flags, 0, 0, 0]);
-            made += u32::from(result >= 0);
-            refused += u32::from(result == -i64::from(libc::EFAULT));
-            false
+            Attempt::of(result, libc::EFAULT)
         },
     );
-    judge_race("header", made, refused);
 }
 
 /// An address that may be connected to, and another one in its place.
@@ -183,9 +204,8 @@ fn address(allowed: &str, denied: &str) {
     };
     let (allowed, denied) = (address(allowed), address(denied));
     let words = [allowed, 0].map(AtomicU64::new);
-    let (mut made, mut refused) = (0, 0);
     race(
-        300,
+        "address",
         |turn| words[0].store(if turn % 2 == 0 { denied } else { allowed }, Ordering::Relaxed),
         || {
             // SAFETY: the calls read and write what is there.
@@ -193,16 +213,23 @@ fn address(allowed: &str, denied: &str) {
                 let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
                 let result =
                     call(libc::SYS_connect as u64, [socket as u64, words.as_ptr() as u64, 16, 0, 0, 0]);
-                made += u32::from(result == 0);
-                refused += u32::from(result == -i64::from(libc::EACCES));
                 let (mut peer, mut length) = ([0u64; 2], 16);
                 libc::getpeername(socket, peer.as_mut_ptr().cast(), &raw mut length);
                 libc::close(socket);
-                result == 0 && peer[0] == denied
+                let has_escaped = result == 0 && peer[0] == denied;
+                if has_escaped { Attempt::Escaped } else { Attempt::of(result, libc::EACCES) }
             }
         },
     );
-    judge_race("address", made, refused);
+}
+
+/// What has become of the opening of a file that may hold the secret.
+fn of_secret(found: Option<&str>) -> Attempt {
+    match found {
+        Some(text) if text.starts_with("secret") => Attempt::Escaped,
+        Some(_) => Attempt::Made,
+        None => Attempt::Refused,
+    }
 }
 
 /// A path that may be opened, and the last letter of another one in its place.
@@ -216,19 +243,15 @@ fn path(good: &str, secret: &str) {
     let place = path.into_raw();
     // SAFETY: the string stays.
     let letter = unsafe { std::sync::atomic::AtomicU8::from_ptr(place.add(at).cast()) };
-    let (mut made, mut refused) = (0, 0);
     race(
-        300,
+        "path",
         |turn| letter.store(if turn % 2 == 0 { other } else { one }, Ordering::Relaxed),
         || {
             // SAFETY: as above; whoever reads it gets one of both.
             let found = contents(unsafe { std::ffi::CStr::from_ptr(place) });
-            made += u32::from(found.is_some());
-            refused += u32::from(found.is_none());
-            found.is_some_and(|text| text.starts_with("secret"))
+            of_secret(found.as_deref())
         },
     );
-    judge_race("path", made, refused);
 }
 
 /// A file that may be opened, and in its place a link to another one.
@@ -237,9 +260,8 @@ fn link(folder: &str, secret: &str) {
     let [file, link] = ["file", "link"].map(|part| name(part).expect("no NUL"));
     std::fs::write(file.to_str().expect("text"), "good\n").expect("written");
     std::os::unix::fs::symlink(secret, link.to_str().expect("text")).expect("linked");
-    let (mut made, mut refused) = (0, 0);
     race(
-        300,
+        "link",
         |_| {
             let here = libc::AT_FDCWD as u64;
             let names = [here, file.as_ptr() as u64, here, link.as_ptr() as u64];
@@ -247,14 +269,8 @@ fn link(folder: &str, secret: &str) {
             let exchange = libc::RENAME_EXCHANGE.into();
             call(libc::SYS_renameat2 as u64, [first, second, third, fourth, exchange, 0]);
         },
-        || {
-            let found = contents(&file);
-            made += u32::from(found.is_some());
-            refused += u32::from(found.is_none());
-            found.is_some_and(|text| text.starts_with("secret"))
-        },
+        || of_secret(contents(&file).as_deref()),
     );
-    judge_race("link", made, refused);
 }
 
 /// What comes back in a structure that Linux writes to.
@@ -378,23 +394,23 @@ fn text() {
     let target = c"/proc/self/map_filez/1-2".to_owned().into_raw();
     // SAFETY: the string stays.
     let letter = unsafe { std::sync::atomic::AtomicU8::from_ptr(target.add(19).cast()) };
-    let (mut made, mut refused) = (0, 0);
     race(
-        300,
+        "text",
         |turn| letter.store(if turn % 2 == 0 { b's' } else { b'z' }, Ordering::Relaxed),
         || {
             let result = call(libc::SYS_symlink as u64, [target as u64, name.as_ptr() as u64, 0, 0, 0, 0]);
-            made += u32::from(result == 0);
-            refused += u32::from(result < 0);
             let mut bytes = [0u8; 64];
             // SAFETY: the calls read the path, and write to the bytes.
             let length = unsafe { libc::readlink(name.as_ptr(), bytes.as_mut_ptr().cast(), 64) };
             // SAFETY: as above.
             unsafe { libc::unlink(name.as_ptr()) };
-            length > 0 && bytes[19] == b's'
+            match result {
+                _ if length > 0 && bytes[19] == b's' => Attempt::Escaped,
+                0 => Attempt::Made,
+                _ => Attempt::Refused,
+            }
         },
     );
-    judge_race("text", made, refused);
 }
 
 fn device() {

@@ -190,6 +190,21 @@ struct Outcome {
     text: String,
 }
 
+impl Outcome {
+    fn tell(&self, start: std::time::Instant) {
+        let end = if self.is_out { "out" } else { "held" };
+        eprintln!("{:?}: {end}: {}", start.elapsed(), self.text);
+    }
+}
+
+/// All attacks, or those that `DUNE_ATTACKS` names, with commas between them.
+fn chosen() -> impl Iterator<Item = &'static Attack> {
+    let names = std::env::var("DUNE_ATTACKS").ok();
+    ATTACKS.iter().filter(move |attack| {
+        names.as_ref().is_none_or(|names| names.split(',').any(|name| name == attack.0))
+    })
+}
+
 /// Another process.
 struct Victim(Child);
 
@@ -265,10 +280,10 @@ const RANDOM_CALLS_WITHOUT_DEFENCE: u64 = 20_000;
 pub fn fail() -> CaseResult {
     let outside = Outside::new()?;
     let mut out = Vec::new();
-    for attack in ATTACKS {
+    for attack in chosen() {
         let start = std::time::Instant::now();
         let outcome = outside.run(attack, false, random_calls())?;
-        eprintln!("{:?}: {}", start.elapsed(), outcome.text);
+        outcome.tell(start);
         if outcome.is_out {
             out.push(outcome.text);
         }
@@ -280,10 +295,10 @@ pub fn fail() -> CaseResult {
 pub fn succeed_without_defence() -> CaseResult {
     let outside = Outside::new()?;
     let mut held = Vec::new();
-    for attack in ATTACKS {
+    for attack in chosen() {
         let start = std::time::Instant::now();
         let outcome = outside.run(attack, true, RANDOM_CALLS_WITHOUT_DEFENCE)?;
-        eprintln!("{:?}: {}", start.elapsed(), outcome.text);
+        outcome.tell(start);
         if !outcome.is_out {
             held.push(outcome.text);
         }
