@@ -84,14 +84,7 @@ impl<'m> PageTables<'m> {
         let mut at = range.first();
         while at < range.end() {
             // The table of 4 KiB pages, or what decides about more than one of those.
-            let (mut level, mut table) = (Level::ROOT, self.root_table());
-            let entry = loop {
-                let entry = table.get(level.index(at));
-                if level.0 == 1 || entry.is_empty() || entry.is_leaf(level) {
-                    break entry;
-                }
-                (level, table) = (level.below(), self.child(entry));
-            };
+            let (level, table, entry) = self.find(at);
             if level.0 == 1 {
                 let end = part_end(Level(2), at, range.end());
                 let (first, base) = (level.index(at), at & !(Level(2).span() - 1));

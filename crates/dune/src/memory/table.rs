@@ -347,14 +347,7 @@ impl<'m> PageTables<'m> {
 
     /// The entry that decides about `address`: a leaf, or an empty entry, with its level and table.
     pub(super) fn find(&self, address: u64) -> (Level, &'m Table, Entry) {
-        let (mut level, mut table) = (Level::ROOT, self.root_table());
-        loop {
-            let entry = table.get(level.index(address));
-            if entry.is_empty() || entry.is_leaf(level) {
-                return (level, table, entry);
-            }
-            (level, table) = (level.below(), self.child(entry));
-        }
+        find(self.frames, self.root, address)
     }
 
     #[inline]
@@ -443,6 +436,20 @@ pub(super) fn leaf_table(
         table = entry.table_address();
     }
     Some(table_at(frames, offset, table))
+}
+
+/// As [`PageTables::find`], from any root.
+#[inline]
+pub(super) fn find(frames: &FrameAllocator, root: PhysAddr, address: u64) -> (Level, &Table, Entry) {
+    let offset = frames.offset();
+    let (mut level, mut table) = (Level::ROOT, table_at(frames, offset, root.as_u64()));
+    loop {
+        let entry = table.get(level.index(address));
+        if entry.is_empty() || entry.is_leaf(level) {
+            return (level, table, entry);
+        }
+        (level, table) = (level.below(), table_at(frames, offset, entry.table_address()));
+    }
 }
 
 /// The table at the guest-physical `address`; walks look the arena's `offset` up once.

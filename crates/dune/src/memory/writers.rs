@@ -17,9 +17,9 @@ use x86_64::PhysAddr;
 use super::Memory;
 use super::entry::Entry;
 use super::frames::FrameAllocator;
-use super::table::{PageTables, part_end, table_at};
+use super::table::{PageTables, find, part_end};
 use crate::arch::atomic::AtomicU64;
-use crate::arch::page::{Level, PAGE_BYTES, PageRange, TASK_SIZE};
+use crate::arch::page::{PAGE_BYTES, PageRange, TASK_SIZE};
 use crate::lock::holder::Holder;
 
 /// How many writers have a place each. One that finds none may write anywhere, for who looks.
@@ -251,16 +251,8 @@ impl PageTables<'_> {
 /// Marks the pages of `span` that `root` maps as the CPU does on a write. The caller holds the lock of the tables, or the code does
 /// that it has interrupted.
 fn mark(frames: &FrameAllocator, root: PhysAddr, (mut at, end): Span) {
-    let offset = frames.offset();
     while at < end {
-        let (mut level, mut table) = (Level::ROOT, table_at(frames, offset, root.as_u64()));
-        loop {
-            let entry = table.get(level.index(at));
-            if entry.is_empty() || entry.is_leaf(level) {
-                break;
-            }
-            (level, table) = (level.below(), table_at(frames, offset, entry.table_address()));
-        }
+        let (level, table, _) = find(frames, root, at);
         table.update(level.index(at), |entry| {
             if entry.is_empty() { entry } else { entry.edited(0, Entry::DIRTY | Entry::ACCESSED) }
         });
