@@ -236,6 +236,8 @@ impl Space {
             Ok(()) => {
                 inner.areas.remove(span.start()..span.end());
                 inner.balance();
+                #[cfg(feature = "_weakened")]
+                take_place(span);
                 0
             }
             Err(error) => error,
@@ -421,6 +423,14 @@ fn account_of(backing: Backing) -> Account {
     }
 }
 
+/// For attacks that have to succeed: see [`Defence::Parts`].
+#[cfg(feature = "_weakened")]
+fn take_place(span: Span) {
+    if lacks(Defence::Parts) {
+        memory::take_place(span);
+    }
+}
+
 /// Private anonymous memory.
 pub(crate) const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
@@ -482,6 +492,10 @@ impl Inner {
             self.areas.remove(old.start()..old.end());
             if let Some(end) = self.attached.remove(&old.start()) {
                 self.attached.insert(new.start(), new.start() + (end - old.start()));
+            }
+            #[cfg(feature = "_weakened")]
+            if old.start() != new.start() {
+                take_place(old);
             }
         }
         self.areas.insert(new.start()..new.end(), area.rights, area.account);

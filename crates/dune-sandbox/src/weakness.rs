@@ -17,6 +17,9 @@ pub(crate) enum Defence {
     Changes,
     /// What is mapped and changed has to be in the program's part.
     Area,
+    /// What the runtime maps is not where the program's memory was.
+    #[cfg(feature = "_weakened")]
+    Parts,
     /// The runtime's pages are ring 0's.
     #[cfg(feature = "_weakened")]
     Rights,
@@ -73,11 +76,12 @@ mod chosen {
         "a sandbox with the feature `_weakened` protects from nothing: leave the feature out (the test suite's build sets DUNE_BUILD_WEAKENED)"
     );
 
-    const ALL: [Defence; 18] = [
+    const ALL: [Defence; 19] = [
         Defence::Pointers,
         Defence::Copies,
         Defence::Changes,
         Defence::Area,
+        Defence::Parts,
         Defence::Rights,
         Defence::Codes,
         Defence::Code,

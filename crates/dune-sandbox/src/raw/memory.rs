@@ -33,6 +33,20 @@ pub(crate) fn expose_stack(dune: Dune) {
         .now(dune);
 }
 
+/// Has the runtime map memory of its own where the program has just unmapped some, as an allocator does where both have one part.
+#[cfg(feature = "_weakened")]
+pub(crate) fn take_place(span: Span) {
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64;
+    let rights = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    // SAFETY: nothing is there, and no reference of Rust's leads to it.
+    let made =
+        unsafe { system_call(libc::SYS_mmap, [span.start(), span.length(), rights, flags, u64::MAX, 0]) };
+    if made == span.start() as i64 {
+        // SAFETY: has just been mapped.
+        unsafe { std::ptr::write_bytes(made as *mut u8, b'R', span.length() as usize) };
+    }
+}
+
 /// What is mapped: anonymous memory, or a file from an offset on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backing {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use super::{addresses, call, filled_socket, instructions, randomly, wait};
+use super::{addresses, buffers, call, descriptors, filled_socket, instructions, randomly, wait};
 
 /// Where the runtime's part of the address space begins.
 pub const RUNTIME: u64 = 1 << 46;
@@ -38,15 +38,17 @@ pub fn attempt(what: &str, words: &[String]) {
         "path" => path(&words[0], &words[1]),
         "link" => link(&words[0], &words[1]),
         "copies" => copies(),
+        "buffers" => buffers::all(),
         "map" | "move" | "forget" | "unmap" => mappings(what, aims),
         "memory" => memory(aims),
         "maps" => maps(),
         "mapped files" => mapped_files(),
         "text" => text(),
         "device" => device(),
-        "descriptor" => descriptor(),
-        "passed" => passed(),
-        "inherited" => inherited(),
+        "descriptor" => descriptors::descriptor(),
+        "passed" => descriptors::passed(),
+        "machine" => descriptors::machine(),
+        "inherited" => descriptors::inherited(),
         "other process" => other_process(aims),
         "kill" => kill(aims),
         "code" => code(),
@@ -258,8 +260,11 @@ fn path(good: &str, secret: &str) {
 fn link(folder: &str, secret: &str) {
     let name = |part: &str| CString::new(std::path::Path::new(folder).join(part).as_os_str().as_bytes());
     let [file, link] = ["file", "link"].map(|part| name(part).expect("no NUL"));
-    std::fs::write(file.to_str().expect("text"), "good\n").expect("written");
-    std::os::unix::fs::symlink(secret, link.to_str().expect("text")).expect("linked");
+    let [file_name, link_name] = [&file, &link].map(|name| name.to_str().expect("text"));
+    // They may have taken each other's names in the last attempt.
+    [file_name, link_name].iter().for_each(|name| _ = std::fs::remove_file(name));
+    std::fs::write(file_name, "good\n").expect("written");
+    std::os::unix::fs::symlink(secret, link_name).expect("linked");
     race(
         "link",
         |_| {
@@ -423,63 +428,6 @@ fn device() {
             }
             libc::close(opened);
         }
-    }
-}
-
-/// Descriptors of the runtime's in a structure.
-fn descriptor() {
-    let numbers = others(0x1_0400);
-    for some in numbers.chunks(256) {
-        let entry = |number: &i32| libc::pollfd { fd: *number, events: libc::POLLIN, revents: 0 };
-        let mut entries: Vec<_> = some.iter().map(entry).collect();
-        // SAFETY: the call writes to the entries.
-        let result = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as u64, 0) };
-        let found = entries.iter().find(|entry| entry.revents & libc::POLLNVAL == 0);
-        if let (true, Some(found)) = (result >= 0, found) {
-            println!("escaped: {} is there for poll(2)", found.fd);
-            break;
-        }
-    }
-}
-
-/// Numbers below `end` that the program has no descriptors for, as far as it is told.
-fn others(end: i32) -> Vec<i32> {
-    let listed: Vec<i32> = std::fs::read_dir("/proc/self/fd").map_or(Vec::new(), |list| {
-        list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-    });
-    (0..end).filter(|number| !listed.contains(number)).collect()
-}
-
-/// Sends itself a descriptor of the runtime's, which comes back by a number of its own.
-fn passed() {
-    let mut pair = [0; 2];
-    // SAFETY: the call writes two numbers.
-    unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()) };
-    let mut byte = [b'x'];
-    let parts = [[byte.as_mut_ptr() as u64, 1]];
-    for number in others(4096) {
-        let control = [20u64, 1 | 1 << 32, number as u64];
-        let header = [0, 0, parts.as_ptr() as u64, 1, control.as_ptr() as u64, 20, 0];
-        let sent = call(libc::SYS_sendmsg as u64, [pair[0] as u64, header.as_ptr() as u64, 0, 0, 0, 0]);
-        if sent < 0 {
-            continue;
-        }
-        let mut room = [0u64; 8];
-        let into = [0, 0, parts.as_ptr() as u64, 1, room.as_mut_ptr() as u64, 64, 0];
-        call(libc::SYS_recvmsg as u64, [pair[1] as u64, into.as_ptr() as u64, 0, 0, 0, 0]);
-        let got = std::hint::black_box(room)[2] as i32;
-        println!("escaped: {number} came as {got}, {:?}", std::fs::read_link(format!("/proc/self/fd/{got}")));
-        break;
-    }
-}
-
-/// A file that the launcher has open by this number.
-fn inherited() {
-    let mut bytes = [0u8; 16];
-    // SAFETY: the call writes to the bytes.
-    let read = unsafe { libc::pread(50, bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if read > 0 {
-        println!("escaped: {}", String::from_utf8_lossy(&bytes[..read as usize]).trim_end());
     }
 }
 

@@ -155,31 +155,52 @@ impl Generator {
     }
 }
 
-fn is_left_out(line: &Call) -> bool {
+/// Whether the call is none to be made with any arguments.
+pub fn is_left_out(line: &Call) -> bool {
     let is_of_computer = matches!(line.class, Class::Administration | Class::Mount | Class::Credential);
     is_of_computer || LEFT_OUT.contains(&line.name())
 }
 
 extern "C" fn nothing(_: i32) {}
 
+/// A signal every 10 ms, so that what waits is over soon.
+pub struct Alarms;
+
+impl Alarms {
+    pub fn start() -> Alarms {
+        // SAFETY: the handler does nothing, and the structures are there.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+            let often = libc::timeval { tv_sec: 0, tv_usec: 10_000 };
+            let timer = libc::itimerval { it_interval: often, it_value: often };
+            libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+        }
+        Alarms
+    }
+}
+
+impl Drop for Alarms {
+    fn drop(&mut self) {
+        // SAFETY: all zero bytes are a timer that is off.
+        unsafe {
+            let never: libc::itimerval = std::mem::zeroed();
+            libc::setitimer(libc::ITIMER_REAL, &raw const never, std::ptr::null_mut());
+        }
+    }
+}
+
 /// So many calls, from a seed on.
 pub fn calls(aims: Aims, count: &str, seed: &str) {
     let (count, seed): (u64, u64) = (count.parse().expect("a number"), seed.parse().expect("a number"));
     let mut generator = Generator(seed | 1 << 63);
     let kept = keep_streams();
-    // What waits is over soon.
-    // SAFETY: the handler does nothing, and the structures are there.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as *const () as usize;
-        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
-        for signal in [libc::SIGPIPE, libc::SIGIO, libc::SIGURG, libc::SIGXFSZ] {
-            libc::signal(signal, libc::SIG_IGN);
-        }
-        let often = libc::timeval { tv_sec: 0, tv_usec: 10_000 };
-        let timer = libc::itimerval { it_interval: often, it_value: often };
-        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+    for signal in [libc::SIGPIPE, libc::SIGIO, libc::SIGURG, libc::SIGXFSZ] {
+        // SAFETY: they are ignored.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
+    let alarms = Alarms::start();
     let lines: Vec<&Call> = dune_syscalls::all().filter(|line| !is_left_out(line)).collect();
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u64;
     // What is written there may be longer than that, and has to end.
@@ -227,11 +248,7 @@ pub fn calls(aims: Aims, count: &str, seed: &str) {
         call(number, arguments);
     }
     let took: Duration = start.elapsed();
-    // SAFETY: all zero bytes are a timer that is off.
-    unsafe {
-        let never: libc::itimerval = std::mem::zeroed();
-        libc::setitimer(libc::ITIMER_REAL, &raw const never, std::ptr::null_mut());
-    }
+    drop(alarms);
     restore_streams(kept);
     println!("calls {count} of {}, {} us each", lines.len(), took.as_micros() / u128::from(count));
 }
