@@ -293,17 +293,25 @@ pub fn fail() -> CaseResult {
     if out.is_empty() { Ok(()) } else { Err(out.join("\n").into()) }
 }
 
-/// Where what stops it is missing each one does.
+/// Where what stops it is missing each one does: once is enough, and some have to come between two steps of the supervisor's, which a
+/// single CPU seldom lets them.
 pub fn succeed_without_defence() -> CaseResult {
+    const MOST: u32 = 10;
     let outside = Outside::new()?;
     let mut held = Vec::new();
     for attack in chosen() {
-        let start = std::time::Instant::now();
-        let outcome = outside.run(attack, true, RANDOM_CALLS_WITHOUT_DEFENCE)?;
-        outcome.tell(start);
-        if !outcome.is_out {
-            held.push(outcome.text);
+        let mut last = None;
+        for _ in 0..MOST {
+            let start = std::time::Instant::now();
+            let outcome = outside.run(attack, true, RANDOM_CALLS_WITHOUT_DEFENCE)?;
+            outcome.tell(start);
+            let is_out = outcome.is_out;
+            last = (!is_out).then_some(outcome.text);
+            if is_out {
+                break;
+            }
         }
+        held.extend(last);
     }
     if held.is_empty() { Ok(()) } else { Err(held.join("\n").into()) }
 }
