@@ -10,8 +10,18 @@ use std::fs;
 use std::process::Command;
 
 /// The packages that are meant to be published; each finds the others among them.
-const PUBLISHED: [&str; 7] =
-    ["dune-syscalls", "libdune", "dune-layer", "dune-loader", "dune-sandbox", "dune-bench", "dune-cli"];
+const PUBLISHED: [&str; 10] = [
+    "dune-syscalls",
+    "libdune",
+    "dune-layer",
+    "dune-loader",
+    "dune-sandbox",
+    "dune-snapshot",
+    "dune-gc-derive",
+    "dune-gc",
+    "dune-bench",
+    "dune-cli",
+];
 
 /// Makes and builds the packages, and builds with the oldest Rust.
 pub fn run() -> Result<Tally> {

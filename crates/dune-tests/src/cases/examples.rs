@@ -51,6 +51,7 @@ pub const CASES: &[Case] = &[
             ],
         )
     }),
+    Case::new("examples::lisp", || run("lisp", &["dune-dirty"], &["7 queens: 40 ways", "dune-dirty: "])),
     Case::new("examples::segments", || {
         run(
             "segments",

@@ -6,6 +6,7 @@ mod attacks;
 mod bases;
 mod borrowers;
 mod children;
+mod collector;
 mod compatibility;
 mod counters;
 mod cpu_calls;
@@ -91,6 +92,7 @@ pub fn all() -> Vec<Case> {
         user::CASES,
         user_memory::CASES,
         reset::CASES,
+        collector::CASES,
         time_limits::CASES,
         waiting::CASES,
         without_proc::CASES,

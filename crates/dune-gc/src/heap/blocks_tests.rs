@@ -1,0 +1,100 @@
+use super::*;
+
+const START: usize = 0x7000_0000_0000;
+
+#[test]
+fn the_cell_of_every_offset() {
+    for (class, &cell) in CLASSES.iter().enumerate() {
+        assert_eq!(cell % 16, 0);
+        assert_eq!(class_of(cell as usize), Some(class));
+        assert_eq!(
+            class_of(cell as usize + 1),
+            if class + 1 < CLASSES.len() { Some(class + 1) } else { None }
+        );
+        let mut blocks = Blocks::new(START, 1);
+        blocks.grow();
+        blocks.use_block(0, class);
+        for offset in 0..BLOCK {
+            assert_eq!(blocks.blocks[0].index(offset), offset / cell as usize, "{offset} in cells of {cell}");
+        }
+    }
+}
+
+#[test]
+fn an_address_within_an_object_marks_it_once() {
+    let mut blocks = Blocks::new(START, 4);
+    let number = blocks.grow().unwrap();
+    blocks.use_block(number, class_of(48).unwrap());
+    let mut cursor = blocks.next_cells(Cursor { block: 0, ..Cursor::NONE }).unwrap();
+    let cells = [(); 3].map(|()| blocks.take(&mut cursor, false));
+    assert_eq!(cells, [START, START + 48, START + 96]);
+    assert_eq!(blocks.mark(START + 95), Some(START + 48));
+    assert_eq!(blocks.mark(START + 48), None, "it is marked");
+    assert_eq!(blocks.mark(START + 144), None, "nothing is there");
+    assert_eq!(blocks.mark(START - 1), None);
+    assert_eq!(blocks.mark(START + BLOCK), None);
+    assert_eq!(blocks.object_at(START + 50), Some((START + 48, true)));
+    assert_eq!(blocks.object_at(START), Some((START, false)));
+}
+
+#[test]
+fn sweeping_keeps_what_is_marked() {
+    let mut blocks = Blocks::new(START, 4);
+    let number = blocks.grow().unwrap();
+    let class = class_of(1024).unwrap();
+    blocks.use_block(number, class);
+    let mut cursor = blocks.next_cells(Cursor { block: 0, ..Cursor::NONE }).unwrap();
+    let cells: Vec<_> = (0..32).map(|_| blocks.take(&mut cursor, true)).collect();
+    assert_eq!(cursor.free, 0);
+    assert!(blocks.next_cells(Cursor { word: 1, ..cursor }).is_none());
+    blocks.mark(cells[5]);
+    let (mut old, mut dead) = (PageSet::new(32), Vec::new());
+    let swept = blocks.sweep(0, false, &mut old, |cell| dead.push(cell));
+    assert_eq!(swept, Swept::Small { class, free: 31 * 1024, used: 1024 });
+    assert_eq!(dead.len(), 31);
+    assert!((0..32).all(|page| old.contains(page) == (page == 1)));
+    let mut found = Vec::new();
+    (0..8).for_each(|page| blocks.each_old_on(page, |cell| found.push((page, cell))));
+    assert_eq!(found, [(1, cells[5])]);
+    blocks.clear_marks();
+    assert_eq!(blocks.sweep(0, true, &mut old, |_| ()), Swept::Free);
+    assert!(!old.contains(1));
+}
+
+#[test]
+fn a_cell_across_pages_is_on_both() {
+    let mut blocks = Blocks::new(START, 1);
+    blocks.grow();
+    blocks.use_block(0, class_of(2720).unwrap());
+    let mut cursor = blocks.next_cells(Cursor { block: 0, ..Cursor::NONE }).unwrap();
+    let cells: Vec<_> = (0..12).map(|_| blocks.take(&mut cursor, false)).collect();
+    blocks.mark(cells[1] + 2719);
+    let mut old = PageSet::new(8);
+    blocks.sweep(0, false, &mut old, |_| ());
+    assert!((0..8).all(|page| old.contains(page) == (page < 2)));
+    for page in [0, 1] {
+        let mut found = Vec::new();
+        blocks.each_old_on(page, |cell| found.push(cell));
+        assert_eq!(found, [cells[1]]);
+    }
+}
+
+#[test]
+fn large_cells_take_runs_of_blocks() {
+    let mut blocks = Blocks::new(START, 6);
+    let one = blocks.take_large(2, false).unwrap();
+    let two = blocks.take_large(3, false).unwrap();
+    assert_eq!((one, two), (START, START + 2 * BLOCK));
+    assert_eq!(blocks.take_large(2, false), None);
+    assert_eq!(blocks.mark(two + 2 * BLOCK + 7), Some(two));
+    let mut old = PageSet::new(6 * PAGES);
+    assert_eq!(blocks.sweep(0, false, &mut old, |_| ()), Swept::Free);
+    assert_eq!(blocks.sweep(1, false, &mut old, |_| ()), Swept::Free);
+    assert_eq!(blocks.sweep(2, false, &mut old, |_| ()), Swept::Large { used: 3 * BLOCK });
+    assert_eq!(blocks.sweep(3, false, &mut old, |_| ()), Swept::Part);
+    assert!((0..6 * PAGES).all(|page| old.contains(page) == (2 * PAGES..5 * PAGES).contains(&page)));
+    let mut found = Vec::new();
+    blocks.each_old_on(4 * PAGES + 1, |cell| found.push(cell));
+    assert_eq!(found, [two]);
+    assert_eq!(blocks.take_large(2, false), Some(START));
+}
