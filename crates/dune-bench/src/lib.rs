@@ -10,7 +10,8 @@
 //! The way of a measurement: [`run`] measures the Linux side of every row in host mode, enters Dune mode once,
 //! measures the Dune side, and only then gives the [`Table`] away, because output that is still being drained
 //! would be measured with the next row. Each file in `rows/` holds one group of rows with its loop, its Linux side
-//! and its Dune side. Unsafe code lives in `cycles`, `linux`, `payload` and `ring0` alone.
+//! and its Dune side. Unsafe code lives in `cycles`, `linux`,
+//! `payload`, `ring0` and `workloads` alone.
 
 #![deny(unsafe_code)]
 
@@ -32,10 +33,15 @@ mod ring0;
 mod rows;
 mod stats;
 mod table;
+#[expect(
+    unsafe_code,
+    reason = "makes a heap of the collector, and promises where pointers to its objects are"
+)]
+mod workloads;
 
 pub use cycles::Unit;
 pub use error::BenchError;
-pub use rows::{Kernel, Row};
+pub use rows::{Kernel, Row, Way, Workload};
 pub use stats::Summary;
 pub use table::{Measurement, Table};
 

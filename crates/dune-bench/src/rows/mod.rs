@@ -3,6 +3,7 @@
 mod appel;
 mod calls;
 mod children;
+mod collector;
 mod compute;
 mod enter;
 mod getpid;
@@ -19,6 +20,7 @@ mod trap;
 use std::fmt;
 use std::str::FromStr;
 
+use dune_gc::Tracker;
 use serde::{Serialize, Serializer};
 
 pub use compute::Kernel;
@@ -31,6 +33,7 @@ pub use crate::linux::Way;
 use crate::payload::Outcome;
 use crate::ring0::{Failure, Ring0};
 use crate::stats::Summary;
+pub use crate::workloads::Workload;
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +85,8 @@ pub enum Row {
     RefusedCall,
     /// Writes to so many pages of 4 MiB, and the way back, against one of Linux's ways.
     Reset(u32, Way),
+    /// A program with a garbage collector that knows of writes in this way, against the CPU's dirty marks.
+    Collector(Workload, Tracker),
     /// Work without system calls.
     Compute(Kernel),
 }
@@ -152,10 +157,22 @@ impl Row {
         rows
     };
 
+    /// Programs with a garbage collector (`dune_gc`).
+    pub const COLLECTORS: [Row; COLLECTORS.len() * 3] = {
+        let mut rows = [Row::Collector(Workload::Trees, Tracker::None); COLLECTORS.len() * 3];
+        let mut index = 0;
+        while index < rows.len() {
+            let (workload, tracker) = (index / COLLECTORS.len(), index % COLLECTORS.len());
+            rows[index] = Row::Collector(Workload::ALL[workload], COLLECTORS[tracker].0);
+            index += 1;
+        }
+        rows
+    };
+
     /// All rows.
     pub fn all() -> impl Iterator<Item = Row> {
         let more = Row::SANDBOX.into_iter().filter(|row| !Row::TABLE.contains(row));
-        Row::TABLE.into_iter().chain(more).chain(Row::RESETS)
+        Row::TABLE.into_iter().chain(more).chain(Row::RESETS).chain(Row::COLLECTORS)
     }
 
     /// The row's name in tables, in JSON and on the command line.
@@ -184,6 +201,7 @@ impl Row {
             Row::Openat => "openat",
             Row::RefusedCall => "refused_call",
             Row::Reset(written, way) => reset_name(written, way),
+            Row::Collector(workload, tracker) => collector_name(workload, tracker),
             Row::Compute(kernel) => kernel.row_name(),
         }
     }
@@ -226,6 +244,15 @@ impl Row {
                 "so many pages of 4 MiB written, and back: MADV_DONTNEED | Checkpoint"
             }
             Row::Reset(_, Way::Scan) => "so many pages of 4 MiB written, and back: PAGEMAP_SCAN | Checkpoint",
+            Row::Collector(Workload::Trees, _) => {
+                "GCBench, whole: collector by the named tracker | by dirty marks, or by Dune's named"
+            }
+            Row::Collector(Workload::List, _) => {
+                "integer lists, whole: collector by the named tracker | by dirty marks, or by Dune's named"
+            }
+            Row::Collector(Workload::Map, _) => {
+                "hash map, whole: collector by the named tracker | by dirty marks, or by Dune's named"
+            }
             Row::Compute(kernel) => kernel.description(),
         }
     }
@@ -268,6 +295,7 @@ impl Row {
                 calls::measure(session, self)
             }
             Row::Reset(written, way) => reset::linux(session, self, written, way),
+            Row::Collector(workload, tracker) => collector::linux(session, self, workload, tracker),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
     }
@@ -296,6 +324,7 @@ impl Row {
             }
             Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
             Row::Reset(written, _) => reset::dune(session, ring0, self, written),
+            Row::Collector(workload, tracker) => collector::dune(session, self, workload, tracker),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
     }
@@ -351,6 +380,21 @@ fn reset_name(written: u32, way: Way) -> &'static str {
         (_, Way::Advise) => "reset_256_madvise",
         (_, Way::Scan) => "reset_256_scan",
     }
+}
+
+/// The trackers of [`Row::COLLECTORS`], with the names of their rows.
+const COLLECTORS: [(Tracker, [&str; 3]); 5] = [
+    (Tracker::Mprotect, ["gc_trees_mprotect", "gc_list_mprotect", "gc_map_mprotect"]),
+    (Tracker::SoftDirty, ["gc_trees_soft_dirty", "gc_list_soft_dirty", "gc_map_soft_dirty"]),
+    (Tracker::None, ["gc_trees_none", "gc_list_none", "gc_map_none"]),
+    (Tracker::DuneTraps, ["gc_trees_traps", "gc_list_traps", "gc_map_traps"]),
+    (Tracker::DuneTrapsInvlpg, ["gc_trees_traps_invlpg", "gc_list_traps_invlpg", "gc_map_traps_invlpg"]),
+];
+
+fn collector_name(workload: Workload, tracker: Tracker) -> &'static str {
+    let place = Workload::ALL.into_iter().position(|other| other == workload).unwrap_or(0);
+    let row = COLLECTORS.iter().find(|(other, _)| *other == tracker);
+    row.map_or("gc", |(_, names)| names[place])
 }
 
 impl fmt::Display for Row {
@@ -423,7 +467,7 @@ mod tests {
         for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
-        assert_eq!(Row::all().count(), 41);
+        assert_eq!(Row::all().count(), 56);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }
@@ -444,6 +488,9 @@ mod tests {
                 None if [Row::Enter, Row::EnterTables].contains(&row) => (),
                 // Linux before 6.7.
                 None if matches!(row, Row::Reset(_, Way::Scan)) => (),
+                // Not every kernel has soft-dirty marks; the others are Dune mode's.
+                None if matches!(row, Row::Collector(_, tracker) if tracker != Tracker::Mprotect && tracker != Tracker::None) =>
+                    {}
                 None => assert_eq!((row, session().clock.unit()), (Row::PageWalk, Unit::Instructions)),
             }
         }
