@@ -77,10 +77,11 @@ fn list(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::programs::checks;
+    use crate::programs::{checks, denials};
 
     fn outcome(end: End, output: &str) -> Outcome {
-        Outcome { end, seconds: 1.0, checks: checks::parse(output), origin: String::new() }
+        let (checks, denials) = (checks::parse(output), denials::parse(output));
+        Outcome { end, seconds: 1.0, checks, denials, origin: String::new() }
     }
 
     #[test]

@@ -18,11 +18,19 @@ impl<'a> Earlier<'a> {
 
     /// What is told of the case in that mode.
     pub fn details(self, case: &str, mode: Mode) -> impl Iterator<Item = &'a str> {
-        let start = format!("* `{case}`: ");
         let place = format!("{}: ", mode.place());
-        self.0
-            .lines()
-            .filter_map(move |line| line.strip_prefix(&start).filter(|sentence| sentence.starts_with(&place)))
+        self.sentences(case).filter(move |sentence| sentence.starts_with(&place))
+    }
+
+    /// What the case's policy denied.
+    pub fn denials(self, case: &str) -> Option<&'a str> {
+        self.sentences(case).find_map(|sentence| sentence.strip_prefix("denied: "))
+    }
+
+    /// The lines of lists that are about the case.
+    fn sentences(self, case: &str) -> impl Iterator<Item = &'a str> {
+        let start = format!("* `{case}`: ");
+        self.0.lines().filter_map(move |line| line.strip_prefix(&start))
     }
 
     /// The notes.

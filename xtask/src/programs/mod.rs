@@ -3,6 +3,7 @@
 mod cases;
 mod checks;
 mod compare;
+mod denials;
 mod disk;
 mod earlier;
 mod report;

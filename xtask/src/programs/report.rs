@@ -2,6 +2,7 @@
 
 use super::cases::{CASES, Mode};
 use super::compare;
+use super::denials;
 use super::earlier::Earlier;
 use super::store::{Results, Store};
 use super::transcript::Outcome;
@@ -26,7 +27,7 @@ Real programs on `svm` (QEMU, 2 CPUs): natively, in Dune mode by `dune enter -- 
 xtask programs`; only what lies between the notes
 markers is kept. A case is a script in `xtask/src/programs/cases` that makes checks; a module of Python's tests has its
 tests for checks. In the other modes a case is as it should be if it ends as it does natively and every check that passes
-natively passes; under a policy what is outside must stay there, besides. Seconds are the machine's, which QEMU translates: they
+natively passes; under a policy what is outside must stay there, besides, and what the policy denied is named at the end. Seconds are the machine's, which QEMU translates: they
 tell whether something hangs, and nothing of speed. After them come the day of that run, and the commit that `dune` was built from, with `+` if it was
 changed since: a run of some cases changes only theirs.
 ";
@@ -64,7 +65,7 @@ pub fn page(old: &str, store: &Store, conditions: &Conditions) -> String {
     text +=
         &format!("| kernel | {} |\n| packages | {} |\n\n", conditions.kernel, versions(&conditions.packages));
     text += "| case | native | Dune mode | sandbox | differences | what runs |\n|---|---|---|---|---|---|\n";
-    let mut different = String::new();
+    let (mut different, mut denied) = (String::new(), String::new());
     for case in CASES {
         let nothing = Results::default();
         let results = store.cases.get(case.name).unwrap_or(&nothing);
@@ -72,6 +73,11 @@ pub fn page(old: &str, store: &Store, conditions: &Conditions) -> String {
         let kept = Mode::ALL.into_iter().filter(|&mode| is_kept(mode));
         let kept = kept.flat_map(|mode| old.details(case.name, mode)).map(str::to_owned);
         let lines: Vec<String> = details(results).into_iter().chain(kept).collect();
+        let calls = match &results.sandbox {
+            Some(outcome) => denials::sentence(&outcome.denials),
+            None => old.denials(case.name).map(str::to_owned),
+        };
+        calls.iter().for_each(|calls| denied += &format!("* `{}`: denied: {calls}\n", case.name));
         let outcomes = Mode::ALL.map(|mode| {
             let new = results.of(mode).map(summary);
             new.or_else(|| old.cell(case.name, mode).map(str::to_owned))
@@ -90,10 +96,14 @@ pub fn page(old: &str, store: &Store, conditions: &Conditions) -> String {
         lines.iter().for_each(|line| different += &format!("* `{}`: {line}\n", case.name));
     }
     let notes = old.notes().unwrap_or(EMPTY_NOTES);
-    if different.is_empty() {
-        different += "None.\n";
+    for list in [&mut different, &mut denied] {
+        if list.is_empty() {
+            *list += "None.\n";
+        }
     }
-    text + &format!("\n## Causes\n\n<!-- notes -->{notes}<!-- /notes -->\n\n## Differences\n\n{different}")
+    text + &format!(
+        "\n## Causes\n\n<!-- notes -->{notes}<!-- /notes -->\n\n## Denials\n\n{denied}\n## Differences\n\n{different}"
+    )
 }
 
 /// Whether a page of these results, and of what the old one knows, would have something to say of each case.
@@ -162,7 +172,7 @@ mod tests {
 
     fn outcome(status: u8, output: &str) -> Outcome {
         let (checks, origin) = (checks::parse(output), "2026-11-21, abc".to_owned());
-        Outcome { end: End::Status(status), seconds: 12.4, checks, origin }
+        Outcome { end: End::Status(status), seconds: 12.4, checks, denials: denials::parse(output), origin }
     }
 
     #[test]
@@ -207,6 +217,20 @@ mod tests {
             "{both}"
         );
         assert_eq!(page(&both, &store, &conditions()), both);
+
+        store.put(
+            "git-build",
+            Mode::Sandbox,
+            outcome(0, "@pass a\n@denied socket\n@pass b\n@denied with the path \"/x\"\n"),
+        );
+        let both = page(&both, &store, &conditions());
+        assert!(
+            both.contains(
+                "\n## Denials\n\n* `git-build`: denied: `socket`, `with the path \"/x\"`\n\n## Differences\n"
+            ),
+            "{both}"
+        );
+        assert!(both.contains("| `git-build` | 2 passed, 1 skipped; 12 s; 2026-11-21, abc | – | 2 passed; 12 s; 2026-11-21, abc | none |"), "{both}");
 
         // Of nothing but the page, it is the same; one new run changes what is said of it only.
         let fresh = Store::default();

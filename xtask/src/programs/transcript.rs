@@ -1,6 +1,7 @@
 //! What the machine tells about its cases while they run: see inside.sh.
 
 use super::checks::{self, Checks};
+use super::denials::{self, Denials};
 use crate::progress::print;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// Its checks.
     pub checks: Checks,
+    /// What its policy denied.
+    #[serde(default)]
+    pub denials: Denials,
     /// The day, and the commit of the `dune` that was tried; nothing if a run of before this was kept.
     #[serde(default)]
     pub origin: String,
@@ -75,6 +79,7 @@ impl Transcript {
                 end: End::MachineGone(gone.to_owned()),
                 seconds: 0.0,
                 checks: checks::parse(&output),
+                denials: denials::parse(&output),
                 origin: self.origin.clone(),
             };
             self.ended.push(Ended { name, outcome, output });
@@ -115,8 +120,8 @@ impl Transcript {
         let limit = self.limits.get(name.as_str()).map_or(f64::MAX, Duration::as_secs_f64);
         let too_long = status == KILLED && seconds + 1.0 >= limit;
         let end = if too_long { End::TimedOut } else { End::Status(status) };
-        let (checks, origin) = (checks::parse(&output), self.origin.clone());
-        let outcome = Outcome { end, seconds, checks, origin };
+        let (checks, denials) = (checks::parse(&output), denials::parse(&output));
+        let outcome = Outcome { end, seconds, checks, denials, origin: self.origin.clone() };
         self.ended.push(Ended { name, outcome, output });
     }
 }

@@ -9,14 +9,30 @@ mkdir log
 # What stands before a program that ends by itself: one that hangs costs its check, not the whole case.
 limited="timeout --signal KILL 60 $enter"
 
+# What `dune run` says of a call that the policy denies. It goes to the program's standard error.
+denial='^dune: the program.s call \(.*\) is denied by the policy .*'
+
+# denials: tells each denial in what is read. Those of a policy are what it is for, and named; with allow-all there are none to be.
+denials() {
+    [ -z "$policy" ] || sed -n "s/$denial/@denied \1/p"
+}
+
+# without_denials: what is read, but for what a policy's denials say. What is compared is what the program says.
+without_denials() {
+    if [ -n "$policy" ]; then sed "/$denial/d"; else cat; fi
+}
+
 # check NAME COMMAND...: passes if the command succeeds; what it printed is shown if not.
 check() {
     check_name=$1
     shift
-    if "$@" >/tmp/.check 2>&1; then
+    "$@" >/tmp/.check 2>&1
+    check_status=$?
+    denials </tmp/.check
+    if [ $check_status = 0 ]; then
         echo "@pass $check_name"
     else
-        echo "$check_name: status $? of: $*"
+        echo "$check_name: status $check_status of: $*"
         cat /tmp/.check
         printf '\n@fail %s\n' "$check_name"
     fi
@@ -26,8 +42,10 @@ check() {
 same() {
     check_name=$1 expected=$2
     shift 2
-    got=$("$@" 2>&1)
+    said=$("$@" 2>&1)
     check_status=$?
+    printf '%s\n' "$said" | denials
+    got=$(printf '%s\n' "$said" | without_denials)
     if [ "$got" = "$expected" ] && [ $check_status = 0 ]; then
         echo "@pass $check_name"
     else

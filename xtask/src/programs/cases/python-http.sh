@@ -25,5 +25,6 @@ until_true 30 sh -c "! kill -0 $server" || kill -KILL $server
 wait $server
 same 'it ends as it is told' 143 echo $?
 same 'it tells of its requests' yes echo "$(grep -q '"GET /index.html HTTP/1.[01]" 200' ../log/output && echo yes)"
+denials <../log/output
 tail -n 20 ../log/output
 rm /root/secret

@@ -122,5 +122,6 @@ same 'the server ends as it is told' 0 echo $?
 check 'nobody listens any more' sh -c '! busybox nc -w 5 127.0.0.1 8000 </dev/null'
 same 'each request is in the log' 2300 grep -c 'GET /numbers.txt HTTP/1.0" 200' log/access.log
 same 'it complains of nothing' 0 echo "$(grep -v -e 'No such file' -e 'denied by the policy' -e outside.txt log/error.log log/output | grep -c -i -E 'emerg|alert|crit|\[error|dune:')"
+denials <log/output
 tail -n 20 log/error.log log/output
 rm /root/secret
