@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use dune_syscalls::{Call, Form};
 
 use super::contents::{Contents, Denial, Family, Missing, Paths, PolicyError, Use};
+use super::environment::Variables;
 use super::network::Network;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
@@ -27,8 +28,7 @@ pub struct FromFile {
     files: Files,
     network: Network,
     peers: Option<Peers>,
-    keep: Vec<String>,
-    set: Vec<CString>,
+    variables: Variables,
     limits: Limits,
     denial: Denial,
     children: bool,
@@ -194,8 +194,7 @@ impl FromFile {
             files,
             network,
             peers,
-            keep: contents.environment.keep,
-            set,
+            variables: Variables { keep: contents.environment.keep, set },
             limits: contents.limits,
             denial: contents.denial,
         })
@@ -370,20 +369,7 @@ impl Policy for FromFile {
     }
 
     fn environment(&self, all: Vec<CString>) -> Vec<CString> {
-        let name = |variable: &CString| {
-            let bytes = variable.to_bytes();
-            bytes[..bytes.iter().position(|byte| *byte == b'=').unwrap_or(bytes.len())].to_vec()
-        };
-        let is_set = |variable: &CString| self.set.iter().any(|other| name(other) == name(variable));
-        let is_kept = |variable: &CString| {
-            let name = name(variable);
-            self.keep.iter().any(|kept| match kept.strip_suffix('*') {
-                Some(start) => name.starts_with(start.as_bytes()),
-                None => kept.as_bytes() == name,
-            })
-        };
-        let kept = all.into_iter().filter(|variable| is_kept(variable) && !is_set(variable));
-        kept.chain(self.set.iter().cloned()).collect()
+        self.variables.of(all, &self.files)
     }
 }
 

@@ -3,6 +3,7 @@
 mod allow_all;
 mod compute;
 mod contents;
+mod environment;
 mod file;
 mod limits;
 mod network;
