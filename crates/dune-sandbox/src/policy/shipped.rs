@@ -60,4 +60,16 @@ mod tests {
             assert_eq!(kept, [c"PATH=/bin", c"LC_ALL=C"].map(CString::from), "{name}");
         }
     }
+
+    /// Whose commits they are is no secret; what git executes and how it gets at others is.
+    #[test]
+    fn what_makes_commits_has_its_author() {
+        for name in ["build", "tool"] {
+            let policy = by_name(name).expect("shipped").expect("a policy");
+            let given =
+                [c"GIT_AUTHOR_NAME=a", c"GIT_ASKPASS=x", c"GIT_COMMITTER_DATE=b", c"GIT_SSH_COMMAND=x"];
+            let kept = policy.environment(given.map(CString::from).to_vec());
+            assert_eq!(kept, [c"GIT_AUTHOR_NAME=a", c"GIT_COMMITTER_DATE=b"].map(CString::from), "{name}");
+        }
+    }
 }
