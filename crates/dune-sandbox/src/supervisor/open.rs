@@ -13,6 +13,7 @@ use dune_syscalls::Memory;
 use super::shown::Shown;
 use super::{Answer, Thread, error, places};
 use crate::checked::Request;
+use crate::files::Files;
 use crate::raw::call::{self, About, OpenHow};
 use crate::raw::result;
 use crate::weakness::{Defence, give_way, lacks};
@@ -131,6 +132,9 @@ fn find_and_open(
         let done = match thread.process.policy.files() {
             None => try_open(thread, directory, path, how)?,
             Some(files) => {
+                if let Some(descriptor) = open_own(thread, files, path, how.flags) {
+                    return Ok(descriptor);
+                }
                 let (root, name, strict) = places::to_open(thread, files, directory, path, how)?;
                 if lacks(Defence::Roots) || lacks(Defence::Copies) {
                     let now = named_now(thread, request.arguments()[usize::from(argument)]);
@@ -147,6 +151,17 @@ fn find_and_open(
     }
     // Something is there that leads nowhere.
     Err(error(libc::ENOENT))
+}
+
+/// Opens what is about the process itself, and shown without what is the runtime's. Where Linux refuses that the policy has the word.
+fn open_own(thread: &Thread, files: &Files, path: &CStr, flags: u64) -> Option<i64> {
+    if !Shown::is_own(path, flags) {
+        return None;
+    }
+    let mut how = OpenHow { flags: (libc::O_PATH | libc::O_CLOEXEC) as u64, mode: 0, resolve: 0 };
+    let found = Probe(result(call::open(AT_FDCWD, path, &mut how)).ok()? as i32);
+    let file = shown(thread, found.0).ok()??.open(&found, flags, Some(files)).ok()?;
+    found.replace_by(&file, flags).ok()
 }
 
 /// The path at `address`, read after others could change it: what must not be opened.

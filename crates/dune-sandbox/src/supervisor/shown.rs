@@ -3,7 +3,7 @@
 //!
 //! The program gets a file in memory with what was true when it opened it.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +32,18 @@ impl Shown {
             "stat" => Some(Shown::State),
             _ => None,
         }
+    }
+
+    /// Whether that is to read such a file of the calling process itself, which every process may: the C library finds the first thread's
+    /// stack so (`pthread_getattr_np`), and without it no JVM starts. What it says is the program's own, so no policy has to name it.
+    pub(super) fn is_own(path: &CStr, flags: u64) -> bool {
+        let changes =
+            (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_PATH | libc::O_DIRECTORY) as u64;
+        let name = path.to_bytes().strip_prefix(b"/proc/").and_then(|rest| {
+            let (process, name) = std::str::from_utf8(rest).ok()?.split_once('/')?;
+            (process == "self" || process == std::process::id().to_string()).then_some(name)
+        });
+        flags & changes == 0 && name.is_some_and(|name| Shown::by_name(name).is_some())
     }
 
     /// A descriptor of what the program may see of the file `found`, or the raw error.
@@ -109,6 +121,28 @@ fn state(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_its_own_is_known_by_name() {
+        let own = |path: &CStr| Shown::is_own(path, libc::O_CLOEXEC as u64);
+        assert!([c"/proc/self/maps", c"/proc/self/smaps", c"/proc/self/stat"].iter().all(|path| own(path)));
+        let number = std::process::id();
+        let by_number = |number: u32| std::ffi::CString::new(format!("/proc/{number}/maps")).expect("no NUL");
+        assert!(own(&by_number(number)) && !own(&by_number(number + 1)) && !own(c"/proc/1/maps"));
+        for path in [
+            c"/proc/self/mem",
+            c"/proc/self/../1/maps",
+            c"/proc/self/task/1/maps",
+            c"proc/self/maps",
+            c"/proc/stat",
+            c"/proc/self//maps",
+        ] {
+            assert!(!own(path), "{path:?}");
+        }
+        for flags in [libc::O_RDWR, libc::O_WRONLY, libc::O_CREAT, libc::O_PATH] {
+            assert!(!Shown::is_own(c"/proc/self/maps", flags as u64));
+        }
+    }
 
     #[test]
     fn only_the_programs_mappings_are_shown() {

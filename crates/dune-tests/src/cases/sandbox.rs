@@ -100,6 +100,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::library_firewall", library::firewall),
     Case::new("sandbox::library_questions", library::questions),
     Case::new("sandbox::shipped_cli", shipped::cli),
+    Case::new("sandbox::shipped_own_files", shipped::own_files),
     Case::new("sandbox::shipped_build", shipped::build),
     Case::new("sandbox::shipped_web", shipped::web),
     Case::new("sandbox::layer_of_tools", layers::tool),

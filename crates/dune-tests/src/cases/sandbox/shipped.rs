@@ -74,6 +74,23 @@ pub fn cli() -> CaseResult {
     Ok(())
 }
 
+/// A process reads what it has mapped, without the runtime's part, and nothing of others.
+pub fn own_files() -> CaseResult {
+    let home = home("own")?;
+    let script = "./busybox cat /proc/self/maps; ./busybox cut -d ' ' -f 2 /proc/self/stat; \
+                  for f in 1/maps 1/stat self/environ self/mem self/../1/stat stat; do \
+                  x=nothing; { read x < /proc/$f; } 2>&-; echo $x; done; { echo x > /proc/self/maps; } 2>&- || echo kept";
+    let output = shell(&home, &["--policy", "cli"], script).output()?;
+    let said = said(&output);
+    let (maps, rest): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.contains("-"));
+    assert!(maps.iter().any(|line| line.ends_with("/work/busybox")), "{output:?}");
+    let starts: Result<Vec<_>, _> =
+        maps.iter().map(|line| u64::from_str_radix(line.split('-').next().unwrap_or(""), 16)).collect();
+    assert!(starts?.iter().all(|start| *start < 1 << 46), "{output:?}");
+    assert_eq!(rest, [&["(busybox)"][..], &["nothing"; 6], &["kept"]].concat(), "{output:?}");
+    Ok(())
+}
+
 /// Makes files and runs them, and reaches nobody.
 pub fn build() -> CaseResult {
     let home = home("build")?;
