@@ -383,9 +383,11 @@ fn reset_name(written: u32, way: Way) -> &'static str {
 }
 
 /// The trackers of [`Row::COLLECTORS`], with the names of their rows.
-const COLLECTORS: [(Tracker, [&str; 3]); 5] = [
+const COLLECTORS: [(Tracker, [&str; 3]); 7] = [
     (Tracker::Mprotect, ["gc_trees_mprotect", "gc_list_mprotect", "gc_map_mprotect"]),
     (Tracker::SoftDirty, ["gc_trees_soft_dirty", "gc_list_soft_dirty", "gc_map_soft_dirty"]),
+    (Tracker::PageScan, ["gc_trees_page_scan", "gc_list_page_scan", "gc_map_page_scan"]),
+    (Tracker::Userfaultfd, ["gc_trees_userfaultfd", "gc_list_userfaultfd", "gc_map_userfaultfd"]),
     (Tracker::None, ["gc_trees_none", "gc_list_none", "gc_map_none"]),
     (Tracker::DuneTraps, ["gc_trees_traps", "gc_list_traps", "gc_map_traps"]),
     (Tracker::DuneTrapsInvlpg, ["gc_trees_traps_invlpg", "gc_list_traps_invlpg", "gc_map_traps_invlpg"]),
@@ -467,7 +469,7 @@ mod tests {
         for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
-        assert_eq!(Row::all().count(), 56);
+        assert_eq!(Row::all().count(), 62);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }
@@ -488,7 +490,7 @@ mod tests {
                 None if [Row::Enter, Row::EnterTables].contains(&row) => (),
                 // Linux before 6.7.
                 None if matches!(row, Row::Reset(_, Way::Scan)) => (),
-                // Not every kernel has soft-dirty marks; the others are Dune mode's.
+                // Not every kernel has soft-dirty marks and the like; the others are Dune mode's.
                 None if matches!(row, Row::Collector(_, tracker) if tracker != Tracker::Mprotect && tracker != Tracker::None) =>
                     {}
                 None => assert_eq!((row, session().clock.unit()), (Row::PageWalk, Unit::Instructions)),

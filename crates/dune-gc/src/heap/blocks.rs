@@ -99,16 +99,48 @@ pub(crate) struct Blocks {
 }
 
 /// A place for objects of a class: the free cells of 64 of a block.
+///
+/// What is taken of it is known to be objects when it is given back: [`Blocks::put_back`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor {
     pub(crate) free: u64,
-    pub(crate) block: u32,
-    pub(crate) word: u32,
+    /// What was free at first.
+    there: u64,
+    /// Address of the first cell.
+    start: usize,
+    cell: usize,
+    block: u32,
+    word: u32,
+    /// Some of the objects want to be dropped.
+    drops: bool,
 }
 
 impl Cursor {
     /// It leads to no block yet.
-    pub(crate) const NONE: Cursor = Cursor { free: 0, block: u32::MAX, word: 0 };
+    pub(crate) const NONE: Cursor =
+        Cursor { free: 0, there: 0, start: 0, cell: 0, block: u32::MAX, word: 0, drops: false };
+
+    /// Takes the first free cell: its address.
+    #[inline]
+    pub(crate) fn take(&mut self, drops: bool) -> usize {
+        let bit = self.free.trailing_zeros() as usize;
+        self.free &= self.free - 1;
+        if drops {
+            self.drops = true;
+        }
+        self.start + bit * self.cell
+    }
+
+    /// How many cells are free.
+    pub(crate) fn len(&self) -> usize {
+        self.free.count_ones() as usize
+    }
+
+    /// The same with its first cell alone.
+    pub(crate) fn first(self) -> Cursor {
+        let free = self.free & self.free.wrapping_neg();
+        Cursor { free, there: free, ..self }
+    }
 }
 
 impl Blocks {
@@ -196,28 +228,45 @@ impl Blocks {
         }
     }
 
-    /// The next cells for objects of `class`, from `cursor` on, which are used up.
-    pub(crate) fn next_cells(&self, cursor: Cursor) -> Option<Cursor> {
-        let block = self.blocks.get(cursor.block as usize)?;
-        ((cursor.word as usize)..block.words()).find_map(|word| {
+    /// The next cells behind those of `cursor` in its block, which are used up.
+    pub(crate) fn cells_after(&self, cursor: &Cursor) -> Option<Cursor> {
+        self.cells_from(cursor.block, cursor.word as usize + 1)
+    }
+
+    /// Free cells of a block.
+    pub(crate) fn cells_of(&self, block: u32) -> Option<Cursor> {
+        self.cells_from(block, 0)
+    }
+
+    fn cells_from(&self, number: u32, word: usize) -> Option<Cursor> {
+        let block = self.blocks.get(number as usize)?;
+        (word..block.words()).find_map(|word| {
             let rest = usize::from(block.cells) - word * 64;
-            let there = if rest >= 64 { u64::MAX } else { (1 << rest) - 1 };
-            let free = !block.objects[word] & there;
-            (free != 0).then_some(Cursor { free, block: cursor.block, word: word as u32 })
+            let all = if rest >= 64 { u64::MAX } else { (1 << rest) - 1 };
+            let free = !block.objects[word] & all;
+            let start = self.cell(number as usize, word * 64);
+            let (cell, there, drops) = (block.cell as usize, free, false);
+            (free != 0).then_some(Cursor {
+                free,
+                there,
+                start,
+                cell,
+                block: number,
+                word: word as u32,
+                drops,
+            })
         })
     }
 
-    /// Takes the first free cell of `cursor`: its address.
-    #[inline]
-    pub(crate) fn take(&mut self, cursor: &mut Cursor, drops: bool) -> usize {
-        let bit = cursor.free.trailing_zeros() as usize;
-        cursor.free &= cursor.free - 1;
-        let (word, number) = (cursor.word as usize, cursor.block as usize);
-        let block = &mut self.blocks[number];
-        block.objects[word] |= 1 << bit;
-        block.has_young = true;
-        block.has_drops |= drops;
-        self.cell(number, word * 64 + bit)
+    /// What has been taken of `cursor` are objects now.
+    pub(crate) fn put_back(&mut self, cursor: &Cursor) {
+        let taken = cursor.there & !cursor.free;
+        if taken != 0 {
+            let block = &mut self.blocks[cursor.block as usize];
+            block.objects[cursor.word as usize] |= taken;
+            block.has_young = true;
+            block.has_drops |= cursor.drops;
+        }
     }
 
     /// Makes a free block one of `class`.

@@ -3,7 +3,7 @@
 //! In a young collection what is marked stays so, and its edges are not followed again, but for those on pages that have been written
 //! to: only there can an edge to a young object be that was not there before.
 
-use super::blocks::{Cursor, Swept};
+use super::blocks::Swept;
 use super::{Inner, PAGE, RootPlace, object};
 use crate::stack::Bounds;
 use crate::trace::Tracer;
@@ -23,17 +23,22 @@ pub enum Collection {
 const ROOM: usize = super::BLOCK / 4;
 
 impl Inner {
-    /// Collects, on a stack that is the caller's.
-    pub(super) fn collect(&mut self, which: Collection, stack: &Bounds) {
+    /// Collects, on a stack that is the caller's. If a young collection `may_be_full`, it is where that is less work.
+    pub(super) fn collect(&mut self, which: Collection, may_be_full: bool, stack: &Bounds) {
+        self.put_back_cursors();
         let pages = self.blocks.pages();
         self.written.clear(pages);
         // What the tracker knows is asked for in any case: it begins anew.
         let known = self.tracker.written(pages, &mut self.written);
         let is_known = matches!(known, Ok(Knowledge::Exact)) && !self.is_blind;
-        let is_full = which == Collection::Full || !is_known;
+        let is_blind = which == Collection::Young && !is_known;
+        // Objects on most of the pages are looked at in either case, and a full collection leaves fewer.
+        let is_full = which == Collection::Full
+            || is_blind
+            || may_be_full && 2 * self.old.both(&self.written, pages).len() > self.old.len(pages);
         if is_full {
             self.stats.full_collections += 1;
-            self.stats.blind_collections += u64::from(which == Collection::Young);
+            self.stats.blind_collections += u64::from(is_blind);
             self.blocks.clear_marks();
         } else {
             self.stats.young_collections += 1;
@@ -104,7 +109,6 @@ impl Inner {
             }
         }
         self.free.extend(self.blocks.free().rev());
-        self.cursors.fill(Cursor::NONE);
     }
 }
 

@@ -125,7 +125,7 @@ impl Heap {
     ///    heap, not in a static, not in another heap, not on another stack that the thread switches to;
     /// 2. nothing but the heap clears dirty marks of its pages, or changes their rights: not the page-table functions of `dune`, not
     ///    mprotect(2), `/proc/self/clear_refs` or userfaultfd(2);
-    /// 3. with [`Tracker::Mprotect`], a handler for SIGSEGV that is set after the first such heap was made passes on what is not
+    /// 3. with [`Tracker::Mprotect`] and [`Tracker::Userfaultfd`], a handler for SIGSEGV or SIGBUS that is set after the first such heap was made passes on what is not
     ///    its own.
     pub unsafe fn new(config: Config) -> Result<Heap, HeapError> {
         let stack = Bounds::of_this_thread().map_err(HeapError::Stack)?;
@@ -252,7 +252,7 @@ impl Heap {
     /// If the thread is on another stack than when the heap was made.
     pub fn collect(&self, which: Collection) {
         let mut inner = self.inner.borrow_mut();
-        inner.collect(which, &self.known_stack());
+        inner.collect(which, false, &self.known_stack());
     }
 
     /// Follows all edges from all roots, and says how many there are, or which leads to no object.
@@ -267,7 +267,9 @@ impl Heap {
     ///
     /// If the thread is on another stack than when the heap was made.
     pub fn check(&self) -> Result<u64, CheckError> {
-        self.inner.borrow_mut().check(&self.known_stack(), false)
+        let mut inner = self.inner.borrow_mut();
+        inner.put_back_cursors();
+        inner.check(&self.known_stack(), false)
     }
 
     /// What the collector has done so far.
@@ -295,10 +297,9 @@ impl Heap {
     fn cell(&self, (bytes, class): Size, drops: bool) -> Result<usize, HeapError> {
         let mut inner = self.inner.borrow_mut();
         if let Some(class) = class {
-            let inner = &mut *inner;
             let cursor = &mut inner.cursors[class];
             if cursor.free != 0 {
-                return Ok(inner.blocks.take(cursor, drops));
+                return Ok(cursor.take(drops));
             }
         }
         drop(inner);
@@ -311,12 +312,14 @@ impl Heap {
         let mut inner = self.inner.borrow_mut();
         if inner.is_due() {
             let which = inner.next_collection();
-            inner.collect(which, &self.known_stack());
+            // A stressed heap is to show that young collections find all.
+            let may_be_full = !inner.config.at_every_allocation;
+            inner.collect(which, may_be_full, &self.known_stack());
         }
         if let Some(cell) = inner.try_cell(bytes, drops) {
             return Ok(cell);
         }
-        inner.collect(Collection::Full, &self.known_stack());
+        inner.collect(Collection::Full, false, &self.known_stack());
         inner.try_cell(bytes, drops).ok_or_else(|| inner.full(bytes))
     }
 }
@@ -347,6 +350,7 @@ impl fmt::Debug for Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
+        inner.put_back_cursors();
         inner.blocks.clear_marks();
         inner.sweep(true);
     }
@@ -390,6 +394,14 @@ impl Inner {
         if self.used > limit { Collection::Full } else { Collection::Young }
     }
 
+    /// What has been taken of the cursors are objects from now on; there may be more of each.
+    fn put_back_cursors(&mut self) {
+        for cursor in &mut self.cursors {
+            self.blocks.put_back(cursor);
+            *cursor = Cursor::NONE;
+        }
+    }
+
     /// A cell without a collection.
     fn try_cell(&mut self, bytes: usize, drops: bool) -> Option<usize> {
         let Some(class) = class_of(bytes) else {
@@ -403,7 +415,9 @@ impl Inner {
             return Some(cell);
         };
         let here = self.cursors[class];
-        let mut next = self.blocks.next_cells(Cursor { word: here.word + 1, ..here });
+        self.blocks.put_back(&here);
+        self.cursors[class] = Cursor::NONE;
+        let mut next = self.blocks.cells_after(&here);
         while next.is_none() {
             let block = match self.partial[class].pop() {
                 Some(block) => block,
@@ -416,17 +430,17 @@ impl Inner {
                     block as u32
                 }
             };
-            next = self.blocks.next_cells(Cursor { free: 0, block, word: 0 });
+            next = self.blocks.cells_of(block);
         }
         let mut cursor = next?;
         if self.config.at_every_allocation {
             // So that the next one comes here, too.
-            cursor.free &= cursor.free.wrapping_neg();
+            cursor = cursor.first();
         }
-        let bytes = cursor.free.count_ones() as usize * CLASSES[class] as usize;
+        let bytes = cursor.len() * CLASSES[class] as usize;
         self.allocated += bytes;
         self.stats.allocated_bytes += bytes as u64;
-        let cell = self.blocks.take(&mut cursor, drops);
+        let cell = cursor.take(drops);
         self.cursors[class] = cursor;
         Some(cell)
     }

@@ -40,6 +40,11 @@ impl PageSet {
         &self.words[..pages.div_ceil(64)]
     }
 
+    /// How many there are of the first `pages`.
+    pub(crate) fn len(&self, pages: usize) -> usize {
+        self.words(pages).iter().map(|word| word.count_ones() as usize).sum()
+    }
+
     /// Adds the pages of `bits`, from page `64 * index` on.
     pub(crate) fn add_word(&mut self, index: usize, bits: u64) {
         self.words[index] |= bits;

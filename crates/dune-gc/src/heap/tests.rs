@@ -64,7 +64,7 @@ fn what_the_stack_leads_to_stays_and_the_rest_goes() {
         }
         let stats = heap.stats();
         assert!(stats.young_collections + stats.full_collections >= 10, "{tracker}: {stats:?}");
-        assert_eq!(tracker == Tracker::None, stats.young_collections == 0, "{tracker}: {stats:?}");
+        assert_eq!(tracker == Tracker::None, stats.blind_collections > 1, "{tracker}: {stats:?}");
         assert!(stats.heap_bytes < 512 << 10, "{tracker}: {stats:?}");
         assert_eq!(sum(list), 999 * 1000 / 2, "{tracker}");
         heap.check().unwrap();
@@ -170,6 +170,7 @@ fn a_collection_at_every_allocation() {
         assert_eq!(all, 45 + 199 * 200 / 2, "{tracker}");
         let stats = heap.stats();
         assert!(stats.young_collections + stats.full_collections >= 210, "{tracker}: {stats:?}");
+        assert!(tracker == Tracker::None || stats.young_collections >= 200, "{tracker}: {stats:?}");
     }
 }
 

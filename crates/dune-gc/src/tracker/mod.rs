@@ -3,8 +3,11 @@
 mod dune_dirty;
 mod dune_traps;
 mod mprotect;
+mod page_scan;
 mod signals;
 mod soft_dirty;
+mod uffd;
+mod userfaultfd;
 mod watch;
 
 use std::fmt;
@@ -30,6 +33,12 @@ pub enum Tracker {
     Mprotect,
     /// Linux's soft-dirty marks, which `/proc/self/clear_refs` clears for the whole process.
     SoftDirty,
+    /// Write protection by userfaultfd(2) that Linux itself lifts, and PAGEMAP_SCAN (Linux 6.7).
+    PageScan,
+    /// Write protection by userfaultfd(2), and a handler for SIGBUS that lifts it.
+    ///
+    /// System calls that write to objects fail with EFAULT on such pages.
+    Userfaultfd,
     /// In Dune mode: pages with old objects are read-only in the process's page tables, and a handler for page faults makes them writable, and
     /// flushes all translations each time.
     ///
@@ -43,10 +52,12 @@ pub enum Tracker {
 
 impl Tracker {
     /// All of them.
-    pub const ALL: [Tracker; 6] = [
+    pub const ALL: [Tracker; 8] = [
         Tracker::None,
         Tracker::Mprotect,
         Tracker::SoftDirty,
+        Tracker::PageScan,
+        Tracker::Userfaultfd,
         Tracker::DuneTraps,
         Tracker::DuneTrapsInvlpg,
         Tracker::DuneDirty,
@@ -58,6 +69,8 @@ impl Tracker {
             Tracker::None => "none",
             Tracker::Mprotect => "mprotect",
             Tracker::SoftDirty => "soft-dirty",
+            Tracker::PageScan => "page-scan",
+            Tracker::Userfaultfd => "userfaultfd",
             Tracker::DuneTraps => "dune-traps",
             Tracker::DuneTrapsInvlpg => "dune-traps-invlpg",
             Tracker::DuneDirty => "dune-dirty",
@@ -82,6 +95,8 @@ impl Tracker {
             Tracker::None => Box::new(Nothing),
             Tracker::Mprotect => Box::new(mprotect::Mprotect::start(space)?),
             Tracker::SoftDirty => Box::new(soft_dirty::SoftDirty::start(space)?),
+            Tracker::PageScan => Box::new(page_scan::PageScan::start(space)?),
+            Tracker::Userfaultfd => Box::new(userfaultfd::Userfaultfd::start(space)?),
             Tracker::DuneTraps => Box::new(traps(true)?),
             Tracker::DuneTrapsInvlpg => Box::new(traps(false)?),
             Tracker::DuneDirty => Box::new(dune_dirty::DuneDirty::start(dune()?, space)?),
@@ -110,7 +125,7 @@ impl FromStr for Tracker {
 pub enum TrackerError {
     /// There is no tracker of this name.
     #[error(
-        "no tracker is called {name}: there are none, mprotect, soft-dirty, dune-traps, dune-traps-invlpg and dune-dirty"
+        "no tracker is called {name}: there are none, mprotect, soft-dirty, page-scan, userfaultfd, dune-traps, dune-traps-invlpg and dune-dirty"
     )]
     Unknown {
         /// The name.
@@ -135,10 +150,10 @@ pub enum TrackerError {
         remedy: &'static str,
     },
     /// This kernel sets no soft-dirty marks.
-    #[error("soft-dirty: this kernel marks no pages (CONFIG_MEM_SOFT_DIRTY): take mprotect")]
+    #[error("soft-dirty: this kernel marks no pages (CONFIG_MEM_SOFT_DIRTY): take page-scan or mprotect")]
     NoMarks,
     /// More heaps are watched at a time than there is room for.
-    #[error("{most} heaps are watched by faults already: let go of one, or take dune-dirty or soft-dirty")]
+    #[error("{most} heaps are watched by faults already: let go of one, or take dune-dirty or page-scan")]
     TooMany {
         /// How many there can be.
         most: usize,

@@ -3,7 +3,7 @@
 //! Handlers find the heap for an address in a table of atomics, without lock or allocation. A place is taken when a heap is made and given back when
 //! it is gone; faults at its addresses come from the thread that it belongs to, and so never while that is about it.
 
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::TrackerError;
 use crate::heap::{PAGE, PageSet, Space, runs};
@@ -18,6 +18,8 @@ pub(super) struct Place {
     pages: AtomicUsize,
     /// A bit for each page that is protected.
     protected: AtomicPtr<AtomicU64>,
+    /// What the handler needs to open a page: a descriptor.
+    descriptor: AtomicI32,
 }
 
 static PLACES: [Place; MOST] = [const {
@@ -25,6 +27,7 @@ static PLACES: [Place; MOST] = [const {
         start: AtomicUsize::new(0),
         pages: AtomicUsize::new(0),
         protected: AtomicPtr::new(std::ptr::null_mut()),
+        descriptor: AtomicI32::new(-1),
     }
 }; MOST];
 
@@ -56,6 +59,11 @@ impl Page {
     /// The addresses of the heap that it belongs to: from where, and how many bytes.
     pub(super) fn heap(self) -> (usize, usize) {
         (self.place.start.load(Ordering::Relaxed), self.place.pages.load(Ordering::Relaxed) * PAGE)
+    }
+
+    /// What the heap's pages are opened by: see [`Watch::open_by`].
+    pub(super) fn descriptor(self) -> i32 {
+        self.place.descriptor.load(Ordering::Relaxed)
     }
 
     /// No page of its heap is protected any more.
@@ -103,6 +111,11 @@ impl Watch {
         place.start.store(space.start(), Ordering::Release);
         let begun = vec![0; protected.len()];
         Ok(Watch { place: index, start: space.start(), protected, begun })
+    }
+
+    /// Has the handler open pages by `descriptor`.
+    pub(super) fn open_by(&self, descriptor: i32) {
+        PLACES[self.place].descriptor.store(descriptor, Ordering::Relaxed);
     }
 
     /// Adds the pages that have been opened since [`begin`](Self::begin).
