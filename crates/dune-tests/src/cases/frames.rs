@@ -1,5 +1,6 @@
 //! The frame allocator: exhaustion is typed, and memory goes back to Linux.
 
+use dune::Dune;
 use dune::memory::{Contents, EditError, FrameError, PageSize, SpaceError, SpaceKind};
 use x86_64::PhysAddr;
 
@@ -16,6 +17,12 @@ pub const CASES: &[Case] = &[
 
 fn come_and_go() -> CaseResult {
     let dune = dune::enter()?;
+    // For the memory that the first round takes from the heap there may be new page tables, which are frames, too.
+    take_and_free(dune, false)?;
+    take_and_free(dune, true)
+}
+
+fn take_and_free(dune: Dune, counts: bool) -> CaseResult {
     let frames = dune.memory().frames();
     let before = frames.stats()?.in_use;
     let mut taken = Vec::new();
@@ -26,7 +33,7 @@ fn come_and_go() -> CaseResult {
     }
     let large = frames.allocate(PageSize::Size2MiB, Contents::Any)?;
     assert!(large.address().as_u64().is_multiple_of(2 << 20));
-    assert_eq!(frames.stats()?.in_use, before + 600 * 4096 + (2 << 20));
+    let with_all = frames.stats()?.in_use;
     for (index, frame) in taken.iter().enumerate() {
         assert_eq!(peek(frame.virtual_address()), index as u64);
         assert_eq!(dune.memory().windows().to_virtual(frame.address()), Some(frame.virtual_address()));
@@ -35,7 +42,10 @@ fn come_and_go() -> CaseResult {
         probe::free(dune, frame)?;
     }
     probe::free(dune, large)?;
-    assert_eq!(frames.stats()?.in_use, before);
+    if counts {
+        assert_eq!(with_all, before + 600 * 4096 + (2 << 20));
+        assert_eq!(frames.stats()?.in_use, before);
+    }
     Ok(())
 }
 
