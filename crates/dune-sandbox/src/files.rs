@@ -1,18 +1,15 @@
 //! The files that a policy lets a program have: roots in the tree of files, and finding what a path leads to below them.
 //!
-//! A path is walked here, part by part, with its links: that gives a root and a name below it that has no link and no `..`. What is then
-//! opened is that name, from the root's directory, by openat2(2) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS. So whatever
-//! others rename or put in the place of what was looked at, it is below the root, or an error.
+//! A path is walked by us, part by part, with its links (`files/walk.rs`).
 //!
 //! A root is known by its canonical path and by what it was at the start (device and inode): no descriptor stays open that the program
 //! could name. Of some roots the program has another directory in their place (`layers.rs`): paths are walked by the names that it knows,
 //! and what Linux says of where something is is translated ([`Files::told`]).
 
 mod sockets;
+mod walk;
 
-use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -22,6 +19,7 @@ use serde::Serialize;
 use sockets::SocketRule;
 pub use sockets::SocketUse;
 pub(crate) use sockets::{address_of_path, is_made_socket, path_of_address};
+pub(crate) use walk::{Found, Look, OUTSIDE, Opener, Start};
 
 /// What a program may do with the files of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -281,126 +279,10 @@ impl Files {
         self.roots.iter().map(|root| &root.path).chain(names).any(|root| root.starts_with(path))
     }
 
-    /// Finds what `path` leads to from the directory `base`, which is canonical; not through the link that it ends with unless it `follows`.
-    /// `look` tells what is at a name below a root. [`OUTSIDE`] for what is below no root, ENOENT for what is hidden.
-    pub(crate) fn find(
-        &self,
-        base: &Path,
-        path: &[u8],
-        follows: bool,
-        look: &mut dyn FnMut(&Root, &Path) -> Result<Look, i32>,
-    ) -> Result<Found<'_>, i32> {
-        const LINKS: u32 = 40;
-        if path.is_empty() {
-            return Err(libc::ENOENT);
-        }
-        let mut at = if path[0] == b'/' { PathBuf::from("/") } else { base.to_owned() };
-        let mut left: Vec<Vec<u8>> = Vec::new();
-        push(&mut left, path);
-        let mut links = 0;
-        let is_directory = matches!(path.rsplit(|byte| *byte == b'/').next(), Some(b"" | b"." | b".."));
-        while let Some(part) = left.pop() {
-            match &part[..] {
-                b"." => continue,
-                b".." => {
-                    at.pop();
-                    continue;
-                }
-                name => at.push(OsStr::from_bytes(name)),
-            }
-            if let Some((_, canonical)) = self.names.iter().find(|(name, _)| *name == at) {
-                at.clone_from(canonical);
-            }
-            let Some((root, below)) = self.root_of(&at) else {
-                if self.leads_to_root(&at) {
-                    continue;
-                }
-                return Err(OUTSIDE);
-            };
-            if root.access == Access::Hidden {
-                return Err(libc::ENOENT);
-            }
-            let is_last = left.is_empty();
-            match look(root, &below) {
-                Ok(Look::Link(target)) if !is_last || follows || is_directory => {
-                    links += 1;
-                    if links > LINKS {
-                        return Err(libc::ELOOP);
-                    }
-                    at.pop();
-                    if target.first() == Some(&b'/') {
-                        at = PathBuf::from("/");
-                    }
-                    push(&mut left, &target);
-                }
-                Ok(Look::Directory { identity } | Look::Other { identity }) if self.is_hidden(identity) => {
-                    return Err(libc::ENOENT);
-                }
-                Ok(Look::Other { .. }) if !is_last => return Err(libc::ENOTDIR),
-                Ok(_) => (),
-                Err(libc::ENOENT) if is_last => (),
-                Err(errno) => return Err(errno),
-            }
-        }
-        let (root, below) = self.root_of(&at).ok_or(OUTSIDE)?;
-        if root.access == Access::Hidden {
-            return Err(libc::ENOENT);
-        }
-        let executes = self.roots.iter().any(|root| root.executes && at.starts_with(&root.path));
-        Ok(Found { root, below, is_directory, executes })
-    }
-
     /// Whether it is hidden by another name: a hard link, a mount.
     fn is_hidden(&self, identity: (u64, u64)) -> bool {
         self.roots.iter().any(|root| root.access == Access::Hidden && root.is(identity))
     }
-}
-
-/// Below no root: what openat2(2) says of RESOLVE_BENEATH, and no other call that looks.
-pub(crate) const OUTSIDE: i32 = libc::EXDEV;
-
-/// Puts the parts of a path before what is left.
-fn push(left: &mut Vec<Vec<u8>>, path: &[u8]) {
-    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
-    left.extend(parts.rev().map(<[u8]>::to_vec));
-}
-
-/// What is at a name.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    Link(Vec<u8>),
-    Directory { identity: (u64, u64) },
-    Other { identity: (u64, u64) },
-}
-
-/// What a path leads to, or would if it were there.
-#[derive(Debug)]
-pub(crate) struct Found<'f> {
-    pub(crate) root: &'f Root,
-    /// Below the root, without links; empty for the root itself.
-    below: PathBuf,
-    /// Whether the path is one of a directory by its form.
-    pub(crate) is_directory: bool,
-    /// Whether it may be executed.
-    pub(crate) executes: bool,
-}
-
-impl Found<'_> {
-    /// The canonical path.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.root.path.join(&self.below)
-    }
-
-    /// The name below the root.
-    pub(crate) fn name(&self) -> CString {
-        name(&self.below)
-    }
-}
-
-/// A name below a root as calls take it.
-pub(crate) fn name(below: &Path) -> CString {
-    let bytes = below.as_os_str().as_bytes();
-    CString::new(if bytes.is_empty() { b"." } else { bytes }).unwrap_or_default()
 }
 
 #[cfg(test)]

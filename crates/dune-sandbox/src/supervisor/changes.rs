@@ -11,7 +11,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::entry::{Entry, Way};
 use super::open::{Probe, is_harmless, own_link};
-use super::places::{denied, find, open_below, open_root};
+use super::places::denied;
+use super::walk::find;
 use super::{Answer, Thread, error, written};
 use crate::checked::Request;
 use crate::files::{Access, Files};
@@ -195,12 +196,11 @@ fn writable(
     follows: bool,
 ) -> Result<Probe, i64> {
     let path = request.path(index).ok_or(error(libc::EFAULT))?;
-    let found = find(thread, files, directory as i32, path, follows)?;
+    let mut found = find(thread, files, directory as i32, path, follows)?;
     if found.root.access < Access::Write {
         return Err(denied(thread, path));
     }
-    let kind = if found.is_directory { libc::O_DIRECTORY } else { 0 };
-    open_below(&open_root(found.root)?, &found.name(), kind)
+    Ok(found.probe()?.0)
 }
 
 /// Opens what has been found, to be changed: no device, no socket.
@@ -279,9 +279,8 @@ fn may_change(thread: &Thread, files: &Files, descriptor: i32) -> Result<(), i64
     if name.to_bytes().first() != Some(&b'/') {
         return Err(error(libc::EACCES));
     }
-    let found = find(thread, files, libc::AT_FDCWD, &name, false)?;
-    let is_there = |probe: Probe| call::about(probe.0).is_some_and(|there| there.identity == about.identity);
-    let is_same = open_below(&open_root(found.root)?, &found.name(), 0).is_ok_and(is_there);
+    let mut found = find(thread, files, libc::AT_FDCWD, &name, false)?;
+    let is_same = found.probe().is_ok_and(|(_, there)| there.identity == about.identity);
     if is_same && found.root.access >= Access::Write { Ok(()) } else { Err(denied(thread, &name)) }
 }
 

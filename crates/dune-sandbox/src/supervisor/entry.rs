@@ -4,12 +4,12 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
 use super::open::Probe;
-use super::places::{denied, find, open_below, open_root};
+use super::places::denied;
+use super::walk::{find, open_part};
 use super::{Thread, error};
 use crate::checked::Request;
 use crate::files::{Access, Files, Kept};
 use crate::last_part::Place;
-use crate::raw::call;
 
 /// A directory below a root that may be written to, and a name in it, with a slash behind it if the path has one: what that means is
 /// Linux's to say.
@@ -57,8 +57,8 @@ impl Entry {
             None => error(libc::ENOENT),
             Some(which) => error(special[which]),
         })?;
-        let found = find(thread, files, directory, &place.directory, true)?;
-        let canonical = found.path().join(&place.name);
+        let mut found = find(thread, files, directory, &place.directory, true)?;
+        let canonical = found.path.join(&place.name);
         match files.keeps(&canonical) {
             Some(Kept::Hidden) => {
                 return Err(error(if way == Way::Make { libc::EACCES } else { libc::ENOENT }));
@@ -69,7 +69,10 @@ impl Entry {
             None if found.root.access < Access::Write => return Err(denied(thread, path)),
             None => (),
         }
-        let directory = open_below(&open_root(found.root)?, &found.name(), libc::O_DIRECTORY)?;
+        let (directory, about) = found.probe()?;
+        if about.mode & libc::S_IFMT != libc::S_IFDIR {
+            return Err(error(libc::ENOTDIR));
+        }
         Ok(Entry { directory, name: place.last(), path: canonical })
     }
 
@@ -77,13 +80,12 @@ impl Entry {
     pub(super) fn is_free(&self, files: &Files, gone: i32) -> Result<(), i64> {
         let name = self.name.to_bytes();
         let name = CString::new(name.strip_suffix(b"/").unwrap_or(name)).unwrap_or_default();
-        let found = match open_below(&self.directory, &name, 0) {
-            Ok(found) => found,
+        let about = match open_part(self.directory.0, &name) {
+            Ok((_, about)) => about,
             Err(why) if why == error(libc::ENOENT) => return Ok(()),
             // A mount point: it stays, says Linux.
             Err(why) => return Err(why),
         };
-        let about = call::about(found.0).ok_or(error(libc::EACCES))?;
         match files.keeps_file(about.identity) {
             Some(Kept::Hidden) => Err(error(gone)),
             Some(Kept::There) => Err(error(libc::EBUSY)),

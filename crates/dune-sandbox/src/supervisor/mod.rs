@@ -19,6 +19,7 @@ mod exec;
 mod filters;
 mod mapped_files;
 mod open;
+mod opening;
 mod places;
 mod program;
 mod resources;
@@ -32,6 +33,7 @@ mod supervised;
 mod threads;
 mod traps;
 mod trusted;
+mod walk;
 mod wish;
 mod written;
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use dune_syscalls::Memory;
 
 use super::shown::Shown;
-use super::{Answer, Thread, error, places};
+use super::{Answer, Thread, error, opening};
 use crate::checked::Request;
 use crate::files::Files;
 use crate::raw::call::{self, About, OpenHow};
@@ -135,13 +135,13 @@ fn find_and_open(
                 if let Some(descriptor) = open_own(thread, files, path, how.flags) {
                     return Ok(descriptor);
                 }
-                let (root, name, strict) = places::to_open(thread, files, directory, path, how)?;
                 if lacks(Defence::Roots) || lacks(Defence::Copies) {
+                    opening::find(thread, files, directory, path, &how)?;
                     let now = named_now(thread, request.arguments()[usize::from(argument)]);
                     let path = if lacks(Defence::Roots) { path } else { &now };
                     try_open(thread, directory, path, how)?
                 } else {
-                    try_open(thread, root.0, &name, strict)?
+                    opening::try_open(thread, files, directory, path, how)?
                 }
             }
         };
@@ -161,7 +161,9 @@ fn open_own(thread: &Thread, files: &Files, path: &CStr, flags: u64) -> Option<i
     let mut how = OpenHow { flags: (libc::O_PATH | libc::O_CLOEXEC) as u64, mode: 0, resolve: 0 };
     let found = Probe(result(call::open(AT_FDCWD, path, &mut how)).ok()? as i32);
     let file = shown(thread, found.0).ok()??.open(&found, flags, Some(files)).ok()?;
-    found.replace_by(&file, flags).ok()
+    let number = found.0;
+    drop(found);
+    file.settle(number, flags).ok()
 }
 
 /// The path at `address`, read after others could change it: what must not be opened.
@@ -199,7 +201,12 @@ fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Resul
         }
         Err(why) => return Err(why),
     };
-    open_found(thread, found, has(libc::O_CREAT) && has(libc::O_EXCL), how).map(Some)
+    if has(libc::O_CREAT) && has(libc::O_EXCL) {
+        return Err(error(libc::EEXIST));
+    }
+    let about = call::about(found.0).ok_or(error(libc::EACCES))?;
+    let number = found.0;
+    open_found(thread, found, &about, how, number).map(Some)
 }
 
 /// Opens the file, and looks at it then, for a thread that is alone.
@@ -208,7 +215,11 @@ fn open_and_look(thread: &Thread, directory: i32, path: &CStr, mut how: OpenHow)
     let opened = Probe(result(call::open(directory, path, &mut how))? as i32);
     let Some(about) = call::about(opened.0) else { return Err(error(libc::EACCES)) };
     match refuse_or_show(thread, &opened, &about, flags)? {
-        Some(shown) => opened.replace_by(&shown, flags),
+        Some(shown) => {
+            let number = opened.0;
+            drop(opened);
+            shown.settle(number, flags)
+        }
         None => Ok(opened.keep()),
     }
 }
@@ -228,16 +239,20 @@ fn refuse_or_show(thread: &Thread, found: &Probe, about: &About, flags: u64) -> 
     Ok(None)
 }
 
-fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -> Result<i64, i64> {
-    if is_to_be_new {
-        return Err(error(libc::EEXIST));
-    }
-    let Some(about) = call::about(found.0) else { return Err(error(libc::EACCES)) };
+/// Opens what has been found, by the number `lowest`, which is free but for `found`.
+pub(super) fn open_found(
+    thread: &Thread,
+    found: Probe,
+    about: &About,
+    how: OpenHow,
+    lowest: i32,
+) -> Result<i64, i64> {
     if about.mode & libc::S_IFMT == libc::S_IFLNK {
         return Err(error(libc::ELOOP));
     }
-    if let Some(shown) = refuse_or_show(thread, &found, &about, how.flags)? {
-        return found.replace_by(&shown, how.flags);
+    if let Some(shown) = refuse_or_show(thread, &found, about, how.flags)? {
+        drop(found);
+        return shown.settle(lowest, how.flags);
     }
     if about.mode & libc::S_IFMT == libc::S_IFIFO
         && !thread.process.threads.is_one()
@@ -250,6 +265,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
         );
         return Err(error(libc::EAGAIN));
     }
+    let found = found.clear_of(lowest)?;
     let path = own_link(found.0);
     let done = (libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW) as u64;
     let creates = how.flags & (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64 != 0;
@@ -262,7 +278,7 @@ fn open_found(thread: &Thread, found: Probe, is_to_be_new: bool, how: OpenHow) -
     } else if call::about(opened.0).is_none_or(|other| other.identity != about.identity) {
         return Err(error(libc::EACCES));
     }
-    found.replace_by(&opened, how.flags)
+    Ok(opened.keep())
 }
 
 /// The name of one of the calling thread's own descriptors. (`/proc/self/fd` is the first thread's.)
@@ -338,14 +354,27 @@ fn begins_with_a_number(descriptor: i32) -> bool {
 pub(super) struct Probe(pub(super) i32);
 
 impl Probe {
-    /// Gives the program `other` by this one's number, which is the lowest that was free.
-    fn replace_by(self, other: &Probe, flags: u64) -> Result<i64, i64> {
+    /// For the program, by the number `lowest`, which is free or this one's. No record lock hangs on the file: closing would take it away.
+    pub(super) fn settle(self, lowest: i32, flags: u64) -> Result<i64, i64> {
         let on_exec = flags & libc::O_CLOEXEC as u64;
-        result(call::plain(libc::SYS_dup3, [other.0 as u64, self.0 as u64, on_exec, 0, 0, 0]))?;
-        Ok(self.keep())
+        if self.0 == lowest {
+            let flags = if on_exec == 0 { 0 } else { libc::FD_CLOEXEC as u64 };
+            result(call::plain(libc::SYS_fcntl, [lowest as u64, libc::F_SETFD as u64, flags, 0, 0, 0]))?;
+            return Ok(self.keep());
+        }
+        result(call::plain(libc::SYS_dup3, [self.0 as u64, lowest as u64, on_exec, 0, 0, 0]))
     }
 
-    fn keep(self) -> i64 {
+    /// By another number than `number`, which is to be free.
+    pub(super) fn clear_of(self, number: i32) -> Result<Probe, i64> {
+        if self.0 != number {
+            return Ok(self);
+        }
+        let arguments = [number as u64, libc::F_DUPFD_CLOEXEC as u64, (number + 1) as u64, 0, 0, 0];
+        result(call::plain(libc::SYS_fcntl, arguments)).map(|other| Probe(other as i32))
+    }
+
+    pub(super) fn keep(self) -> i64 {
         let number = self.0;
         std::mem::forget(self);
         number.into()

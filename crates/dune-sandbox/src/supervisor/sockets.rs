@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Way};
 use super::open::{Probe, own_link};
-use super::places::{denied, find, open_below, open_root};
+use super::places::denied;
+use super::walk::find;
 use super::{Answer, Thread, error};
 use crate::checked::Request;
 use crate::files::{Files, SocketUse, address_of_path, path_of_address};
@@ -85,12 +86,11 @@ fn once(
 
 /// A socket that is there, and a name that leads to it.
 fn to_reach(thread: &Thread, files: &Files, path: &CStr, how: SocketUse) -> Result<(Probe, Vec<u8>), i64> {
-    let found = find(thread, files, libc::AT_FDCWD, path, true)?;
-    if !files.allows_socket(&found.path(), how) {
+    let mut found = find(thread, files, libc::AT_FDCWD, path, true)?;
+    if !files.allows_socket(&found.path, how) {
         return Err(denied(thread, path));
     }
-    let socket = open_below(&open_root(found.root)?, &found.name(), 0)?;
-    let about = call::about(socket.0).ok_or(error(libc::EACCES))?;
+    let (socket, about) = found.probe()?;
     if about.mode & libc::S_IFMT != libc::S_IFSOCK {
         return Err(error(libc::ECONNREFUSED));
     }

@@ -21,6 +21,7 @@ mod landlock;
 mod limits;
 mod mapped;
 mod network;
+mod opened;
 mod peers;
 mod randomly;
 mod robust;
@@ -106,6 +107,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "devices" => escapes::devices(&words[1..]),
         "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
         "asking" => asking::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
+        "opened" => opened::all(&words[1]),
         "peers" => peers::all(words[1].parse().expect("a port")),
         "sockets" => sockets::all(&words[1]),
         "sockets-race" => sockets::race(&words[1], words[2].parse().expect("turns")),

@@ -81,6 +81,7 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::policy_errors", policies::errors),
     Case::new("sandbox::policy_executes", executed::named),
     Case::new("sandbox::policy_executes_what_changes", executed::that_changes),
+    Case::new("sandbox::policy_opened", policies::opened),
     Case::new("sandbox::policy_directories", directories::changes),
     Case::new("sandbox::policy_directories_that_change", directories::races),
     Case::new("sandbox::limit_of_memory", limits::of_memory),

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::directories::libraries;
 use super::{command, path_of};
 use crate::case::CaseResult;
 
@@ -242,6 +243,36 @@ pub fn errors() -> CaseResult {
         let output = busybox(policy, &["true"])?;
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && errors.contains(text), "{policy}: {output:?}");
+    }
+    Ok(())
+}
+
+/// Numbers and record locks of files that are opened: as natively, with and without names of files in the policy.
+pub fn opened() -> CaseResult {
+    let tree = Tree::new("opened")?;
+    fs::write(tree.path("out/file"), "text\n")?;
+    let policy = tree.path("policy.toml");
+    let list = |parts: &[&str]| {
+        parts.iter().map(|part| format!("{:?}", tree.path(part))).collect::<Vec<_>>().join(", ")
+    };
+    let text = format!(
+        "children = true\n[files]\nread = [\"/proc\", {}, {}]\nwrite = [\"/dev/null\", {}]\n",
+        libraries(),
+        list(&["in", "single"]),
+        list(&["out"]),
+    );
+    fs::write(&policy, text)?;
+    let folder = tree.0.display().to_string();
+    let said = |policy| -> Result<String, Box<dyn std::error::Error>> {
+        let output = command(&path_of("confined")?, &["opened", &folder], policy).output()?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let natively = said(None)?;
+    assert_eq!(natively.matches(": right\n").count(), 30, "{natively}");
+    assert_eq!(natively.matches("opened by 0o0: true, and goes with it: true").count(), 6, "{natively}");
+    for policy in [&*policy, "allow-all"] {
+        assert_eq!(said(Some(policy))?, natively, "{policy}");
     }
     Ok(())
 }
