@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use super::{addresses, buffers, call, descriptors, filled_socket, instructions, randomly, wait};
+use super::{addresses, buffers, call, descriptors, filled_socket, instructions, mounted, randomly, wait};
 
 /// Where the runtime's part of the address space begins.
 pub const RUNTIME: u64 = 1 << 46;
@@ -37,6 +37,7 @@ pub fn attempt(what: &str, words: &[String]) {
         "address" => address(&words[0], &words[1]),
         "path" => path(&words[0], &words[1]),
         "link" => link(&words[0], &words[1]),
+        "mounted" => mounted::all(&words[0], &words[1]),
         "copies" => copies(),
         "buffers" => buffers::all(),
         "map" | "move" | "forget" | "unmap" => mappings(what, aims),
@@ -63,12 +64,12 @@ pub fn attempt(what: &str, words: &[String]) {
     wait();
 }
 
-fn path_of(bytes: &str) -> CString {
+pub fn path_of(bytes: &str) -> CString {
     CString::new(bytes).expect("no NUL")
 }
 
 /// Opens and reads it.
-fn contents(path: &std::ffi::CStr) -> Option<String> {
+pub fn contents(path: &std::ffi::CStr) -> Option<String> {
     // SAFETY: the calls read the path, and write to the buffer.
     unsafe {
         let opened = libc::open(path.as_ptr(), libc::O_RDONLY);

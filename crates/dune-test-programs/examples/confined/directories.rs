@@ -29,11 +29,11 @@ fn rmdir(path: u64, _: u64) -> i64 {
     asked(libc::SYS_rmdir, [path, 0, 0, 0, 0, 0])
 }
 
-fn unlink(path: u64, _: u64) -> i64 {
+pub fn unlink(path: u64, _: u64) -> i64 {
     asked(libc::SYS_unlink, [path, 0, 0, 0, 0, 0])
 }
 
-fn move_to(old: u64, new: u64) -> i64 {
+pub fn move_to(old: u64, new: u64) -> i64 {
     asked(libc::SYS_rename, [old, new, 0, 0, 0, 0])
 }
 

@@ -20,6 +20,7 @@ mod instructions;
 mod landlock;
 mod limits;
 mod mapped;
+mod mounted;
 mod network;
 mod opened;
 mod peers;

@@ -9,6 +9,7 @@ mod executed;
 mod layers;
 mod library;
 mod limits;
+mod mounts;
 mod network;
 mod peers;
 mod policies;

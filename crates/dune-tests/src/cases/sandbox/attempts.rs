@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::attacks::Confined;
 use super::directories::libraries;
+use super::mounts::Mounter;
 use super::policies::Tree;
 use super::{command, path_of};
 use crate::case::CaseResult;
@@ -57,6 +58,7 @@ const ATTACKS: &[Attack] = &[
     Attack("address", "Copies,Wall", ByFile, Told),
     Attack("path", "Copies,Wall", ByFile, Told),
     Attack("link", "Roots,Wall", ByFile, Told),
+    Attack("mounted", "Roots,Wall", ByFile, Told),
     Attack("copies", "Changes", AllowAll, Told),
     Attack("map", "Area", AllowAll, Changed),
     Attack("move", "Area", AllowAll, Changed),
@@ -101,9 +103,9 @@ impl Outside {
         let tree = Tree::new("attempts")?;
         let (allowed, denied) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
         let policy = tree.path("policy.toml");
-        let [out, below] = ["out", "single"].map(|part| tree.path(part));
+        let [out, below, folder, hidden] = ["out", "single", "in", "in/hidden"].map(|part| tree.path(part));
         let text = format!(
-            "[files]\nread = [{}, {below:?}]\nwrite = [{out:?}]\n[network]\nconnect = [\"127.0.0.1:{}\"]\n",
+            "[files]\nread = [{}, {below:?}, {folder:?}]\nwrite = [{out:?}]\nhidden = [{hidden:?}]\n[network]\nconnect = [\"127.0.0.1:{}\"]\n",
             libraries(),
             allowed.local_addr()?.port(),
         );
@@ -128,6 +130,7 @@ impl Outside {
             "address" => vec![port(&self.allowed)?, port(&self.denied)?],
             "path" => vec![self.tree.path("single"), self.tree.path("singlf")],
             "link" => vec![self.tree.path("out"), self.tree.path("secret")],
+            "mounted" => vec![self.tree.path("in"), self.tree.path("out")],
             "spin" => vec![(cpu_seconds() + 1).to_string()],
             "fill" => vec![self.tree.path("out/full")],
             "abstract" => vec![NAME.to_owned()],
@@ -175,13 +178,19 @@ impl Outside {
         };
         let mut confined = Confined::spawn(command)?;
         let target = confined.target()?;
+        let outside = match what {
+            "mounted" => Some(Mounter::start(&self.tree)?),
+            _ => None,
+        };
         confined.send(&[target.start, victim.0.id().into()])?;
         let said = confined.until_done()?;
-        let is_out = match seen {
-            Changed => !said.is_whole || !confined.is_as_before(&target),
-            Told => said.lines.iter().any(|line| line.starts_with("escaped")),
-            Ended => victim.has_ended()?,
-        };
+        let is_touched = outside.map_or(Ok(false), Mounter::stop)?;
+        let is_out = is_touched
+            || match seen {
+                Changed => !said.is_whole || !confined.is_as_before(&target),
+                Told => said.lines.iter().any(|line| line.starts_with("escaped")),
+                Ended => victim.has_ended()?,
+            };
         let (_, status) = confined.end()?;
         Ok(Outcome { is_out, text: format!("{what} without {without:?}: {status}, {:?}", said.lines) })
     }
