@@ -105,6 +105,8 @@ pub struct Files {
     layer_bytes: Option<u64>,
     /// What may be done with unix sockets.
     sockets: Vec<SocketRule>,
+    /// What is below these paths is not there, if it is below no root.
+    absent: Vec<PathBuf>,
 }
 
 /// Something that stays by its name whatever a program may write, or what is below could be had by another one.
@@ -174,6 +176,25 @@ impl Files {
             None => self.roots.push(Root::new(canonical, identity, access, true)),
         }
         Ok(())
+    }
+
+    /// Has what is at `path` and below, and below nothing that has been added, not be there for the program (ENOENT), instead of being denied.
+    /// Whether something is there now does not matter.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for a path that is not absolute.
+    pub fn set_absent(&mut self, path: &Path) -> io::Result<()> {
+        if !path.is_absolute() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let canonical = path.canonicalize().ok().filter(|canonical| canonical != path);
+        self.absent.extend([path.to_owned()].into_iter().chain(canonical));
+        Ok(())
+    }
+
+    pub(crate) fn absent(&self) -> &[PathBuf] {
+        &self.absent
     }
 
     /// What the path of a root leads to: its canonical path, and which file it is.

@@ -24,6 +24,8 @@ pub struct Effective {
     pub name: String,
     /// The files that it names; `None` where it does not look at paths.
     pub files: Option<Vec<FileRule>>,
+    /// Where all else is not there for the program.
+    pub absent: Vec<PathBuf>,
     /// Families of sockets that the program may make.
     pub families: Vec<&'static str>,
     /// With which addresses, if the policy has rules about that.
@@ -120,6 +122,7 @@ impl Effective {
         Effective {
             name: policy.name().to_owned(),
             files,
+            absent: policy.files().map(|files| files.absent().to_vec()).unwrap_or_default(),
             families: families(policy),
             network: policy.network_rules(),
             variables,

@@ -92,6 +92,9 @@ fn files(out: &mut Out, policy: &Effective) {
             out.item(format_args!("execute: {path}{what}"));
         }
     }
+    for path in &policy.absent {
+        out.item(format_args!("not there (ENOENT): all else below {}", path.display()));
+    }
     out.item("all other paths are not allowed");
 }
 

@@ -14,6 +14,7 @@ pub(in crate::files) fn files() -> Files {
         above: vec![(1, 9)],
         layer_bytes: None,
         sockets: Vec::new(),
+        absent: vec!["/home/me".into()],
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Found<'f, O> {
 
 impl Files {
     /// Finds what `path` leads to from `start`, or from `/`; not through the link that it ends with unless it `follows`. [`OUTSIDE`] for what is below no
-    /// root, ENOENT for what is hidden.
+    /// root, ENOENT for what is hidden, or said to be absent.
     pub(crate) fn find<O: Opener>(
         &self,
         start: Option<Start<O::Opened>>,
@@ -103,7 +103,8 @@ impl Files {
                 if self.leads_to_root(&at) {
                     continue;
                 }
-                return Err(OUTSIDE);
+                let is_absent = self.absent().iter().any(|absent| at.starts_with(absent));
+                return Err(if is_absent { libc::ENOENT } else { OUTSIDE });
             };
             if root.access == Access::Hidden {
                 return Err(libc::ENOENT);

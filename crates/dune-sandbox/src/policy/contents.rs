@@ -72,6 +72,7 @@ pub(super) struct Paths {
     pub(super) memory: Vec<Spanned<PathBuf>>,
     pub(super) execute: Vec<Spanned<PathBuf>>,
     pub(super) hidden: Vec<Spanned<PathBuf>>,
+    pub(super) absent: Vec<Spanned<PathBuf>>,
     pub(super) missing: Missing,
     pub(super) layer_bytes: Option<u64>,
 }
@@ -90,6 +91,7 @@ pub(super) enum Missing {
 pub(super) enum Use {
     Have(Access),
     Execute,
+    Miss,
 }
 
 #[derive(Debug, Default, Deserialize)]

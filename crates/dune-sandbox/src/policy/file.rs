@@ -91,7 +91,8 @@ impl FromFile {
         let contents: Contents = toml::from_str(text)
             .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))?;
         let mut files = Files::new();
-        let Paths { read, write, layer, memory, execute, hidden, missing, layer_bytes } = contents.files;
+        let Paths { read, write, layer, memory, execute, hidden, absent, missing, layer_bytes } =
+            contents.files;
         if let Some(bytes) = layer_bytes {
             files.set_layer_bytes(bytes);
         }
@@ -110,13 +111,14 @@ impl FromFile {
             (memory, Use::Have(Access::Memory)),
             (hidden, Use::Have(Access::Hidden)),
             (execute, Use::Execute),
+            (absent, Use::Miss),
         ] {
             for path in list {
                 let (span, path) = (path.span(), path.into_inner());
                 let path = absolute(path).map_err(|why| wrong(span.clone(), why))?;
                 let canonical = path.canonicalize();
                 let is_missing = canonical.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
-                if is_missing && missing == Missing::Skip {
+                if is_missing && missing == Missing::Skip && !matches!(how, Use::Miss) {
                     continue;
                 }
                 // The command line says more than the text.
@@ -135,6 +137,7 @@ impl FromFile {
                 let added = match how {
                     Use::Have(access) => files.add(&path, access),
                     Use::Execute => files.add_executable(&path),
+                    Use::Miss => files.set_absent(&path),
                 };
                 added.map_err(|error| wrong(span, format!("the path {} {}", path.display(), why(error))))?;
             }

@@ -155,6 +155,11 @@ fn others_lead_nowhere() {
         ("/", "/usr/nothing/more", libc::ENOENT),
         ("/", "", libc::ENOENT),
         ("/root", "file", OUTSIDE),
+        ("/", "/home/me/.gitconfig", libc::ENOENT),
+        ("/home/me/out", "../.config/git/config", libc::ENOENT),
+        ("/", "/home/me/out/../.gitconfig", libc::ENOENT),
+        ("/", "/home/me", OUTSIDE),
+        ("/", "/home/me2/.gitconfig", OUTSIDE),
     ] {
         assert_eq!(found(base, path, true), Err(wanted), "{base} {path}");
     }

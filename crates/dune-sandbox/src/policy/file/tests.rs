@@ -29,6 +29,7 @@ fn errors_name_line_and_key() {
             3,
             &["with another access", "execute = "],
         ),
+        ("[files]\nread = [\"/usr\"]\nabsent = [\"usr\"]\n", 3, &["usr is not absolute", "absent = "]),
         ("[files]\nlayer_bytes = -1\n", 2, &["layer_bytes = -1"]),
         ("[network]\nconnect = [\"*:1\",\n \"there:80\"]\n", 3, &["\"there:80\" is not an address like"]),
         ("[network]\nbind = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8"]),

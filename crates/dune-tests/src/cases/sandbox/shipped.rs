@@ -59,6 +59,14 @@ pub fn cli() -> CaseResult {
     let mut command = shell(&home, &["--policy", "cli"], script);
     let output = command.current_dir(&home).output()?;
     assert_eq!(said(&output), "good\nsecret\nnothing\nnothing\n", "{output:?}");
+    // What is nowhere named is not there in the home, and denied elsewhere.
+    let script =
+        "for f in ~/.gitconfig ~/.config/git/ignore ../outside /root/file; do ./busybox cat $f; done";
+    let output = shell(&home, &["--policy", "cli"], script).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let counts = ["No such file", "Permission denied", "denied by the policy"];
+    let counts = counts.map(|text| errors.matches(text).count());
+    assert!(counts == [3, 1, 1] && said(&output).is_empty(), "{output:?}");
     let output = shell(&home, &["--policy", "cli"], "echo new > out/other || echo not made").output()?;
     assert_eq!(said(&output), "not made\n", "{output:?}");
     for (options, text) in [
