@@ -9,7 +9,9 @@
 mod sockets;
 mod walk;
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -189,7 +191,7 @@ impl Files {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let canonical = path.canonicalize().ok().filter(|canonical| canonical != path);
-        self.absent.extend([path.to_owned()].into_iter().chain(canonical));
+        self.absent.extend([path.components().collect()].into_iter().chain(canonical));
         Ok(())
     }
 
@@ -211,7 +213,7 @@ impl Files {
         self.above.sort_unstable();
         self.above.dedup();
         if canonical != path {
-            self.names.push((path.to_owned(), canonical.clone()));
+            self.names.push((path.components().collect(), canonical.clone()));
         }
         Ok((canonical, (about.dev(), about.ino())))
     }
@@ -271,7 +273,7 @@ impl Files {
         let elsewhere = self.roots.iter().filter(|root| root.access.is_elsewhere());
         let all = elsewhere.filter_map(|root| {
             let (place, _) = root.place()?;
-            Some((place.as_os_str().len(), root, path.strip_prefix(place).ok()?))
+            Some((place.as_os_str().len(), root, below(&path, place)?))
         });
         match all.max_by_key(|(length, ..)| *length) {
             Some((_, root, below)) if below.as_os_str().is_empty() => root.path.clone(),
@@ -288,22 +290,39 @@ impl Files {
     }
 
     /// The root that counts for a canonical path, with the name below it.
-    pub(crate) fn root_of(&self, path: &Path) -> Option<(&Root, PathBuf)> {
-        let all = self.roots.iter().filter_map(|root| Some((root, path.strip_prefix(&root.path).ok()?)));
-        let (root, below) = all.max_by_key(|(root, _)| root.path.as_os_str().len())?;
-        Some((root, below.to_owned()))
+    pub(crate) fn root_of<'p>(&self, path: &'p Path) -> Option<(&Root, &'p Path)> {
+        let all = self.roots.iter().filter_map(|root| Some((root, below(path, &root.path)?)));
+        all.max_by_key(|(root, _)| root.path.as_os_str().len())
     }
 
     /// Whether a root, or a name of one, is below `path`.
     fn leads_to_root(&self, path: &Path) -> bool {
         let names = self.names.iter().map(|(name, _)| name);
-        self.roots.iter().map(|root| &root.path).chain(names).any(|root| root.starts_with(path))
+        self.roots.iter().map(|root| &root.path).chain(names).any(|root| below(root, path).is_some())
+    }
+
+    /// Whether what nothing names is not there at a path.
+    fn is_absent(&self, path: &Path) -> bool {
+        self.absent.iter().any(|absent| below(path, absent).is_some())
     }
 
     /// Whether it is hidden by another name: a hard link, a mount.
     fn is_hidden(&self, identity: (u64, u64)) -> bool {
         self.roots.iter().any(|root| root.access == Access::Hidden && root.is(identity))
     }
+}
+
+/// The rest of `path`, if it is `above` or below it. Both are canonical, so that bytes are compared: part by part, as `Path` does it, a look at all rules
+/// took most of the time of a call.
+fn below<'p>(path: &'p Path, above: &Path) -> Option<&'p Path> {
+    let above = above.as_os_str().as_bytes();
+    let rest = path.as_os_str().as_bytes().strip_prefix(above)?;
+    let rest = match rest {
+        [b'/', rest @ ..] => rest,
+        rest if rest.is_empty() || above == b"/" => rest,
+        _ => return None,
+    };
+    Some(Path::new(OsStr::from_bytes(rest)))
 }
 
 #[cfg(test)]

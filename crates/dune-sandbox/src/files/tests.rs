@@ -73,3 +73,32 @@ fn executables_keep_their_access() {
     let refused = files.add_executable(&hidden).expect_err("hidden");
     assert_eq!(refused.raw_os_error(), Some(libc::ENOTUNIQ));
 }
+
+#[test]
+fn below_is_by_whole_parts() {
+    for (path, above, wanted) in [
+        ("/usr", "/usr", Some("")),
+        ("/usr/lib/a", "/usr", Some("lib/a")),
+        ("/usr", "/", Some("usr")),
+        ("/", "/", Some("")),
+        ("/usr2", "/usr", None),
+        ("/us", "/usr", None),
+        ("/", "/usr", None),
+    ] {
+        assert_eq!(below(Path::new(path), Path::new(above)), wanted.map(Path::new), "{path} {above}");
+    }
+}
+
+#[test]
+fn names_are_as_a_walk_has_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let real = folder.path().canonicalize().expect("there").join("real");
+    std::fs::create_dir(&real).expect("made");
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&real, &link).expect("made");
+    let mut files = Files::new();
+    files.add(&folder.path().join(".//link/"), Access::Read).expect("there");
+    files.set_absent(&folder.path().join("none//")).expect("absolute");
+    assert!(files.names.iter().any(|(name, to)| name.as_os_str() == link.as_os_str() && *to == real));
+    assert!(files.is_absent(&folder.path().join("none/file")) && !files.is_absent(folder.path()));
+}

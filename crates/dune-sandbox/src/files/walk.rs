@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Access, Files, Root};
+use super::{Access, Files, Root, below};
 
 /// Below no root: what openat2(2) says of RESOLVE_BENEATH, and no other call that looks.
 pub(crate) const OUTSIDE: i32 = libc::EXDEV;
@@ -95,21 +95,20 @@ impl Files {
                 continue;
             }
             at.push(OsStr::from_bytes(&part));
-            let other_name = self.names.iter().find(|(name, _)| *name == at);
+            let other_name = self.names.iter().find(|(name, _)| name.as_os_str() == at.as_os_str());
             if let Some((_, canonical)) = other_name {
                 at.clone_from(canonical);
             }
-            let Some((root, below)) = self.root_of(&at) else {
+            let Some((root, rest)) = self.root_of(&at) else {
                 if self.leads_to_root(&at) {
                     continue;
                 }
-                let is_absent = self.absent().iter().any(|absent| at.starts_with(absent));
-                return Err(if is_absent { libc::ENOENT } else { OUTSIDE });
+                return Err(if self.is_absent(&at) { libc::ENOENT } else { OUTSIDE });
             };
             if root.access == Access::Hidden {
                 return Err(libc::ENOENT);
             }
-            let opened = if below.as_os_str().is_empty() || other_name.is_some() {
+            let opened = if rest.as_os_str().is_empty() || other_name.is_some() {
                 self.reach(&at, opener)
             } else {
                 let directory = match directory {
@@ -158,16 +157,16 @@ impl Files {
             None if !is_missing => Some(self.reach(&at, opener)?),
             there => there,
         };
-        let executes = self.roots.iter().any(|root| root.executes && at.starts_with(&root.path));
+        let executes = self.roots.iter().any(|root| root.executes && below(&at, &root.path).is_some());
         Ok(Found { root, path: at, directory: before, there, is_directory, executes })
     }
 
     /// Opens what is at a canonical path below a root. A link that has come there meanwhile is not followed.
     fn reach<O: Opener>(&self, path: &Path, opener: &mut O) -> Result<O::Opened, i32> {
-        let (root, below) = self.root_of(path).ok_or(OUTSIDE)?;
+        let (root, rest) = self.root_of(path).ok_or(OUTSIDE)?;
         let mut at = root.path.clone();
         let mut here = opener.open_root(root)?;
-        for part in &below {
+        for part in rest {
             at.push(part);
             here = opener.open_in(&here, &at)?;
             match opener.look(&here)? {
