@@ -32,17 +32,17 @@ impl Inner {
         let known = self.tracker.written(pages, &mut self.written);
         let is_known = matches!(known, Ok(Knowledge::Exact)) && !self.is_blind;
         let is_blind = which == Collection::Young && !is_known;
+        let mut is_full = which == Collection::Full || is_blind;
+        let written = if is_full { Vec::new() } else { self.old.both(&self.written, pages) };
         // Objects on most of the pages are looked at in either case, and a full collection leaves fewer.
-        let is_full = which == Collection::Full
-            || is_blind
-            || may_be_full && 2 * self.old.both(&self.written, pages).len() > self.old.len(pages);
+        is_full |= may_be_full && 2 * written.len() > self.old.len(pages);
         if is_full {
             self.stats.full_collections += 1;
             self.stats.blind_collections += u64::from(is_blind);
             self.blocks.clear_marks();
         } else {
             self.stats.young_collections += 1;
-            self.trace_written(pages);
+            self.trace_written(&written);
         }
         self.mark_roots(stack);
         if self.config.checked
@@ -59,11 +59,10 @@ impl Inner {
     }
 
     /// Follows the edges of old objects on pages that have been written to.
-    fn trace_written(&mut self, pages: usize) {
-        let written = self.old.both(&self.written, pages);
+    fn trace_written(&mut self, written: &[usize]) {
         self.stats.written_pages += written.len() as u64;
         let mut cells = Vec::new();
-        for page in written {
+        for &page in written {
             cells.clear();
             self.blocks.each_old_on(page, |cell| cells.push(cell));
             let address = self.space.start() + page * PAGE;
@@ -93,8 +92,7 @@ impl Inner {
         // The first blocks come last, and are filled first.
         for number in (0..self.blocks.len()).rev() {
             match self.blocks.sweep(number, is_full, &mut self.old, |cell| dead.push(cell)) {
-                Swept::Free => (),
-                Swept::Part => (),
+                Swept::Free | Swept::Part => (),
                 Swept::Small { class, free, used } => {
                     self.used += used;
                     if free >= ROOM {
