@@ -109,6 +109,13 @@ pub(crate) struct OpenHow {
     pub(crate) resolve: u64,
 }
 
+impl OpenHow {
+    /// Whether all bits of `flag` are set.
+    pub(crate) fn has(&self, flag: i32) -> bool {
+        self.flags & flag as u64 == flag as u64
+    }
+}
+
 /// ANON_INODE_FS_MAGIC and HUGETLBFS_MAGIC of `<linux/magic.h>`.
 pub(crate) const ANONYMOUS_INODES: i64 = 0x0904_1934;
 pub(crate) const HUGE_PAGES: i64 = 0x9584_58f6;

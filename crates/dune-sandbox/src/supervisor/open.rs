@@ -40,6 +40,8 @@ const OF_THE_KERNEL: [&str; 3] = ["kcore", "kpageflags", "kpagecount"];
 const TRIES: u32 = 8;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
+/// What O_TMPFILE has besides O_DIRECTORY.
+pub(super) const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 
 pub(super) fn open(thread: &mut Thread, request: &mut Request) -> Answer {
     let [_, flags, mode, ..] = *request.arguments();
@@ -103,7 +105,7 @@ fn as_by_openat(mut how: OpenHow) -> OpenHow {
         // O_LARGEFILE
         | 0o100000;
     how.flags &= KNOWN as u64;
-    let creates = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
+    let creates = (libc::O_CREAT | TMPFILE) as u64;
     how.mode = if how.flags & creates != 0 { how.mode & 0o7777 } else { 0 };
     if how.flags & libc::O_PATH as u64 != 0 {
         how.flags &= (libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
@@ -161,9 +163,7 @@ fn open_own(thread: &Thread, files: &Files, path: &CStr, flags: u64) -> Option<i
     let mut how = OpenHow { flags: (libc::O_PATH | libc::O_CLOEXEC) as u64, mode: 0, resolve: 0 };
     let found = Probe(result(call::open(AT_FDCWD, path, &mut how)).ok()? as i32);
     let file = shown(thread, found.0).ok()??.open(&found, flags, Some(files)).ok()?;
-    let number = found.0;
-    drop(found);
-    file.settle(number, flags).ok()
+    found.replace_by(file, flags).ok()
 }
 
 /// The path at `address`, read after others could change it: what must not be opened.
@@ -175,8 +175,7 @@ fn named_now(thread: &Thread, address: u64) -> CString {
 
 /// Finds and opens the file, while nobody changes descriptors; `None` if something has come in between.
 fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Result<Option<i64>, i64> {
-    let has = |flag: i32| how.flags & flag as u64 == flag as u64;
-    if has(libc::O_PATH) {
+    if how.has(libc::O_PATH) {
         // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
         let found = Probe(result(call::open(directory, path, &mut how.clone()))? as i32);
         is_harmless(thread, found.0)?;
@@ -191,22 +190,26 @@ fn try_open(thread: &Thread, directory: i32, path: &CStr, how: OpenHow) -> Resul
     let mut probe = OpenHow { flags, mode: 0, resolve: how.resolve };
     let found = match result(call::open(directory, path, &mut probe)) {
         Ok(found) => Probe(found as i32),
-        Err(why) if why == error(libc::ENOENT) && has(libc::O_CREAT) => {
-            // With O_EXCL it is a new file, whatever comes between.
-            let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, ..how };
-            return match result(call::open(directory, path, &mut create)) {
-                Err(why) if why == error(libc::EEXIST) && !has(libc::O_EXCL) => Ok(None),
-                done => done.map(Some),
-            };
+        Err(why) if why == error(libc::ENOENT) && how.has(libc::O_CREAT) => {
+            return create(directory, path, how);
         }
         Err(why) => return Err(why),
     };
-    if has(libc::O_CREAT) && has(libc::O_EXCL) {
+    if how.has(libc::O_CREAT) && how.has(libc::O_EXCL) {
         return Err(error(libc::EEXIST));
     }
     let about = call::about(found.0).ok_or(error(libc::EACCES))?;
     let number = found.0;
     open_found(thread, found, &about, how, number).map(Some)
+}
+
+/// Makes the file. With O_EXCL it is a new one, whatever comes between: `None` if something is there by now.
+pub(super) fn create(directory: i32, path: &CStr, how: OpenHow) -> Result<Option<i64>, i64> {
+    let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, ..how };
+    match result(call::open(directory, path, &mut create)) {
+        Err(why) if why == error(libc::EEXIST) && !how.has(libc::O_EXCL) => Ok(None),
+        done => done.map(Some),
+    }
 }
 
 /// Opens the file, and looks at it then, for a thread that is alone.
@@ -215,11 +218,7 @@ fn open_and_look(thread: &Thread, directory: i32, path: &CStr, mut how: OpenHow)
     let opened = Probe(result(call::open(directory, path, &mut how))? as i32);
     let Some(about) = call::about(opened.0) else { return Err(error(libc::EACCES)) };
     match refuse_or_show(thread, &opened, &about, flags)? {
-        Some(shown) => {
-            let number = opened.0;
-            drop(opened);
-            shown.settle(number, flags)
-        }
+        Some(shown) => opened.replace_by(shown, flags),
         None => Ok(opened.keep()),
     }
 }
@@ -268,7 +267,7 @@ pub(super) fn open_found(
     let found = found.clear_of(lowest)?;
     let path = own_link(found.0);
     let done = (libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW) as u64;
-    let creates = how.flags & (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64 != 0;
+    let creates = how.has(TMPFILE);
     let mode = if creates { how.mode } else { 0 };
     let mut again = OpenHow { flags: how.flags & !done, mode, resolve: 0 };
     let opened = Probe(result(call::open(AT_FDCWD, &path, &mut again))? as i32);
@@ -363,6 +362,13 @@ impl Probe {
             return Ok(self.keep());
         }
         result(call::plain(libc::SYS_dup3, [self.0 as u64, lowest as u64, on_exec, 0, 0, 0]))
+    }
+
+    /// Gives the program `other` by this one's number; see [`settle`](Self::settle).
+    fn replace_by(self, other: Probe, flags: u64) -> Result<i64, i64> {
+        let number = self.0;
+        drop(self);
+        other.settle(number, flags)
     }
 
     /// By another number than `number`, which is to be free.

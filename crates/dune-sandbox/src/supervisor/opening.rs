@@ -6,15 +6,13 @@
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::open::{Probe, is_harmless, open_found};
+use super::open::{self, Probe, TMPFILE, is_harmless, open_found};
 use super::places::denied;
 use super::walk::{Found, Opened, STRICT, find_and_count};
 use super::{Thread, error};
 use crate::files::{Access, Files};
 use crate::raw::call::{self, About, OpenHow};
 use crate::raw::result;
-
-const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 
 /// What the path leads to, if it may be opened so, and the lowest number that the walk had.
 pub(super) fn find<'f>(
@@ -24,18 +22,17 @@ pub(super) fn find<'f>(
     path: &CStr,
     how: &OpenHow,
 ) -> Result<(Found<'f>, Option<i32>), i64> {
-    let has = |flag: i32| has(how, flag);
     // What openat2(2) is asked to heed by the program would count for other steps than those that are made here.
     if how.resolve != 0 {
         return Err(error(libc::EINVAL));
     }
-    let follows = !(has(libc::O_NOFOLLOW) || has(libc::O_CREAT) && has(libc::O_EXCL));
+    let follows = !(how.has(libc::O_NOFOLLOW) || how.has(libc::O_CREAT) && how.has(libc::O_EXCL));
     let (found, lowest) = find_and_count(thread, files, directory, path, follows)?;
     let writes = how.flags & libc::O_ACCMODE as u64 != 0
-        || has(libc::O_CREAT)
-        || has(libc::O_TRUNC)
-        || has(libc::O_TMPFILE);
-    if writes && !has(libc::O_PATH) && found.root.access < Access::Write {
+        || how.has(libc::O_CREAT)
+        || how.has(libc::O_TRUNC)
+        || how.has(libc::O_TMPFILE);
+    if writes && !how.has(libc::O_PATH) && found.root.access < Access::Write {
         return Err(denied(thread, path));
     }
     Ok((found, lowest))
@@ -57,15 +54,15 @@ pub(super) fn try_open(
     }
     let (there, about) = found.probe()?;
     let lowest = lowest.map_or(there.0, |lowest| lowest.min(there.0));
-    if has(&how, libc::O_CREAT) {
-        if has(&how, libc::O_EXCL) {
+    if how.has(libc::O_CREAT) {
+        if how.has(libc::O_EXCL) {
             return Err(error(libc::EEXIST));
         }
         if about.mode & libc::S_IFMT == libc::S_IFDIR {
             return Err(error(libc::EISDIR));
         }
     }
-    if has(&how, libc::O_PATH) {
+    if how.has(libc::O_PATH) {
         // What is found so can not be read, and what is opened by its help comes by here; it tells what there is.
         is_harmless(thread, there.0)?;
     }
@@ -77,16 +74,12 @@ pub(super) fn try_open(
         }
         directory => {
             drop(directory);
-            match has(&how, libc::O_PATH) {
+            match how.has(libc::O_PATH) {
                 true => there.settle(lowest, how.flags).map(Some),
                 false => open_found(thread, there, &about, how, lowest).map(Some),
             }
         }
     }
-}
-
-fn has(how: &OpenHow, flag: i32) -> bool {
-    how.flags & flag as u64 == flag as u64
 }
 
 fn last_part(found: &Found) -> CString {
@@ -98,8 +91,8 @@ fn last_part(found: &Found) -> CString {
 /// there who could use it meanwhile.
 fn goes_by_name(thread: &Thread, about: &About, how: &OpenHow) -> bool {
     let kind = about.mode & libc::S_IFMT;
-    let is_special = about.may_be_on_procfs() || has(how, libc::O_TRUNC) || has(how, TMPFILE);
-    has(how, libc::O_PATH)
+    let is_special = about.may_be_on_procfs() || how.has(libc::O_TRUNC) || how.has(TMPFILE);
+    how.has(libc::O_PATH)
         || kind == libc::S_IFLNK
         || thread.process.threads.is_one()
             && !is_special
@@ -127,10 +120,10 @@ fn open_by_name(
     Ok(is_same.then(|| opened.keep()))
 }
 
-/// With O_EXCL it is a new file, whatever comes between.
+/// Makes the file that has not been found.
 fn create(found: Found, how: OpenHow, lowest: Option<i32>) -> Result<Option<i64>, i64> {
     let name = last_part(&found);
-    let directory = found.directory.filter(|_| has(&how, libc::O_CREAT)).ok_or(error(libc::ENOENT))?;
+    let directory = found.directory.filter(|_| how.has(libc::O_CREAT)).ok_or(error(libc::ENOENT))?;
     if found.is_directory {
         return Err(error(libc::EISDIR));
     }
@@ -138,9 +131,5 @@ fn create(found: Found, how: OpenHow, lowest: Option<i32>) -> Result<Option<i64>
         Some(lowest) => directory.clear_of(lowest)?,
         None => directory,
     };
-    let mut create = OpenHow { flags: how.flags | libc::O_EXCL as u64, resolve: STRICT, ..how };
-    match result(call::open(directory.number(), &name, &mut create)) {
-        Err(why) if why == error(libc::EEXIST) && !has(&how, libc::O_EXCL) => Ok(None),
-        done => done.map(Some),
-    }
+    open::create(directory.number(), &name, OpenHow { resolve: STRICT, ..how })
 }

@@ -92,8 +92,7 @@ pub(super) fn find_and_count<'f>(
 
 /// Where a directory is that is open, by the name that the program has for it.
 pub(super) fn place(files: &Files, directory: i32) -> Result<PathBuf, i64> {
-    let link = if directory == AT_FDCWD { c"/proc/thread-self/cwd".to_owned() } else { own_link(directory) };
-    std::fs::read_link(OsStr::from_bytes(link.to_bytes()))
+    std::fs::read_link(OsStr::from_bytes(own_link(directory).to_bytes()))
         .map_err(|_| error(libc::EBADF))
         .and_then(|path| if path.is_absolute() { Ok(files.told(path)) } else { Err(error(libc::ENOTDIR)) })
 }
