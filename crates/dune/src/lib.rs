@@ -43,6 +43,7 @@ pub use contract::launcher::Launcher;
 pub use counters::Counters;
 pub use engine::error::EngineError;
 pub use guest::error::{HandlerError, LeaveError, SegmentError};
+pub use guest::snapshot;
 pub use guest::{Handler, LeanHandler, LinuxWrites, MAX_NESTING, TrapHandler, TrapOutcome};
 pub use host::error::EnterError;
 pub use linux::sys::Errno;

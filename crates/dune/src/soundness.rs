@@ -51,6 +51,7 @@
 //! | [`Flush::now`], [`Flush::defer`], [`Memory::collect`], [`tlb`] | forget translations too often |
 //! | [`FrameAllocator::allocate`], [`FrameAllocator::trim`] | take memory; a frame that is dropped stays in use |
 //! | [`Memory::new_space`], [`AddressSpace::page_tables`], dropping a space | edits as above, in tables that are not in use until [`AddressSpace::enter`], which is unsafe |
+//! | [`SnapshotMemory`], [`Snapshot`] | guard and open pages of a mapping of its own; the bytes are copied by instructions that are no accesses of Rust's. A snapshot that misses a write shows other bytes, and nothing else |
 //! | [`UserMemory`], [`Dune::copy_from_user`], [`Dune::copy_to_user`] | see below |
 //!
 //! *Flushes.* A [`Flush`] may be dropped, deferred or forgotten by safe code. It is counted when it comes into being, so the next
@@ -129,6 +130,8 @@
 //! [`AddressSpace::enter`]: crate::memory::AddressSpace::enter
 //! [`AddressSpace::page_tables`]: crate::memory::AddressSpace::page_tables
 //! [`Dune::copy_from_user`]: crate::Dune::copy_from_user
+//! [`SnapshotMemory`]: crate::snapshot::SnapshotMemory
+//! [`Snapshot`]: crate::snapshot::Snapshot
 //! [`Dune::watch_linux_writes`]: crate::Dune::watch_linux_writes
 //! [`Dune::copy_to_user`]: crate::Dune::copy_to_user
 //! [`Dune::run_user`]: crate::Dune::run_user

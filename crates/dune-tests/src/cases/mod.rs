@@ -38,6 +38,7 @@ mod sandbox;
 mod segments;
 mod shortage;
 mod signals;
+mod snapshot;
 mod state;
 mod swapping;
 mod syscalls;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Case> {
         user::CASES,
         user_memory::CASES,
         reset::CASES,
+        snapshot::CASES,
         collector::CASES,
         time_limits::CASES,
         waiting::CASES,

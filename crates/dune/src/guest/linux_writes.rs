@@ -164,6 +164,8 @@ impl Writing {
         dune.memory().writers().forget(|holder| holder == caller);
         let written = Written::by(number, arguments)?;
         let writer = dune.memory().begin_write(caller, written.hull()?);
+        // On the list already: a snapshot that is taken from now on finds it there.
+        dune.memory().keep(written.parts[..written.count].iter().copied().chain(written.buffers));
         Some(Writing { written, writer })
     }
 

@@ -30,6 +30,7 @@ pub(crate) mod priority;
 pub(crate) mod range_handlers;
 pub(crate) mod segments;
 pub(crate) mod signal;
+pub mod snapshot;
 pub(crate) mod special_memory;
 pub(crate) mod stacks;
 pub(crate) mod syscall;

@@ -1,12 +1,17 @@
 //! One entry of a paging structure: 64 bits (Intel SDM Vol. 3A §4.5.4, AMD APM Vol. 2 §5.3.3).
 //!
-//! Dune uses four of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
+//! Dune uses five of the bits that the CPU ignores: an *owned* mark on leaves that the program edited, which the
 //! mirror of Linux's mappings leaves alone (bit 9), a *shared* mark on entries that point to a table of another
 //! root (bit 10), an *armed* mark on leaves that are as good as present, but whose first access is to be
-//! noticed (bit 11; `streams.rs`), and a *pinned* mark on leaves that nothing takes away, since ring 0 can not do
-//! without them (bit 52). Each edit of a leaf's rights takes the armed mark away. An entry that has an address but
+//! noticed (bit 11; `streams.rs`), a *pinned* mark on leaves that nothing takes away, since ring 0 can not do
+//! without them (bit 52), and a *guarded* mark on leaves that are as good as writable, but whose first write is to be
+//! noticed, and on entries that point to tables of such leaves (bit 53; `snapshot/guard.rs`). Each edit of a leaf's
+//! rights takes the armed and the guarded mark away. An entry that has an address but
 //! is not present is a page without permissions: it keeps its frame. An entry without an address is empty; an
 //! empty one with the owned mark is a *hole*: the program unmapped what the mirror had there.
+//!
+//! The CPU lets nobody write below an entry that is not writable, at any level. Entries that point to tables are, but for those that
+//! guard all that is below them.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +42,8 @@ const SHARED: u64 = Flags::BIT_10.bits();
 const ARMED: u64 = Flags::BIT_11.bits();
 /// Marks a leaf that the mirror never changes.
 const PINNED: u64 = Flags::BIT_52.bits();
+/// Marks a leaf that is not writable only so that its first write faults, and an entry above such leaves.
+const GUARDED: u64 = Flags::BIT_53.bits();
 
 impl Entry {
     pub const EMPTY: Entry = Entry(0);
@@ -49,8 +56,9 @@ impl Entry {
     /// See the head of this file.
     pub const PINNED: u64 = PINNED;
     const HUGE: u64 = Flags::HUGE_PAGE.bits();
+    const WRITABLE: u64 = Flags::WRITABLE.bits();
     /// The bits that decide whether a walk may simply follow an entry.
-    pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | SHARED;
+    pub const FOLLOW_MASK: u64 = Self::PRESENT | Self::HUGE | SHARED | GUARDED;
 
     /// A leaf of `size` at `frame`. The frame's alignment is the caller's business.
     #[inline]
@@ -120,7 +128,7 @@ impl Entry {
     }
 
     pub const fn is_writable(self) -> bool {
-        self.0 & Flags::WRITABLE.bits() != 0
+        self.0 & Self::WRITABLE != 0
     }
 
     pub const fn is_user(self) -> bool {
@@ -164,6 +172,31 @@ impl Entry {
         if self.is_armed() { Entry(self.0 & !ARMED | Self::PRESENT) } else { self }
     }
 
+    /// Whether the first write is to be noticed; above leaves, whether it may be.
+    pub const fn is_guarded(self) -> bool {
+        self.0 & GUARDED != 0
+    }
+
+    /// This entry, of which nothing can be written before it has been noticed.
+    pub const fn guarded(self) -> Entry {
+        Entry(self.0 & !Self::WRITABLE | GUARDED)
+    }
+
+    /// This entry above leaves, with the mark that they may be guarded.
+    pub const fn above_guarded(self) -> Entry {
+        Entry(self.0 | GUARDED)
+    }
+
+    /// This entry above leaves, which guards nothing itself.
+    pub const fn lifted(self) -> Entry {
+        Entry(self.0 | Self::WRITABLE)
+    }
+
+    /// The leaf as it is once the first write has been noticed, or as it is if nothing is to be noticed.
+    pub const fn unguarded(self) -> Entry {
+        if self.is_guarded() { Entry(self.0 & !GUARDED | Self::WRITABLE) } else { self }
+    }
+
     /// The address of the table that a non-leaf points to.
     #[inline]
     pub const fn table_address(self) -> u64 {
@@ -175,13 +208,13 @@ impl Entry {
         self.0 & if level.0 == 1 { ADDRESS } else { HUGE_ADDRESS }
     }
 
-    /// The permissions of a leaf, armed or not.
+    /// The permissions of a leaf, armed and guarded or not.
     pub const fn permissions(self) -> PagePermissions {
         use PagePermissions as P;
         let mut permissions = P::empty();
         if self.is_present() || self.is_armed() {
             permissions = permissions.union(P::READ);
-            if self.0 & Flags::WRITABLE.bits() != 0 {
+            if self.0 & (Self::WRITABLE | GUARDED) != 0 {
                 permissions = permissions.union(P::WRITE);
             }
             if self.0 & Flags::NO_EXECUTE.bits() == 0 {
@@ -200,7 +233,7 @@ impl Entry {
     /// The same leaf with the permission bits `permissions`; accessed, dirty and program bits stay.
     #[inline]
     pub const fn with_permissions(self, permissions: u64) -> Entry {
-        Entry(self.0 & !(PERMISSIONS | ARMED) | permissions)
+        Entry(self.0 & !(PERMISSIONS | ARMED | GUARDED) | permissions)
     }
 
     /// The bits `clear` cleared and `set` set.
@@ -400,6 +433,21 @@ mod tests {
         assert_eq!(leaf.disarmed(), leaf);
         let read = Entry::permission_bits(P::READ);
         assert_eq!(armed.with_permissions(read), leaf.with_permissions(read));
+    }
+
+    #[test]
+    fn a_guarded_leaf_keeps_its_rights_until_an_edit() {
+        use PagePermissions as P;
+        let leaf = Entry::leaf(0x7000, Entry::permission_bits(P::READ_WRITE), PageSize::Size4KiB);
+        let guarded = leaf.guarded();
+        assert!(guarded.is_guarded() && guarded.is_present() && !guarded.is_writable());
+        assert_eq!((guarded.permissions(), guarded.frame(Level(1))), (P::READ_WRITE, 0x7000));
+        assert_eq!(guarded.unguarded(), leaf);
+        assert_eq!(leaf.unguarded(), leaf);
+        let read = Entry::permission_bits(P::READ);
+        assert_eq!(guarded.with_permissions(read), leaf.with_permissions(read));
+        let table = Entry::table(PhysAddr::new(0x5000), false);
+        assert!(!table.guarded().is_writable() && table.guarded().lifted() == table.above_guarded());
     }
 
     #[test]

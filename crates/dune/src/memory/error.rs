@@ -73,6 +73,14 @@ pub enum EditError {
         /// The length of the existing range in bytes.
         existing: u64,
     },
+    /// The pages are the library's to edit.
+    #[error(
+        "snapshots can be taken of the memory at {address:#x}, so the library edits its pages: use other memory"
+    )]
+    SnapshotMemory {
+        /// The first address of such memory.
+        address: VirtAddr,
+    },
     /// There are no frames for the tables that the edit needs.
     #[error("no frame for a page table: {0}")]
     Frames(#[from] FrameError),

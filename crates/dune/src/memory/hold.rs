@@ -33,12 +33,15 @@ impl Memory {
     /// Begins a memory call that changes `span`, and if it `is_open` what Linux gives it.
     #[inline]
     pub(crate) fn begin_call(&self, span: Span, is_open: bool) -> Turn<'_> {
-        self.turns.begin([span, Span::NONE], is_open)
+        self.begin_call_of_two([span, Span::NONE], is_open)
     }
 
     /// As [`begin_call`](Self::begin_call), of one that changes two ranges.
+    #[inline]
     pub(crate) fn begin_call_of_two(&self, spans: [Span; 2], is_open: bool) -> Turn<'_> {
-        self.turns.begin(spans, is_open)
+        let turn = self.turns.begin(spans, is_open);
+        self.keep(spans.iter().map(|span| span.addresses()));
+        turn
     }
 
     /// Keeps others from editing after their memory calls; `None` if the interrupted code of this thread does.

@@ -102,6 +102,7 @@ impl<'m> PageTables<'m> {
         permissions: PagePermissions,
         size: PageSize,
     ) -> Result<Flush<'m>, EditError> {
+        self.snapshots.refuse(page)?;
         self.check_frames(page, frame, MapSize::Exactly(size))?;
         if page.bytes() != size.bytes() {
             return Err(EditError::LengthMismatch { new: page.bytes(), existing: size.bytes() });
@@ -176,6 +177,7 @@ impl<'m> PageTables<'m> {
     /// Pages that an end of the range cuts are split. Tables that become empty are freed when the obligation
     /// is discharged.
     pub fn unmap(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
+        self.snapshots.refuse(range)?;
         let span = (range.first(), range.end());
         let rule = Clear::default();
         let count = self.count(&rule, span)?;

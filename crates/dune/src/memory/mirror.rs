@@ -85,7 +85,9 @@ impl Wish {
     /// The entry of `level` on `frame` that replaces `old`. Accessed and dirty marks stay with the frame.
     fn entry(self, old: Entry, frame: u64, level: Level) -> Entry {
         let Some(size) = level.leaf() else { return old };
-        if old.is_pinned() || (self.ownership == Ownership::Respect && old.is_owned()) {
+        // Guarded leaves are owned, but for those that have been another mapping's since.
+        let is_own = old.is_owned() || old.is_guarded();
+        if old.is_pinned() || (self.ownership == Ownership::Respect && is_own) {
             old
         } else if self.bits == 0 {
             Entry::EMPTY
@@ -234,6 +236,11 @@ impl<'m> PageTables<'m> {
     pub(crate) fn pin(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
         let bits = Entry::permission_bits(PagePermissions::READ_WRITE) | Entry::OWNED | Entry::PINNED;
         self.edit_leaves(range, false, |entry| entry.with_permissions(bits))
+    }
+
+    /// Makes the pages of `range` the program's, with the rights that they have.
+    pub(super) fn own(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
+        self.edit_leaves(range, false, |entry| entry.edited(0, Entry::OWNED))
     }
 
     /// Whether the program has edited the page at `address`.

@@ -62,6 +62,7 @@ mod reach;
 mod reshape;
 mod retry;
 pub(crate) mod shootdown;
+pub(crate) mod snapshot;
 mod space;
 pub(crate) mod streams;
 mod table;
@@ -106,6 +107,7 @@ use entry::Entry;
 use mirror::Ownership;
 use missed::Missed;
 use plan::{Limits, Planner};
+use snapshot::Regions;
 use space::{CacheState, Pcids};
 use streams::Streams;
 use table::Edits;
@@ -188,6 +190,8 @@ pub struct Memory {
     streams: Streams,
     /// The system calls that write memory, while somebody wants to know. Large, as the next.
     writers: Writers,
+    /// The memories of which snapshots can be taken. Large, too.
+    snapshots: Regions,
     /// The system calls that are changing mappings, and who edits after them. Last: large.
     turns: Turns,
 }
@@ -215,6 +219,7 @@ impl Memory {
             features: options.features,
             root,
             writers: Writers::new(),
+            snapshots: Regions::new(),
             turns: Turns::new(),
             edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
@@ -284,6 +289,7 @@ impl Memory {
             mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
             writers: &self.writers,
+            snapshots: &self.snapshots,
             edits,
         }
     }
@@ -378,6 +384,7 @@ impl Memory {
             mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
             writers: &self.writers,
+            snapshots: &self.snapshots,
             edits: self.edits.lock()?,
         })
     }

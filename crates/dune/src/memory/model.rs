@@ -27,6 +27,7 @@ pub(super) struct Machine {
     version: AtomicU64,
     missed: Missed,
     writers: Writers,
+    snapshots: Regions,
     root: PhysAddr,
 }
 
@@ -44,6 +45,7 @@ impl Machine {
             version: AtomicU64::new(0),
             missed: Missed::new(),
             writers: Writers::new(),
+            snapshots: Regions::new(),
             root,
         }
     }
@@ -58,6 +60,7 @@ impl Machine {
             mirrors: false,
             missed: &self.missed,
             writers: &self.writers,
+            snapshots: &self.snapshots,
             edits: self.edits.lock().unwrap(),
         }
     }

@@ -11,7 +11,7 @@ use super::flush::Flush;
 use super::table::PageTables;
 use super::walk::{Rule, Slot, Step};
 use super::work::Work;
-use crate::arch::page::{Level, PageSize};
+use crate::arch::page::{Level, PageRange, PageSize};
 
 /// Splits what is larger than the pages of a level, and changes nothing.
 struct Reach {
@@ -31,6 +31,7 @@ impl<'m> PageTables<'m> {
     ///
     /// Pages that are so small already are left alone: a loop of single-page edits is fast after one `split`.
     pub fn split(&mut self, address: VirtAddr, size: PageSize) -> Result<Flush<'m>, EditError> {
+        self.snapshots.refuse(PageRange::page(address))?;
         let address = address.as_u64();
         let (level, _, entry) = self.find(address);
         if entry.is_empty() {
@@ -55,6 +56,9 @@ impl<'m> PageTables<'m> {
         let start = address.as_u64() & !(size.bytes() - 1);
         if level.0 == 1 {
             return Err(EditError::Unsupported { size });
+        }
+        if let Ok(range) = PageRange::new(VirtAddr::new_truncate(start), size.bytes()) {
+            self.snapshots.refuse(range)?;
         }
         if size == PageSize::Size1GiB && !self.giant {
             return Err(EditError::Unsupported { size });
@@ -108,24 +112,35 @@ impl<'m> PageTables<'m> {
     ) -> &'m Table {
         let address = work.stock.pop();
         let child = self.table(address);
-        let mut old = table.get(index);
-        loop {
-            let below = level.below();
-            let first = old.disarmed().shrunk(level);
-            for index in 0..512 {
-                let hole = old.is_empty();
-                child.set(index, if hole { Entry::hole(below) } else { first.step(below, index) });
-            }
-            // If the CPU marked the page meanwhile, the new pages have to inherit that.
-            match table.exchange(index, old, Entry::table(address, user || old.is_user())) {
-                Ok(()) => break,
-                Err(seen) => old = seen,
-            }
-        }
+        let old = divide((table, index), level, user, (address, child));
         if let Some(size) = level.leaf() {
             work.flush.record(at & !(level.span() - 1), size, old);
         }
         child
+    }
+}
+
+/// Puts the empty table `child`, at `address`, in the place of the leaf at entry `index` of `table`; it then maps what the leaf mapped.
+/// Returns the leaf.
+pub(super) fn divide(
+    (table, index): (&Table, usize),
+    level: Level,
+    user: bool,
+    (address, child): (PhysAddr, &Table),
+) -> Entry {
+    let mut old = table.get(index);
+    loop {
+        let below = level.below();
+        let first = old.disarmed().shrunk(level);
+        for index in 0..512 {
+            let hole = old.is_empty();
+            child.set(index, if hole { Entry::hole(below) } else { first.step(below, index) });
+        }
+        // If the CPU marked the page meanwhile, the new pages have to inherit that.
+        match table.exchange(index, old, Entry::table(address, user || old.is_user())) {
+            Ok(()) => return old,
+            Err(seen) => old = seen,
+        }
     }
 }
 

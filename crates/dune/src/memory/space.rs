@@ -118,7 +118,14 @@ pub struct AddressSpace<'m> {
 impl<'m> AddressSpace<'m> {
     pub(super) fn new(memory: &'m Memory, kind: SpaceKind) -> Result<AddressSpace<'m>, SpaceError> {
         let pcid = if memory.features.pcid { Some(memory.pcids.allocate()?) } else { None };
-        let root = memory.page_tables().and_then(|mut tables| tables.clone_root(kind)).inspect_err(|_| {
+        let made = memory.page_tables().and_then(|mut tables| {
+            // What is written by way of another root would be noticed by nobody.
+            tables.snapshots.refuse(Memory::everything())?;
+            let root = tables.clone_root(kind)?;
+            tables.edits.spaces += 1;
+            Ok(root)
+        });
+        let root = made.inspect_err(|_| {
             pcid.inspect(|&pcid| memory.pcids.free(pcid));
         })?;
         Ok(AddressSpace { memory, root, pcid, kind, cache: CacheState::new(), active: AtomicU32::new(0) })
@@ -191,6 +198,7 @@ impl Drop for AddressSpace<'_> {
         // broken.
         if let Ok(mut tables) = self.memory.tables(self.root) {
             tables.free_root();
+            tables.edits.spaces -= 1;
             if self.kind == SpaceKind::Shared {
                 tables.edits.shared -= 1;
             }

@@ -18,6 +18,7 @@ use super::error::{EditError, refuse_user};
 use super::flush::Flush;
 use super::frames::FrameAllocator;
 use super::missed::Missed;
+use super::snapshot::Regions;
 use super::walk::{Rule, Slot, Step};
 use super::window::Windows;
 use super::work::Work;
@@ -30,6 +31,8 @@ use crate::lock::Guard;
 pub(super) struct Edits {
     /// The number of address spaces that share tables of the process's own root.
     pub shared: u32,
+    /// The number of address spaces besides the process's own.
+    pub spaces: u32,
 }
 
 /// A page as the tables map it.
@@ -82,6 +85,8 @@ pub struct PageTables<'m> {
     pub(super) missed: &'m Missed,
     /// The system calls under way that write memory.
     pub(super) writers: &'m Writers,
+    /// The memories of which snapshots can be taken, where the program edits nothing.
+    pub(super) snapshots: &'m Regions,
     pub(super) edits: Guard<'m, Edits>,
 }
 
@@ -197,6 +202,7 @@ impl<'m> PageTables<'m> {
         let mut count = 0;
         for range in ranges {
             refuse_user(*range, permissions)?;
+            self.snapshots.refuse(*range)?;
             count += self.count(&rule, (range.first(), range.end()))?;
         }
         let mut work = Work::begin(self.frames, count)?;
@@ -265,6 +271,7 @@ impl<'m> PageTables<'m> {
                 return Ok(Flush::run(start, range.pages() as u32, seen));
             }
         }
+        self.snapshots.refuse(range)?;
         self.edit_leaves(range, user, |entry| entry.with_permissions(bits))
     }
 
@@ -279,6 +286,7 @@ impl<'m> PageTables<'m> {
         permissions: PagePermissions,
     ) -> Result<Flush<'m>, EditError> {
         let add = permissions | PagePermissions::USER;
+        self.snapshots.refuse(range)?;
         self.edit_leaves(range, true, |entry| {
             entry.with_permissions(Entry::permission_bits(entry.permissions() | add) | Entry::OWNED)
         })
@@ -287,6 +295,7 @@ impl<'m> PageTables<'m> {
 
     /// Makes every page of `range` the supervisor's again; its other permissions stay.
     pub fn revoke_user(&mut self, range: PageRange) -> Result<Flush<'m>, EditError> {
+        self.snapshots.refuse(range)?;
         self.edit_leaves(range, false, |entry| {
             let permissions = entry.permissions() - PagePermissions::USER;
             entry.with_permissions(Entry::permission_bits(permissions) | Entry::OWNED)

@@ -40,6 +40,11 @@ impl Span {
         Span { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 
+    /// From the first address to the end.
+    pub fn addresses(self) -> (u64, u64) {
+        (self.start, self.end)
+    }
+
     fn meets(self, other: Span) -> bool {
         self.start < other.end && other.start < self.end
     }

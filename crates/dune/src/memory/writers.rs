@@ -157,14 +157,17 @@ impl Writers {
         }
     }
 
+    /// Whether one of those under way may write anywhere.
+    pub(super) fn may_be_anywhere(&self) -> bool {
+        self.without_place.load(Ordering::SeqCst) != 0 || self.unknown.load(Ordering::SeqCst)
+    }
+
     /// The parts of `range` that writers under way may write.
-    fn under_way(&self, range: PageRange) -> impl Iterator<Item = Span> {
+    pub(super) fn under_way(&self, range: PageRange) -> impl Iterator<Item = Span> {
         // After the edits before, in the sight of all: a writer that is not on the list yet marks after them.
         fence(Ordering::SeqCst);
         let (first, end) = (range.first(), range.end());
-        let is_anywhere =
-            self.without_place.load(Ordering::SeqCst) != 0 || self.unknown.load(Ordering::SeqCst);
-        let anywhere = is_anywhere.then_some((first, end));
+        let anywhere = self.may_be_anywhere().then_some((first, end));
         let most = if self.taken.load(Ordering::SeqCst) == 0 { 0 } else { MOST };
         let of_places = self.places[..most].iter().filter(|place| place.caller.load(Ordering::Acquire) != 0);
         let spans = of_places.map(|place| {
