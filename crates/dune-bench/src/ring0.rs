@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
 use dune::memory::{PagePermissions, PageRange};
+use dune::snapshot::{Snapshot, SnapshotMemory};
 use dune::user::{ReturnBy, SystemCall, UserContext, UserExit, UserMemory};
 use dune::{
     Dune, EnterError, Handler, LeanHandler, LinuxWrites, TrapFrame, TrapHandler, TrapOutcome, Vector,
@@ -68,6 +69,27 @@ impl Reset<'_> {
     pub(crate) fn is_clean(&self) -> bool {
         let mut all = vec![0; self.image.len()];
         self.memory.read(self.memory.start(), &mut all).is_ok() && all == self.image
+    }
+}
+
+/// Memory of which snapshots can be taken.
+pub(crate) struct Snapshots {
+    dune: Dune,
+    memory: SnapshotMemory,
+}
+
+impl Snapshots {
+    /// Stores to this page.
+    #[inline(always)]
+    pub(crate) fn touch(&self, page: usize) {
+        // SAFETY: a page of the memory, into which there are no references.
+        unsafe { self.memory.as_ptr().add(page * PAGE).write_volatile(1) };
+    }
+
+    /// What it is now.
+    #[inline(always)]
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
+        self.memory.snapshot(self.dune).map_err(Failure::of("SnapshotMemory::snapshot"))
     }
 }
 
@@ -156,6 +178,13 @@ impl Ring0 {
         let clean =
             Checkpoint::take(self.dune, [&memory], &context).map_err(Failure::of("Checkpoint::take"))?;
         Ok(measure(&mut Reset { dune: self.dune, memory: &memory, image: &image, clean, context }))
+    }
+
+    /// Memory of `bytes` bytes of which snapshots can be taken, and which no huge page will back.
+    pub(crate) fn snapshot_memory(self, bytes: u64) -> Result<Snapshots, Failure> {
+        let memory = SnapshotMemory::new(self.dune, bytes).map_err(Failure::of("SnapshotMemory::new"))?;
+        linux::refuse_huge_pages(memory.as_ptr(), memory.range().bytes() as usize);
+        Ok(Snapshots { dune: self.dune, memory })
     }
 
     /// Leaves #PF to Dune again.

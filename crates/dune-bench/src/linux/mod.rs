@@ -14,6 +14,7 @@ mod dispatch;
 mod pages;
 mod reset;
 mod signals;
+mod snapshot;
 mod tracing;
 
 use std::arch::asm;
@@ -22,13 +23,14 @@ use std::io;
 pub(crate) use calls::{Folder, Opened, ask_personality};
 pub(crate) use children::{fork_and_wait, in_child};
 pub(crate) use dispatch::dispatched_payload;
-pub(crate) use pages::{Linux, Mapping, PAGE, Pages, protect};
+pub(crate) use pages::{Linux, Mapping, PAGE, Pages, protect, refuse_huge_pages};
 pub(crate) use reset::Resettable;
 pub use reset::Way;
 pub(crate) use signals::{
     ServesFaults, send_signal, signals_handled, with_counting_handler, with_fault_handler,
     with_stamping_handler,
 };
+pub(crate) use snapshot::{View, has_memory};
 pub(crate) use tracing::{Tracing, traced_payload};
 
 /// A system call that Linux refused.

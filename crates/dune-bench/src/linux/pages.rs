@@ -16,6 +16,12 @@ pub(crate) struct Mapping {
     pages: usize,
 }
 
+/// Keeps huge pages out of a mapping.
+pub(crate) fn refuse_huge_pages(start: *mut u8, bytes: usize) {
+    // SAFETY: advice, which changes no byte. A kernel without huge pages answers EINVAL, and needs none.
+    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_NOHUGEPAGE) };
+}
+
 impl Mapping {
     /// Private memory that no huge page will back.
     pub(crate) fn private(pages: usize) -> Result<Mapping, Refused> {
@@ -65,8 +71,7 @@ impl Mapping {
     }
 
     fn refuse_huge_pages(&self) {
-        // SAFETY: advice about a mapping of ours. A kernel without huge pages answers EINVAL, and needs none.
-        unsafe { libc::madvise(self.start().cast(), self.pages * PAGE, libc::MADV_NOHUGEPAGE) };
+        refuse_huge_pages(self.start(), self.pages * PAGE);
     }
 
     /// Its first byte.

@@ -14,6 +14,7 @@ mod protect;
 mod ptrace;
 mod reset;
 mod signal;
+mod snapshot;
 mod touch;
 mod trap;
 
@@ -85,6 +86,10 @@ pub enum Row {
     RefusedCall,
     /// Writes to so many pages of 4 MiB, and the way back, against one of Linux's ways.
     Reset(u32, Way),
+    /// The pause of a program of which so many MiB a snapshot is taken.
+    SnapshotPause(u32),
+    /// The first store to a page after a snapshot.
+    FirstWrite,
     /// A program with a garbage collector that knows of writes in this way, against the CPU's dirty marks.
     Collector(Workload, Tracker),
     /// Work without system calls.
@@ -157,6 +162,10 @@ impl Row {
         rows
     };
 
+    /// Snapshots (`dune::snapshot`).
+    pub const SNAPSHOTS: [Row; 4] =
+        [Row::SnapshotPause(64), Row::SnapshotPause(1024), Row::SnapshotPause(8192), Row::FirstWrite];
+
     /// Programs with a garbage collector (`dune_gc`).
     pub const COLLECTORS: [Row; COLLECTORS.len() * 3] = {
         let mut rows = [Row::Collector(Workload::Trees, Tracker::None); COLLECTORS.len() * 3];
@@ -172,7 +181,7 @@ impl Row {
     /// All rows.
     pub fn all() -> impl Iterator<Item = Row> {
         let more = Row::SANDBOX.into_iter().filter(|row| !Row::TABLE.contains(row));
-        Row::TABLE.into_iter().chain(more).chain(Row::RESETS).chain(Row::COLLECTORS)
+        Row::TABLE.into_iter().chain(more).chain(Row::RESETS).chain(Row::SNAPSHOTS).chain(Row::COLLECTORS)
     }
 
     /// The row's name in tables, in JSON and on the command line.
@@ -201,6 +210,10 @@ impl Row {
             Row::Openat => "openat",
             Row::RefusedCall => "refused_call",
             Row::Reset(written, way) => reset_name(written, way),
+            Row::SnapshotPause(64) => "snapshot_64",
+            Row::SnapshotPause(1024) => "snapshot_1024",
+            Row::SnapshotPause(_) => "snapshot_8192",
+            Row::FirstWrite => "first_write",
             Row::Collector(workload, tracker) => collector_name(workload, tracker),
             Row::Compute(kernel) => kernel.row_name(),
         }
@@ -244,6 +257,12 @@ impl Row {
                 "so many pages of 4 MiB written, and back: MADV_DONTNEED | Checkpoint"
             }
             Row::Reset(_, Way::Scan) => "so many pages of 4 MiB written, and back: PAGEMAP_SCAN | Checkpoint",
+            Row::SnapshotPause(8192) => {
+                "a snapshot of 8 GiB with a page in each 2 MiB: fork's pause | SnapshotMemory::snapshot"
+            }
+            Row::SnapshotPause(64) => "a snapshot of 64 MiB: fork's pause | SnapshotMemory::snapshot",
+            Row::SnapshotPause(_) => "a snapshot of 1 GiB: fork's pause | SnapshotMemory::snapshot",
+            Row::FirstWrite => "the first store to a page after that, per page: copy-on-write | a copy kept",
             Row::Collector(Workload::Trees, _) => {
                 "GCBench, whole: collector by the named tracker | by dirty marks, or by Dune's named"
             }
@@ -295,6 +314,8 @@ impl Row {
                 calls::measure(session, self)
             }
             Row::Reset(written, way) => reset::linux(session, self, written, way),
+            Row::SnapshotPause(mib) => snapshot::pause_linux(session, self, mib),
+            Row::FirstWrite => snapshot::write_linux(session, self),
             Row::Collector(workload, tracker) => collector::linux(session, self, workload, tracker),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
@@ -324,6 +345,8 @@ impl Row {
             }
             Row::ReadByte | Row::Openat | Row::RefusedCall => calls::measure(session, self),
             Row::Reset(written, _) => reset::dune(session, ring0, self, written),
+            Row::SnapshotPause(mib) => snapshot::pause_dune(session, ring0, self, mib),
+            Row::FirstWrite => snapshot::write_dune(session, ring0, self),
             Row::Collector(workload, tracker) => collector::dune(session, self, workload, tracker),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
