@@ -63,7 +63,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             #[automatically_derived]
             #[allow(unsafe_code)]
             unsafe impl #in_impl ::dune_gc::Trace for #name #in_type #conditions {
-                const HAS_EDGES: bool = false #(|| <#types as ::dune_gc::Trace>::HAS_EDGES)*;
+                // Not `||`: each is to be evaluated, as some are refused.
+                const HAS_EDGES: bool = false #(| <#types as ::dune_gc::Trace>::HAS_EDGES)*;
 
                 #[inline]
                 fn trace(&self, tracer: &mut ::dune_gc::Tracer<'_>) {
@@ -77,7 +78,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
 
 /// The types of the fields, a pattern that names each, and the calls that trace them.
 fn arm(fields: &Fields) -> (Vec<syn::Type>, proc_macro2::TokenStream, proc_macro2::TokenStream) {
-    let types = fields.iter().map(|field| field.ty.clone()).collect();
+    let types: Vec<_> = fields.iter().map(|field| field.ty.clone()).collect();
     let names: Vec<_> = (0..fields.len()).map(|index| format_ident!("field_{index}")).collect();
     let pattern = match fields {
         Fields::Named(named) => {
@@ -87,5 +88,14 @@ fn arm(fields: &Fields) -> (Vec<syn::Type>, proc_macro2::TokenStream, proc_macro
         Fields::Unnamed(_) => quote! { ( #(#names),* ) },
         Fields::Unit => quote! {},
     };
-    (types, pattern, quote! { #(::dune_gc::Trace::trace(#names, tracer);)* })
+    // The field is of the type that HAS_EDGES was asked of, also if an attribute that is expanded later has changed the item. In a tuple
+    // nothing is coerced.
+    let calls = quote! {
+        #(
+            let field = (#names,);
+            let (field,): (&#types,) = field;
+            <#types as ::dune_gc::Trace>::trace(field, tracer);
+        )*
+    };
+    (types, pattern, calls)
 }

@@ -33,7 +33,8 @@
 //!
 //! # What is unsafe
 //!
-//! [`Heap::new`], since a collector that looks at the stack can not see a `Gc` in a `Vec`: its caller promises where pointers are. All else is safe.
+//! [`Heap::new`], since a collector that looks at the stack can not see a `Gc` in a `Vec`: its caller promises where pointers are. All else is safe:
+//! [`soundness`] says why.
 //! These do not compile: an object whose destructor could follow a `Gc` to what has been swept before it, a `Gc` in memory outside of the heap, one
 //! that outlives its heap, and one that goes to another thread.
 //!
@@ -75,6 +76,7 @@ mod gc;
 #[expect(unsafe_code, reason = "objects in raw memory")]
 mod heap;
 mod root;
+pub mod soundness;
 #[expect(unsafe_code, reason = "reads words of the stack and the registers")]
 mod stack;
 #[expect(unsafe_code, reason = "implements the unsafe trait for types of the standard library")]

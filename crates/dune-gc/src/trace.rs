@@ -17,7 +17,9 @@ use crate::heap::Blocks;
 /// 1. [`trace`](Self::trace) calls `trace` on everything in the value that is or has a [`Gc`], and does nothing else.
 /// 2. No `Gc` is anywhere else than in the value itself: not in memory that it owns, where the collector would not see it being
 ///    written.
-/// 3. Dropping the value follows no `Gc`, and uses no heap: what it led to may be gone.
+/// 3. Dropping the value follows no `Gc`, and uses no heap: what it led to may be gone. Nor does it use what the value has borrowed: a heap drops
+///    its last objects when it is dropped itself, and may live longer than `T`'s lifetimes, which need to outlive the borrow of
+///    the heap only.
 /// 4. [`HAS_EDGES`](Self::HAS_EDGES) is true if a value can have a `Gc`.
 pub unsafe trait Trace {
     /// Whether a value can lead to objects.
@@ -95,7 +97,8 @@ macro_rules! tuples {
     ($(($($part:ident $index:tt),+))*) => {$(
         // SAFETY: as for the parts.
         unsafe impl<$($part: Trace),+> Trace for ($($part,)+) {
-            const HAS_EDGES: bool = false $(|| $part::HAS_EDGES)+;
+            // Not `||`: each is to be evaluated, as some are refused.
+            const HAS_EDGES: bool = false $(| $part::HAS_EDGES)+;
 
             #[inline]
             fn trace(&self, tracer: &mut Tracer<'_>) {

@@ -92,6 +92,9 @@
 //! correctness may be made writable by any other safe code. Nothing that is unsafe may rely on a *right* being missing in ring 0,
 //! only on ring 3 being kept out, and on *frames*.
 //!
+//! Crate `dune-gc` relies on dirty marks, or on rights, of the pages of its heaps all the same. So making a heap is unsafe there, and who makes
+//! one promises, among other things, to leave those pages alone; its own chapter `dune_gc::soundness` has the rest.
+//!
 //! These do not compile:
 //!
 //! ```compile_fail,E0133

@@ -26,11 +26,14 @@ impl Inner {
     /// Collects, on a stack that is the caller's. If a young collection `may_be_full`, it is where that is less work.
     pub(super) fn collect(&mut self, which: Collection, may_be_full: bool, stack: &Bounds) {
         self.put_back_cursors();
+        // A destructor that panics leaves this half done. Then what has been written is lost, as are edges of what is marked.
+        let is_blind = std::mem::replace(&mut self.is_blind, true);
+        self.pending.clear();
         let pages = self.blocks.pages();
         self.written.clear(pages);
         // What the tracker knows is asked for in any case: it begins anew.
         let known = self.tracker.written(pages, &mut self.written);
-        let is_known = matches!(known, Ok(Knowledge::Exact)) && !self.is_blind;
+        let is_known = matches!(known, Ok(Knowledge::Exact)) && !is_blind;
         let is_blind = which == Collection::Young && !is_known;
         let mut is_full = which == Collection::Full || is_blind;
         let written = if is_full { Vec::new() } else { self.old.both(&self.written, pages) };
@@ -111,11 +114,17 @@ impl Inner {
 }
 
 /// Gives all that may be the address of an object to `found`: roots, and words of stack and registers.
+///
+/// A word of the stack may be the end of a slice, which is where the next cell begins: what goes through a slice backwards may keep that
+/// alone. So the byte before counts, too. (Nothing leads to the first byte of a cell otherwise: headers are there.)
 pub(super) fn each_root(roots: &[RootPlace], stack: &Bounds, mut found: impl FnMut(usize)) {
     for place in roots {
         if let RootPlace::Taken(object) = *place {
             found(object);
         }
     }
-    stack.each_word(found);
+    stack.each_word(|word| {
+        found(word);
+        found(word.wrapping_sub(1));
+    });
 }

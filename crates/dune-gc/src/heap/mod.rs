@@ -118,18 +118,27 @@ impl Heap {
     ///
     /// # Safety
     ///
-    /// The collector looks for addresses of objects, and of what is in them, in some places only. As long as the heap lives,
+    /// The collector looks for addresses of objects, and of what is in them, in some places only. The caller signs once, for all that the
+    /// program does while the heap lives ([`soundness`](crate::soundness) says why each is needed):
     ///
     /// 1. pointers and references to its objects, or into them, are nowhere else than on the stack that the calling thread has now, in its
     ///    registers, in objects of this very heap (as a [`Gc`]), or in a [`Root`]. Not in a `Box`, `Vec`, closure or future outside of the
-    ///    heap, not in a static, not in another heap, not on another stack that the thread switches to;
+    ///    heap, not in a static or thread-local, not in another heap, not on another thread's stack (a reference to what is `Sync` in an object
+    ///    can go to a scoped thread) or another stack that the thread switches to; and on the stack at multiples of 8, so not in a
+    ///    `repr(packed)` type;
     /// 2. nothing but the heap clears dirty marks of its pages, or changes their rights: not the page-table functions of `dune`, not
-    ///    mprotect(2), `/proc/self/clear_refs` or userfaultfd(2);
+    ///    mprotect(2), `/proc/self/clear_refs` or userfaultfd(2) (of the crate's own heaps there may be several);
     /// 3. with [`Tracker::Mprotect`] and [`Tracker::Userfaultfd`], a handler for SIGSEGV or SIGBUS that is set after the first such heap was made passes on what is not
-    ///    its own.
+    ///    its own;
+    /// 4. the program is compiled so that an object in use has a word on the stack or in a register that is an address in it, or its end.
+    ///    rustc does so today, and promises nothing.
     pub unsafe fn new(config: Config) -> Result<Heap, HeapError> {
         let stack = Bounds::of_this_thread().map_err(HeapError::Stack)?;
-        let bytes = config.capacity.max(BLOCK).next_multiple_of(BLOCK);
+        let bytes = config.capacity.max(BLOCK);
+        let bytes = bytes.checked_next_multiple_of(BLOCK).ok_or_else(|| HeapError::NoMemory {
+            bytes,
+            error: io::Error::from_raw_os_error(libc::ENOMEM),
+        })?;
         let space = Space::reserve(bytes, config.tracker.may_have_huge_pages())?;
         let tracker = config.tracker.start(&space)?;
         Ok(Heap { inner: RefCell::new(Inner::new(config, space, tracker)), stack, not_send: PhantomData })
@@ -222,8 +231,16 @@ impl Heap {
     }
 
     /// A handle that keeps `object`, and may be anywhere: also where the collector does not look.
+    ///
+    /// # Panics
+    ///
+    /// If `object` is in another heap, which would not be kept from collecting it.
     pub fn root<'h, T: ?Sized>(&'h self, object: Gc<'h, T>) -> Root<'h, T> {
         let mut inner = self.inner.borrow_mut();
+        assert!(
+            inner.space.contains(object.address()),
+            "dune-gc: the object is in another heap: call the root function of that one"
+        );
         let (place, taken) = (inner.free_root, RootPlace::Taken(object.address()));
         match inner.roots.get(place).copied() {
             Some(RootPlace::Free(next)) => {
@@ -390,7 +407,7 @@ impl Inner {
 
     /// A full collection is due when the old objects are twice those of the last one.
     fn next_collection(&self) -> Collection {
-        let limit = 2 * self.used_after_full + self.config.young_bytes;
+        let limit = (2 * self.used_after_full).saturating_add(self.config.young_bytes);
         if self.used > limit { Collection::Full } else { Collection::Young }
     }
 
@@ -446,5 +463,7 @@ impl Inner {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

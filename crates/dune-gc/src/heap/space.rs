@@ -49,6 +49,10 @@ impl Space {
         self.start as usize
     }
 
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.start()) < self.bytes
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

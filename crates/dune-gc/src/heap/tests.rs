@@ -8,17 +8,17 @@ use super::*;
 use crate::tracker::Knowledge;
 
 #[derive(crate::Trace)]
-struct Node<'h> {
+pub(super) struct Node<'h> {
     value: u64,
     next: Cell<Option<Gc<'h, Node<'h>>>>,
 }
 
-fn node<'h>(heap: &'h Heap, value: u64, next: Option<Gc<'h, Node<'h>>>) -> Gc<'h, Node<'h>> {
+pub(super) fn node<'h>(heap: &'h Heap, value: u64, next: Option<Gc<'h, Node<'h>>>) -> Gc<'h, Node<'h>> {
     heap.alloc(Node { value, next: Cell::new(next) })
 }
 
 /// Trackers of host mode, as far as this kernel has them.
-fn trackers() -> Vec<Tracker> {
+pub(super) fn trackers() -> Vec<Tracker> {
     let is_there = |tracker: &Tracker| {
         // SAFETY: no object is made.
         let heap = unsafe { Heap::new(Config::new(*tracker).capacity(1 << 20)) };
@@ -30,18 +30,23 @@ fn trackers() -> Vec<Tracker> {
     all
 }
 
-fn heap(config: Config) -> Heap {
+/// Whether other tests, on other threads, can make the collector lose what it knows.
+fn is_shared(tracker: Tracker) -> bool {
+    tracker == Tracker::SoftDirty
+}
+
+pub(super) fn heap(config: Config) -> Heap {
     // SAFETY: the tests keep pointers on the stack and in objects, but where they say.
     unsafe { Heap::new(config) }.unwrap()
 }
 
 /// Overwrites what calls have left of the stack below.
 #[inline(never)]
-fn scrub() {
+pub(super) fn scrub() {
     black_box([0usize; 4096]);
 }
 
-fn sum(mut at: Option<Gc<'_, Node<'_>>>) -> u64 {
+pub(super) fn sum(mut at: Option<Gc<'_, Node<'_>>>) -> u64 {
     let mut sum = 0;
     while let Some(node) = at {
         sum += node.value;
@@ -64,7 +69,8 @@ fn what_the_stack_leads_to_stays_and_the_rest_goes() {
         }
         let stats = heap.stats();
         assert!(stats.young_collections + stats.full_collections >= 10, "{tracker}: {stats:?}");
-        assert_eq!(tracker == Tracker::None, stats.blind_collections > 1, "{tracker}: {stats:?}");
+        let is_blind = stats.blind_collections > 1;
+        assert!(is_shared(tracker) || is_blind == (tracker == Tracker::None), "{tracker}: {stats:?}");
         assert!(stats.heap_bytes < 512 << 10, "{tracker}: {stats:?}");
         assert_eq!(sum(list), 999 * 1000 / 2, "{tracker}");
         heap.check().unwrap();
@@ -97,7 +103,8 @@ fn writes_to_old_objects_are_known() {
         let expected: u64 = (0..2000).sum::<u64>() + (0..30).map(|round| round * 50).sum::<u64>();
         assert_eq!(write_to_old_objects(&heap), expected, "{tracker}");
         let stats = heap.stats();
-        assert!(tracker == Tracker::None || stats.young_collections == 30, "{tracker}: {stats:?}");
+        let knows = tracker != Tracker::None && !is_shared(tracker);
+        assert!(!knows || stats.young_collections == 30, "{tracker}: {stats:?}");
         assert!(stats.checked_edges > 30_000, "{tracker}: {stats:?}");
     }
 }
@@ -170,7 +177,8 @@ fn a_collection_at_every_allocation() {
         assert_eq!(all, 45 + 199 * 200 / 2, "{tracker}");
         let stats = heap.stats();
         assert!(stats.young_collections + stats.full_collections >= 210, "{tracker}: {stats:?}");
-        assert!(tracker == Tracker::None || stats.young_collections >= 200, "{tracker}: {stats:?}");
+        let knows = tracker != Tracker::None && !is_shared(tracker);
+        assert!(!knows || stats.young_collections >= 200, "{tracker}: {stats:?}");
     }
 }
 

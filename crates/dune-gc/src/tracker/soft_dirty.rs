@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Knowledge, TrackerError, WriteTracker};
 use crate::heap::{PAGE, PageSet, Space};
@@ -15,7 +16,13 @@ pub(super) struct SoftDirty {
     /// Whose page map that is: after a fork it is another's.
     process: u32,
     entries: Vec<u8>,
+    /// Which of the process's clearings the last one of this heap's was, if there was no other meanwhile.
+    cleared: Option<u64>,
 }
+
+/// How many times a heap of this process has begun to clear the marks, which are those of all heaps, and how many times that has ended.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 /// Bit 55 of an entry: Documentation/admin-guide/mm/pagemap.rst.
 const DIRTY: u64 = 1 << 55;
@@ -27,21 +34,30 @@ impl SoftDirty {
             pagemap: open()?,
             process: std::process::id(),
             entries: Vec::new(),
+            cleared: None,
         };
-        // The first block comes into use at once; what is written to a page of it has to show.
-        let mut marks = [true, false];
-        for (mark, write) in marks.iter_mut().zip([false, true]) {
-            clear()?;
+        // A page that nobody has touched is not dirty. The first block comes into use at once; what is written to a page of it has to show.
+        if tracker.probe(false)? || !tracker.probe(true)? { Err(TrackerError::NoMarks) } else { Ok(tracker) }
+    }
+
+    /// Whether the first page is marked after marks were cleared, and it was perhaps written to.
+    fn probe(&mut self, write: bool) -> Result<bool, TrackerError> {
+        let mut is_marked = false;
+        // Other threads may clear the marks meanwhile; each does so now and then.
+        for _ in 0..100 {
+            self.cleared = clear()?;
             if write {
                 // SAFETY: the heap has no objects yet.
-                unsafe { (space.start() as *mut u64).write_volatile(0) };
+                unsafe { (self.start as *mut u64).write_volatile(0) };
             }
             let mut written = PageSet::new(64);
-            tracker.written(1, &mut written)?;
-            *mark = written.words(1)[0] != 0;
+            let known = self.written(1, &mut written)?;
+            is_marked = written.words(1)[0] != 0;
+            if known == Knowledge::Exact {
+                break;
+            }
         }
-        // A page that nobody has touched is not dirty.
-        if marks == [false, true] { Ok(tracker) } else { Err(TrackerError::NoMarks) }
+        Ok(is_marked)
     }
 }
 
@@ -61,11 +77,15 @@ impl WriteTracker for SoftDirty {
                 written.add(page);
             }
         }
-        Ok(Knowledge::Exact)
+        // Another heap that has cleared the marks has cleared ours. One that begins to after this look at the count does so after the read.
+        let is_ours = self.cleared == Some(BEGUN.load(Ordering::SeqCst));
+        Ok(if is_ours { Knowledge::Exact } else { Knowledge::Nothing })
     }
 
     fn begin(&mut self, _: &PageSet, _: usize) -> Result<(), TrackerError> {
-        clear()
+        self.cleared = None;
+        self.cleared = clear()?;
+        Ok(())
     }
 }
 
@@ -73,9 +93,15 @@ fn open() -> Result<File, TrackerError> {
     File::open("/proc/self/pagemap").map_err(|error| refused("open of /proc/self/pagemap", error))
 }
 
-/// Clears the marks of all pages of the process.
-fn clear() -> Result<(), TrackerError> {
-    fs::write("/proc/self/clear_refs", "4").map_err(|error| refused("write to /proc/self/clear_refs", error))
+/// Clears the marks of all pages of the process. The number of this clearing, if no other thread was about one.
+fn clear() -> Result<Option<u64>, TrackerError> {
+    let number = BEGUN.fetch_add(1, Ordering::SeqCst) + 1;
+    let cleared = fs::write("/proc/self/clear_refs", "4");
+    let ended = ENDED.fetch_add(1, Ordering::SeqCst) + 1;
+    cleared.map_err(|error| refused("write to /proc/self/clear_refs", error))?;
+    // All that had begun have ended: what is marked from here on stays so until the count grows. (In the child of a fork that came in the midst
+    // of another thread's clearing that never is so: its collections are full ones.)
+    Ok((number == ended).then_some(number))
 }
 
 fn refused(call: &'static str, error: io::Error) -> TrackerError {

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("collector::a_mark_that_is_cleared_is_a_write_missed", cleared_marks),
     Case::new("collector::a_child_goes_on_with_the_heap", in_a_child),
     Case::new("collector::heaps_come_and_go", heaps_come_and_go),
+    Case::new("collector::heaps_beside_each_other", heaps_beside_each_other),
 ];
 
 const OF_DUNE: [Tracker; 3] = [Tracker::DuneDirty, Tracker::DuneTraps, Tracker::DuneTrapsInvlpg];
@@ -245,4 +246,35 @@ fn heaps_come_and_go() -> CaseResult {
         }
     }
     Ok(())
+}
+
+/// Of two heaps that know writes in the same way neither makes the other miss some.
+fn heaps_beside_each_other() -> CaseResult {
+    dune::enter()?;
+    let mut tried = 0;
+    for tracker in Tracker::ALL {
+        let (one, two) = match (heap(Config::new(tracker).checked()), heap(Config::new(tracker).checked())) {
+            (Ok(one), Ok(two)) => (one, two),
+            // Not every kernel has all.
+            (Err(_), _) if !tracker.needs_dune_mode() && tracker != Tracker::Mprotect => continue,
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        let (tables, mut random) = ([table(&one), table(&two)], 7);
+        for round in 0..2 {
+            for (table, [heap, other]) in tables.iter().zip([[&one, &two], [&two, &one]]) {
+                write_to(heap, *table, &mut random, round);
+                scrub();
+                other.collect(Collection::Young);
+                heap.collect(Collection::Young);
+            }
+        }
+        let all: u64 = tables.iter().flat_map(|table| table.iter().map(|place| sum(place.get()))).sum();
+        assert_eq!(all, 2 * ((0..COUNT as u64).sum::<u64>() + TURNS), "{tracker}");
+        let young = one.stats().young_collections;
+        let is_shared = matches!(tracker, Tracker::None | Tracker::SoftDirty);
+        assert!(is_shared || young >= 3, "{tracker}: {young}");
+        tried += 1;
+    }
+    println!("{tried} trackers");
+    if tried >= 5 { Ok(()) } else { probe::fail(format!("only {tried} trackers")) }
 }
