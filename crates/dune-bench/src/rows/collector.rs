@@ -14,7 +14,9 @@ pub(super) fn linux(
     workload: Workload,
     tracker: Tracker,
 ) -> Result<Option<Summary>, BenchError> {
-    if tracker.needs_dune_mode() || (tracker != Tracker::Mprotect && workload.run(tracker).is_err()) {
+    if tracker.needs_dune_mode()
+        || (tracker != Tracker::Mprotect && workload.run(tracker, &workload.input()).is_err())
+    {
         return Ok(None);
     }
     measure(session, row, workload, tracker)
@@ -37,10 +39,11 @@ fn measure(
     workload: Workload,
     tracker: Tracker,
 ) -> Result<Option<Summary>, BenchError> {
-    let expected = workload.expected();
+    let input = workload.input();
+    let expected = workload.expected(&input);
     session.repeat(|| {
         let mut done = None;
-        let ticks = session.clock.time(|| done = Some(workload.run(tracker)));
+        let ticks = session.clock.time(|| done = Some(workload.run(tracker, &input)));
         let done = match done {
             Some(Ok(done)) => done,
             Some(Err(error)) => return Err(row.untrue(error.to_string())),

@@ -167,8 +167,9 @@ impl Row {
         [Row::SnapshotPause(64), Row::SnapshotPause(1024), Row::SnapshotPause(8192), Row::FirstWrite];
 
     /// Programs with a garbage collector (`dune_gc`).
-    pub const COLLECTORS: [Row; COLLECTORS.len() * 3] = {
-        let mut rows = [Row::Collector(Workload::Trees, Tracker::None); COLLECTORS.len() * 3];
+    pub const COLLECTORS: [Row; COLLECTORS.len() * Workload::ALL.len()] = {
+        let mut rows =
+            [Row::Collector(Workload::Trees, Tracker::None); COLLECTORS.len() * Workload::ALL.len()];
         let mut index = 0;
         while index < rows.len() {
             let (workload, tracker) = (index / COLLECTORS.len(), index % COLLECTORS.len());
@@ -271,6 +272,9 @@ impl Row {
             }
             Row::Collector(Workload::Map, _) => {
                 "hash map, whole: collector by the named tracker | by dirty marks, or by Dune's named"
+            }
+            Row::Collector(Workload::Xml, _) => {
+                "2 MiB of XML into a tree, whole: collector by the named tracker | by dirty marks, or by Dune's named"
             }
             Row::Compute(kernel) => kernel.description(),
         }
@@ -406,14 +410,23 @@ fn reset_name(written: u32, way: Way) -> &'static str {
 }
 
 /// The trackers of [`Row::COLLECTORS`], with the names of their rows.
-const COLLECTORS: [(Tracker, [&str; 3]); 7] = [
-    (Tracker::Mprotect, ["gc_trees_mprotect", "gc_list_mprotect", "gc_map_mprotect"]),
-    (Tracker::SoftDirty, ["gc_trees_soft_dirty", "gc_list_soft_dirty", "gc_map_soft_dirty"]),
-    (Tracker::PageScan, ["gc_trees_page_scan", "gc_list_page_scan", "gc_map_page_scan"]),
-    (Tracker::Userfaultfd, ["gc_trees_userfaultfd", "gc_list_userfaultfd", "gc_map_userfaultfd"]),
-    (Tracker::None, ["gc_trees_none", "gc_list_none", "gc_map_none"]),
-    (Tracker::DuneTraps, ["gc_trees_traps", "gc_list_traps", "gc_map_traps"]),
-    (Tracker::DuneTrapsInvlpg, ["gc_trees_traps_invlpg", "gc_list_traps_invlpg", "gc_map_traps_invlpg"]),
+const COLLECTORS: [(Tracker, [&str; Workload::ALL.len()]); 7] = [
+    (Tracker::Mprotect, ["gc_trees_mprotect", "gc_list_mprotect", "gc_map_mprotect", "gc_xml_mprotect"]),
+    (
+        Tracker::SoftDirty,
+        ["gc_trees_soft_dirty", "gc_list_soft_dirty", "gc_map_soft_dirty", "gc_xml_soft_dirty"],
+    ),
+    (Tracker::PageScan, ["gc_trees_page_scan", "gc_list_page_scan", "gc_map_page_scan", "gc_xml_page_scan"]),
+    (
+        Tracker::Userfaultfd,
+        ["gc_trees_userfaultfd", "gc_list_userfaultfd", "gc_map_userfaultfd", "gc_xml_userfaultfd"],
+    ),
+    (Tracker::None, ["gc_trees_none", "gc_list_none", "gc_map_none", "gc_xml_none"]),
+    (Tracker::DuneTraps, ["gc_trees_traps", "gc_list_traps", "gc_map_traps", "gc_xml_traps"]),
+    (
+        Tracker::DuneTrapsInvlpg,
+        ["gc_trees_traps_invlpg", "gc_list_traps_invlpg", "gc_map_traps_invlpg", "gc_xml_traps_invlpg"],
+    ),
 ];
 
 fn collector_name(workload: Workload, tracker: Tracker) -> &'static str {
@@ -492,7 +505,7 @@ mod tests {
         for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
-        assert_eq!(Row::all().count(), 62);
+        assert_eq!(Row::all().count(), 73);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }

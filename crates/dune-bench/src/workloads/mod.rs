@@ -3,6 +3,7 @@
 mod list;
 mod map;
 mod trees;
+mod xml;
 
 use dune_gc::{Config, Heap, HeapError, Stats, Tracker};
 
@@ -15,6 +16,8 @@ pub enum Workload {
     List,
     /// A hash map whose entries come, change and go.
     Map,
+    /// A generated XML file, parsed into a tree.
+    Xml,
 }
 
 /// What a run of a program has to show.
@@ -26,16 +29,24 @@ pub(crate) struct Done {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Workload; 3] = [Workload::Trees, Workload::List, Workload::Map];
+    pub(crate) const ALL: [Workload; 4] = [Workload::Trees, Workload::List, Workload::Map, Workload::Xml];
 
     /// Bytes that the heap may have.
     const CAPACITY: usize = 32 << 20;
 
+    /// Bytes of the XML file. The paper's has 150 MB.
+    const FILE: usize = 2 << 20;
+
     /// Bytes for new objects from one collection to the next: 5 to 10 % of what is in use, as in the paper's GCBench (6 %) and XML (10 %).
     const YOUNG_BYTES: usize = 256 << 10;
 
-    /// Runs the program in a heap of its own, which is made and given back meanwhile.
-    pub(crate) fn run(self, tracker: Tracker) -> Result<Done, HeapError> {
+    /// What the program reads.
+    pub(crate) fn input(self) -> Vec<u8> {
+        if self == Workload::Xml { xml::file(Self::FILE) } else { Vec::new() }
+    }
+
+    /// Runs the program on its input in a heap of its own, which is made and given back meanwhile.
+    pub(crate) fn run(self, tracker: Tracker, input: &[u8]) -> Result<Done, HeapError> {
         // SAFETY: 1. the programs keep objects on the stack and in objects; 2. and 3. nothing here touches rights or marks of pages meanwhile,
         // and handlers for SIGSEGV are set and taken back by rows, one after the other.
         let heap = unsafe {
@@ -45,16 +56,18 @@ impl Workload {
             Workload::Trees => trees::run(&heap),
             Workload::List => list::run(&heap),
             Workload::Map => map::run(&heap),
+            Workload::Xml => xml::run(&heap, input),
         };
         Ok(Done { sum, stats: heap.stats() })
     }
 
     /// The sum that a run has to have: what the same program computes without a heap of the collector's.
-    pub(crate) fn expected(self) -> u64 {
+    pub(crate) fn expected(self, input: &[u8]) -> u64 {
         match self {
             Workload::Trees => trees::expected(),
             Workload::List => list::expected(),
             Workload::Map => map::expected(),
+            Workload::Xml => xml::expected(input),
         }
     }
 }

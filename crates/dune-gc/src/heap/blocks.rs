@@ -18,16 +18,26 @@ pub(crate) const CLASSES: [u32; 20] =
 /// Bits for the smallest cells.
 const WORDS: usize = BLOCK / CLASSES[0] as usize / 64;
 
-/// The class of cells for so many bytes; none for a large cell.
-pub(crate) const fn class_of(bytes: usize) -> Option<usize> {
-    let mut class = 0;
-    while class < CLASSES.len() {
-        if bytes <= CLASSES[class] as usize {
-            return Some(class);
+/// The class for each 16 bytes more: how long a slice is comes to be known when it is made.
+const STEPS: usize = CLASSES[CLASSES.len() - 1] as usize / 16 + 1;
+const CLASS_OF: [u8; STEPS] = {
+    let mut all = [0; STEPS];
+    let (mut class, mut index) = (0, 0);
+    while index < all.len() {
+        if index * 16 > CLASSES[class] as usize {
+            class += 1;
         }
-        class += 1;
+        all[index] = class as u8;
+        index += 1;
     }
-    None
+    all
+};
+
+/// The class of cells for so many bytes; none for a large cell.
+#[inline]
+pub(crate) const fn class_of(bytes: usize) -> Option<usize> {
+    let index = bytes.div_ceil(16);
+    if index < CLASS_OF.len() { Some(CLASS_OF[index] as usize) } else { None }
 }
 
 /// What a block is used for.

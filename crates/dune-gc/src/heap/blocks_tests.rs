@@ -1,5 +1,14 @@
 use super::*;
 
+#[test]
+fn a_class_is_the_smallest_that_is_large_enough() {
+    for bytes in 0..10_000 {
+        let expected = CLASSES.iter().position(|&cell| bytes <= cell as usize);
+        assert_eq!(class_of(bytes), expected, "{bytes}");
+    }
+    assert_eq!(class_of(usize::MAX), None);
+}
+
 const START: usize = 0x7000_0000_0000;
 
 #[test]

@@ -230,6 +230,39 @@ impl Heap {
         }
     }
 
+    /// Puts a copy of `values` into one object of the heap: shorter work than [`alloc_slice`](Self::alloc_slice).
+    ///
+    /// # Panics
+    ///
+    /// As [`alloc`](Self::alloc).
+    pub fn alloc_copy<'h, T: Trace + Copy + 'h>(&'h self, values: &[T]) -> Gc<'h, [T]> {
+        self.try_alloc_copy(values).unwrap_or_else(|error| refuse(error))
+    }
+
+    /// The same, for who can do something about a full heap.
+    ///
+    /// # Errors
+    ///
+    /// [`HeapError::Full`].
+    ///
+    /// # Panics
+    ///
+    /// As [`try_alloc`](Self::try_alloc).
+    pub fn try_alloc_copy<'h, T: Trace + Copy + 'h>(
+        &'h self,
+        values: &[T],
+    ) -> Result<Gc<'h, [T]>, HeapError> {
+        let cell = self.cell(size_for(size_of_val(values)), Of::<T>::DROPS)?;
+        // SAFETY: the cell has been taken, and is large enough; after the copy it has whole values, which may be copied. Nothing is collected
+        // meanwhile, and before that `values` was the caller's, on the stack or wherever else.
+        unsafe {
+            let first = object::init::<T>(cell);
+            ptr::copy_nonoverlapping(values.as_ptr(), first, values.len());
+            object::set_count(cell, values.len());
+            Ok(Gc::new(NonNull::new_unchecked(ptr::slice_from_raw_parts_mut(first, values.len()))))
+        }
+    }
+
     /// A handle that keeps `object`, and may be anywhere: also where the collector does not look.
     ///
     /// # Panics
