@@ -59,7 +59,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             impl #plain_impl MustNotImplementDrop for #name #plain_types #plain_where {}
 
             // SAFETY: 1. all fields are traced; 2. what they own by other means has no edges, as they are `Trace`; 3. there is no Drop but
-            // that of the fields.
+            // that of the fields; 5. each is `Trace`.
             #[automatically_derived]
             #[allow(unsafe_code)]
             unsafe impl #in_impl ::dune_gc::Trace for #name #in_type #conditions {

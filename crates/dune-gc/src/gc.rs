@@ -30,6 +30,11 @@ impl<'h, T: ?Sized> Gc<'h, T> {
         self.address() == other.address()
     }
 
+    /// The value, with its length. No method: slices have their own of such names.
+    pub(crate) fn raw(object: Self) -> *const T {
+        object.pointer.as_ptr()
+    }
+
     /// Where the value is.
     #[inline]
     pub(crate) fn address(self) -> usize {

@@ -86,7 +86,7 @@ mod tracker;
 
 pub use dune_gc_derive::Trace;
 pub use gc::Gc;
-pub use heap::{CheckError, Collection, Config, Heap, HeapError, Stats};
+pub use heap::{CheckError, Collection, Config, Heap, HeapError, Stats, Weak};
 pub use root::Root;
 pub use trace::{Trace, Tracer};
 pub use tracker::{Tracker, TrackerError};

@@ -15,6 +15,8 @@
 //! | values that panic while a slice is made, or collect | the object is whole with those that there are |
 //! | a type of no size, slices of `usize::MAX`, a heap of `usize::MAX` | the address is in the cell still; errors |
 //! | alignment above 16 | refused at compile time |
+//! | a finalizer whose object's lifetime is over | it is a function, which captures nothing; a [`Trace`] by hand promises that values hold nothing that is borrowed |
+//! | a weak reference to an object that is gone, or of another heap | a table beside the heap says so; a panic |
 //! | closures, `dyn`, references in objects | they are not `Trace` |
 //! | a [`Root`] of the wrong heap | a panic |
 //! | two heaps whose ways of knowing writes meet (soft-dirty marks are the whole process's) | they count whose clearing was the last; else the collection is a full one |

@@ -17,10 +17,9 @@ use crate::heap::Blocks;
 /// 1. [`trace`](Self::trace) calls `trace` on everything in the value that is or has a [`Gc`], and does nothing else.
 /// 2. No `Gc` is anywhere else than in the value itself: not in memory that it owns, where the collector would not see it being
 ///    written.
-/// 3. Dropping the value follows no `Gc`, and uses no heap: what it led to may be gone. Nor does it use what the value has borrowed: a heap drops
-///    its last objects when it is dropped itself, and may live longer than `T`'s lifetimes, which need to outlive the borrow of
-///    the heap only.
+/// 3. Dropping the value follows no `Gc`, and uses no heap: what it led to may be gone.
 /// 4. [`HAS_EDGES`](Self::HAS_EDGES) is true if a value can have a `Gc`.
+/// 5. The value holds nothing that is borrowed, but `Gc` and what is `'static`: a finalizer may get it when that borrow is over.
 pub unsafe trait Trace {
     /// Whether a value can lead to objects.
     const HAS_EDGES: bool;
@@ -51,7 +50,7 @@ impl Tracer<'_> {
     }
 }
 
-// SAFETY: 1. the edge is this; 2. to 4. there is nothing else.
+// SAFETY: 1. the edge is this; 2. to 5. there is nothing else.
 unsafe impl<T: ?Sized> Trace for Gc<'_, T> {
     const HAS_EDGES: bool = true;
 
@@ -61,7 +60,7 @@ unsafe impl<T: ?Sized> Trace for Gc<'_, T> {
     }
 }
 
-// SAFETY: 1. it is copied, so that no reference into the cell is there while the program changes it; 2. to 4. as for `T`.
+// SAFETY: 1. it is copied, so that no reference into the cell is there while the program changes it; 2. to 5. as for `T`.
 unsafe impl<T: Trace + Copy> Trace for Cell<T> {
     const HAS_EDGES: bool = T::HAS_EDGES;
 
@@ -151,7 +150,7 @@ macro_rules! owners {
     ($($type:ident)*) => {$(
         /// Of what leads nowhere: the collector sees no writes to memory outside of the heap, so that it would miss edges there. An object
         /// that leads to many others is a slice in the heap: `Heap::alloc_slice`.
-        // SAFETY: 1. and 2. an edge is refused at compile time; 3. dropping it drops values of `T`; 4. so it is.
+        // SAFETY: 1. and 2. an edge is refused at compile time; 3. dropping it drops values of `T`; 4. so it is; 5. as for `T`.
         unsafe impl<T: Trace> Trace for $type<T> {
             const HAS_EDGES: bool = {
                 assert!(!T::HAS_EDGES, "a Gc can not be in memory outside of the heap: use Heap::alloc_slice");

@@ -202,6 +202,11 @@ impl Blocks {
         Some(self.cell(block, index))
     }
 
+    /// Whether the object in which `address` is is marked.
+    pub(crate) fn is_marked(&self, address: usize) -> bool {
+        self.object_at(address).is_some_and(|(_, is_marked)| is_marked)
+    }
+
     /// The cell of the object in which `address` is, and whether it is marked.
     pub(crate) fn object_at(&self, address: usize) -> Option<(usize, bool)> {
         let (block, index) = self.find(address)?;

@@ -41,7 +41,7 @@ impl Inner {
     /// marked.
     pub(super) fn check(&mut self, stack: &Bounds, marked: bool) -> Result<u64, CheckError> {
         let (mut seen, mut next, mut edges) = (HashSet::new(), Vec::new(), 0);
-        each_root(&self.roots, stack, |word| {
+        each_root(&self.roots, &self.finalizers, stack, |word| {
             // What looked like an address in a frame of this check's own was none when the roots were marked.
             if let Some((cell, is_marked)) = self.blocks.object_at(word)
                 && (is_marked || !marked)

@@ -4,6 +4,7 @@
 //! to: only there can an edge to a young object be that was not there before.
 
 use super::blocks::Swept;
+use super::finalizers::Finalizers;
 use super::{Inner, PAGE, RootPlace, object};
 use crate::stack::Bounds;
 use crate::trace::Tracer;
@@ -48,6 +49,7 @@ impl Inner {
             self.trace_written(&written);
         }
         self.mark_roots(stack);
+        self.after_marking();
         if self.config.checked
             && let Err(error) = self.check(stack, true)
         {
@@ -81,8 +83,8 @@ impl Inner {
     }
 
     fn mark_roots(&mut self, stack: &Bounds) {
-        let (blocks, pending, roots) = (&mut self.blocks, &mut self.pending, &self.roots);
-        each_root(roots, stack, |word| pending.extend(blocks.mark(word)));
+        let (blocks, pending) = (&mut self.blocks, &mut self.pending);
+        each_root(&self.roots, &self.finalizers, stack, |word| pending.extend(blocks.mark(word)));
         object::drain(blocks, pending);
     }
 
@@ -113,11 +115,17 @@ impl Inner {
     }
 }
 
-/// Gives all that may be the address of an object to `found`: roots, and words of stack and registers.
+/// Gives all that may be the address of an object to `found`: roots, what finalizers are to get, and words of stack and registers.
 ///
 /// A word of the stack may be the end of a slice, which is where the next cell begins: what goes through a slice backwards may keep that
 /// alone. So the byte before counts, too. (Nothing leads to the first byte of a cell otherwise: headers are there.)
-pub(super) fn each_root(roots: &[RootPlace], stack: &Bounds, mut found: impl FnMut(usize)) {
+pub(super) fn each_root(
+    roots: &[RootPlace],
+    finalizers: &Finalizers,
+    stack: &Bounds,
+    mut found: impl FnMut(usize),
+) {
+    finalizers.due().for_each(&mut found);
     for place in roots {
         if let RootPlace::Taken(object) = *place {
             found(object);

@@ -4,9 +4,11 @@ mod blocks;
 mod check;
 mod collect;
 mod config;
+mod finalizers;
 mod object;
 mod pages;
 mod space;
+mod weak;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -22,6 +24,7 @@ pub use collect::Collection;
 pub use config::{Config, Stats};
 pub(crate) use pages::{PAGE, PageSet, runs};
 pub(crate) use space::Space;
+pub use weak::Weak;
 
 use crate::gc::Gc;
 use crate::root::Root;
@@ -29,7 +32,9 @@ use crate::stack::Bounds;
 use crate::trace::Trace;
 use crate::tracker::{Tracker, TrackerError, WriteTracker};
 use blocks::{CLASSES, Cursor, class_of};
+use finalizers::Finalizers;
 use object::{HEADER, Of};
+use weak::Weaks;
 
 /// Why there is no heap, or no object.
 #[derive(Debug, Error)]
@@ -93,6 +98,8 @@ pub(crate) struct Inner {
     /// Objects that roots lead to. A place that is free has the number of the next one.
     roots: Vec<RootPlace>,
     free_root: usize,
+    weaks: Weaks,
+    finalizers: Finalizers,
     pending: Vec<usize>,
     written: PageSet,
     old: PageSet,
@@ -269,11 +276,8 @@ impl Heap {
     ///
     /// If `object` is in another heap, which would not be kept from collecting it.
     pub fn root<'h, T: ?Sized>(&'h self, object: Gc<'h, T>) -> Root<'h, T> {
+        self.assert_has(object.address());
         let mut inner = self.inner.borrow_mut();
-        assert!(
-            inner.space.contains(object.address()),
-            "dune-gc: the object is in another heap: call the root function of that one"
-        );
         let (place, taken) = (inner.free_root, RootPlace::Taken(object.address()));
         match inner.roots.get(place).copied() {
             Some(RootPlace::Free(next)) => {
@@ -286,6 +290,11 @@ impl Heap {
             }
         }
         Root::new(self, place, object)
+    }
+
+    fn assert_has(&self, address: usize) {
+        let is_here = self.inner.borrow().space.contains(address);
+        assert!(is_here, "dune-gc: the object is in another heap: ask that one");
     }
 
     pub(crate) fn unroot(&self, place: usize) {
@@ -422,6 +431,8 @@ impl Inner {
             used: 0,
             roots: Vec::new(),
             free_root: 0,
+            weaks: Weaks::default(),
+            finalizers: Finalizers::default(),
             pending: Vec::new(),
             written: PageSet::new(pages),
             old: PageSet::new(pages),
@@ -500,3 +511,5 @@ impl Inner {
 mod hostile_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weak_tests;

@@ -13,6 +13,12 @@ pub(super) struct Node<'h> {
     next: Cell<Option<Gc<'h, Node<'h>>>>,
 }
 
+impl Node<'_> {
+    pub(super) fn value(&self) -> u64 {
+        self.value
+    }
+}
+
 pub(super) fn node<'h>(heap: &'h Heap, value: u64, next: Option<Gc<'h, Node<'h>>>) -> Gc<'h, Node<'h>> {
     heap.alloc(Node { value, next: Cell::new(next) })
 }

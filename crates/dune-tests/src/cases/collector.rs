@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::panic;
 
 use dune::memory::{PageRange, VirtAddr};
-use dune_gc::{Collection, Config, Gc, Heap, Trace, Tracker};
+use dune_gc::{Collection, Config, Gc, Heap, Trace, Tracker, Weak};
 
 use crate::case::{Case, CaseResult};
 use crate::probe;
@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     Case::new("collector::a_child_goes_on_with_the_heap", in_a_child),
     Case::new("collector::heaps_come_and_go", heaps_come_and_go),
     Case::new("collector::heaps_beside_each_other", heaps_beside_each_other),
+    Case::new("collector::weak_references_and_finalizers", weak_references_and_finalizers),
 ];
 
 const OF_DUNE: [Tracker; 3] = [Tracker::DuneDirty, Tracker::DuneTraps, Tracker::DuneTrapsInvlpg];
@@ -277,4 +278,50 @@ fn heaps_beside_each_other() -> CaseResult {
     }
     println!("{tried} trackers");
     if tried >= 5 { Ok(()) } else { probe::fail(format!("only {tried} trackers")) }
+}
+
+/// Weak references and finalizers in objects that are old, and written to.
+fn weak_references_and_finalizers() -> CaseResult {
+    dune::enter()?;
+    const COUNT: usize = 200;
+    /// Words on the stack that happen to be addresses may keep so many.
+    const BY_CHANCE: usize = 8;
+    type Weaks<'h> = Gc<'h, [Cell<Option<Weak<'h, Node<'h>>>>]>;
+    #[inline(never)]
+    fn make<'h>(heap: &'h Heap, kept: Gc<'h, [Link<'h>]>, weak: Weaks<'h>) {
+        for (place, weak) in weak.iter().enumerate() {
+            let object = node(heap, place as u64, None);
+            weak.set(Some(heap.downgrade(object)));
+            if place % 2 == 0 {
+                kept[place].set(Some(object));
+            } else {
+                heap.add_finalizer(node(heap, 1, Some(object)), |heap, gone| {
+                    gone.next.set(Some(node(heap, 1, gone.next.get())));
+                });
+            }
+        }
+    }
+    for tracker in OF_DUNE {
+        let heap = heap(Config::new(tracker).checked())?;
+        let kept = heap.alloc_slice(COUNT, |_| Cell::new(None));
+        let weak: Weaks<'_> = heap.alloc_slice(COUNT, |_| Cell::new(None));
+        heap.collect(Collection::Full);
+        make(&heap, kept, weak);
+        scrub();
+        heap.collect(Collection::Young);
+        let upgraded = |odd: usize| {
+            let all = weak.iter().skip(odd).step_by(2).filter_map(Cell::get);
+            all.filter_map(|weak| weak.upgrade(&heap)).map(|node| node.value as usize % 2).collect::<Vec<_>>()
+        };
+        assert_eq!(upgraded(0), vec![0; COUNT / 2], "{tracker}: what is kept is there");
+        assert!(upgraded(1).len() <= BY_CHANCE, "{tracker}: {}", upgraded(1).len());
+        let due = heap.run_finalizers();
+        assert!(due >= COUNT / 2 - BY_CHANCE, "{tracker}: {due}");
+        // Old ones die in a full collection.
+        kept.iter().for_each(|place| place.set(None));
+        scrub();
+        heap.collect(Collection::Full);
+        assert!(upgraded(0).len() <= BY_CHANCE, "{tracker}: {}", upgraded(0).len());
+    }
+    Ok(())
 }
