@@ -32,6 +32,8 @@ pub enum Access {
     Hidden,
     /// Read files, list directories.
     Read,
+    /// The same, of what the policy puts in their place ([`Policy::serve`](crate::policy::Policy::serve)): nothing of what is there by the name is.
+    Served,
     /// The same, and write and make files.
     Write,
     /// The same, in a private copy of the directory: nothing is changed in the directory itself.
@@ -43,7 +45,7 @@ pub enum Access {
 impl Access {
     /// Whether the program has another directory in the place of the one that is named.
     pub(crate) fn is_elsewhere(self) -> bool {
-        matches!(self, Access::Layer | Access::Memory)
+        matches!(self, Access::Served | Access::Layer | Access::Memory)
     }
 }
 
@@ -131,7 +133,8 @@ impl Files {
         self.roots.is_empty()
     }
 
-    /// Lets [layers](Access::Layer) copy so many bytes, all together, where a file counts as 4096 at least; 1 GiB otherwise.
+    /// Lets [layers](Access::Layer) copy so many bytes, all together, and the policy [serve](Access::Served) so many, where a file counts as 4096 at least; 1 GiB
+    /// otherwise.
     pub fn set_layer_bytes(&mut self, bytes: u64) {
         self.layer_bytes = Some(bytes);
     }
@@ -148,7 +151,7 @@ impl Files {
     /// memory that would be of another thing than a directory.
     pub fn add(&mut self, path: &Path, access: Access) -> io::Result<()> {
         let (canonical, identity) = self.named(path)?;
-        if access.is_elsewhere() && !canonical.is_dir() {
+        if matches!(access, Access::Layer | Access::Memory) && !canonical.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         }
         match self.roots.iter().find(|root| root.identity == identity) {
@@ -165,11 +168,12 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// As for [`add`](Self::add); ENOTUNIQ for what is hidden, and for what is below a directory that is empty at the start.
+    /// As for [`add`](Self::add); ENOTUNIQ for what is hidden, and for what is below a directory that is empty at the start, or served.
     pub fn add_executable(&mut self, path: &Path) -> io::Result<()> {
         let (canonical, identity) = self.named(path)?;
         let access = self.root_of(&canonical).map_or(Access::Read, |(root, _)| root.access);
-        let is_gone = access == Access::Memory && !self.roots.iter().any(|root| root.path == canonical);
+        let is_other = matches!(access, Access::Served | Access::Memory);
+        let is_gone = is_other && !self.roots.iter().any(|root| root.path == canonical);
         if access == Access::Hidden || is_gone {
             return Err(io::Error::from_raw_os_error(libc::ENOTUNIQ));
         }

@@ -1,14 +1,13 @@
-//! Directories that a program has in the place of those that its policy names: private copies, and empty ones in memory.
+//! What a program has in the place of what its policy names: private copies of directories, empty ones in memory, and what the policy serves.
 //!
 //! They are made before the program starts, by the launcher, which also tells at the end what has changed in the copies. For the supervisor
 //! such a root is another directory than its path says (`files.rs`), and for the second wall, too: nothing that is named by the path is changed, or
 //! can be.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::mem;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use dune_layer::{Layer, LayerError, Memory, Source};
@@ -16,6 +15,8 @@ use dune_layer::{Layer, LayerError, Memory, Source};
 use crate::error::say;
 use crate::files::{Access, Files, Place, Root};
 use crate::observe::{LayerChange, LayerReport};
+use crate::policy::Policy;
+use crate::served::{Budget, Tree};
 
 /// The directories of a run.
 #[derive(Debug)]
@@ -27,8 +28,9 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Makes what `files` asks for, if it does; the layer in `place`, if that is named.
+    /// Makes what the policy's `files` ask for, if they do; the layer in `place`, if that is named.
     pub(crate) fn make(
+        policy: &dyn Policy,
         files: &Files,
         place: Option<&Path>,
         command: Vec<String>,
@@ -63,15 +65,21 @@ impl Layers {
                 put(root, place.unwrap_or_default())?;
             }
         }
-        if of(Access::Memory).next().is_some() {
+        let in_memory = || of(Access::Memory).chain(of(Access::Served));
+        if in_memory().next().is_some() {
             let memory = Memory::make()?;
-            for (index, root) in of(Access::Memory).enumerate() {
-                let directory = memory.directory(&index.to_string())?;
-                furnish(files, root, &directory).map_err(|why| {
-                    let path = root.path.clone();
-                    LayerError::Step { what: "make a directory in memory for", path, why }
+            let mut bytes = Budget::new(files.layer_bytes());
+            for (index, root) in in_memory().enumerate() {
+                let mut place = memory.directory(&index.to_string())?;
+                if !root.path.is_dir() {
+                    place.push("file");
+                }
+                fill(policy, files, root, &place, &mut bytes).map_err(|why| {
+                    let is_served = root.access == Access::Served;
+                    let what = if is_served { "serve" } else { "make a directory in memory for" };
+                    LayerError::Step { what, path: root.path.clone(), why }
                 })?;
-                put(root, directory)?;
+                put(root, place)?;
             }
             layers._memory = Some(memory);
         }
@@ -169,26 +177,23 @@ fn source(files: &Files, root: &Root) -> Source {
     }
 }
 
-/// A directory in memory looks as the one in whose place it is, and has the names that lead to other roots.
-fn furnish(files: &Files, root: &Root, directory: &Path) -> io::Result<()> {
+/// What is in memory looks as what it is in the place of, has what the policy serves there, and the names that lead to other roots.
+fn fill(policy: &dyn Policy, files: &Files, root: &Root, place: &Path, bytes: &mut Budget) -> io::Result<()> {
+    let about = root.path.metadata()?;
+    // Names of other roots are the policy's own, and no matter of how much is served.
+    let mut unlimited = Budget::new(u64::MAX);
+    let bytes = if root.access == Access::Served { bytes } else { &mut unlimited };
+    let mut tree = Tree::new(place.to_owned(), about.is_dir(), bytes);
+    if root.access == Access::Served {
+        policy.serve(&root.path, &mut tree)?;
+    }
     for other in files.roots().iter().filter(|other| other.access != Access::Hidden) {
         match other.path.strip_prefix(&root.path) {
-            Ok(below) if !below.as_os_str().is_empty() => {
-                let name = directory.join(below);
-                let is_directory = other.path.is_dir();
-                let to_make = if is_directory { Some(&*name) } else { name.parent() };
-                if let Some(path) = to_make {
-                    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-                }
-                if !is_directory {
-                    File::create(name)?;
-                }
-            }
+            Ok(below) if !below.as_os_str().is_empty() => tree.place_of_root(below, other.path.is_dir())?,
             _ => (),
         }
     }
-    let mode = root.path.metadata()?.permissions().mode() & 0o1777;
-    fs::set_permissions(directory, Permissions::from_mode(mode))
+    tree.finish(about.permissions().mode())
 }
 
 /// Says what the program does not find though it is in the folder.

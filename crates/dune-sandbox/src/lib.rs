@@ -25,7 +25,7 @@
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
 //! | who may connect to sockets that listen | `peers.rs`, `supervisor/accepting.rs` |
 //! | unix sockets by paths | `files/sockets.rs`, `supervisor/sockets.rs` |
-//! | private layers, and directories in memory, in the place of roots | `layers.rs`, crate `dune-layer` |
+//! | private layers, directories in memory, and what policies serve, in the place of roots | `layers.rs`, `served.rs`, crate `dune-layer` |
 //! | putting a program in its place | `load.rs` |
 //! | what Linux confines the process to | `wall/` |
 //! | traces, figures, reports, learnt policies | `observe/` |
@@ -62,6 +62,7 @@ pub mod policy;
 mod questions;
 mod quota;
 mod raw;
+mod served;
 mod space;
 mod supervisor;
 mod wall;
@@ -97,6 +98,7 @@ pub use questions::Question;
 use quota::{Quota, Shared};
 use raw::process;
 use raw::trust::Trust;
+pub use served::Tree;
 use supervisor::{Process, Thread};
 pub use wall::{Ports, Wall};
 use weakness::{Defence, lacks};

@@ -174,7 +174,7 @@ impl Answers {
             Decision::Allow => ALLOW,
             Decision::Kill => KILL,
             Decision::Deny(errno @ 1..4096) => ANSWER | errno as u32,
-            Decision::Deny(_) | Decision::Ask => ANSWER | libc::EACCES as u32,
+            Decision::Deny(_) | Decision::Ask | Decision::Answer(_) => ANSWER | libc::EACCES as u32,
         };
         let Some(place) = slots.get(slot) else { return };
         if place.compare_exchange(ticket, answer, order, failure).is_ok() {
@@ -222,7 +222,9 @@ mod tests {
                 assert_eq!(asked(questions, call, answer), Some(answer));
             }
         }
-        assert_eq!(asked(questions, "getpid", Decision::Ask), Some(Decision::Deny(libc::EACCES)));
+        for no_answer in [Decision::Ask, Decision::Answer(0), Decision::Deny(0), Decision::Deny(-1)] {
+            assert_eq!(asked(questions, "getpid", no_answer), Some(Decision::Deny(libc::EACCES)));
+        }
         assert!(questions.slots.iter().all(|slot| slot.load(Ordering::Relaxed) == 0));
     }
 }

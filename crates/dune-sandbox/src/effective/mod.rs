@@ -72,7 +72,7 @@ pub struct ClassRule {
     pub allowed: Vec<String>,
     /// They are made with some arguments.
     pub depends: Vec<String>,
-    /// The policy denies them.
+    /// The policy denies them, or answers them itself.
     pub denied: Vec<String>,
     /// The supervisor refuses them, whatever the policy says, or does not have them.
     pub refused: Vec<String>,
@@ -134,6 +134,7 @@ impl Effective {
                     name.map_or_else(|| errno.to_string(), str::to_owned)
                 }
                 Decision::Ask => "ask".to_owned(),
+                Decision::Answer(_) => "EACCES".to_owned(),
                 _ => "kill".to_owned(),
             },
             writable_code: policy.allows_writable_code(),

@@ -85,6 +85,9 @@ fn files(out: &mut Out, policy: &Effective) {
             Access::Memory => out.item(format_args!(
                 "the same, in an empty directory in memory that vanishes at the end: {path}{what}{but}"
             )),
+            Access::Served => {
+                out.item(format_args!("read, list, ask about, as the policy serves it: {path}{what}{but}"))
+            }
             Access::Write => out.item(format_args!("the same, and write and make files: {path}{what}{but}")),
             _ => out.item(format_args!("not there (ENOENT): {path}{what}{but}")),
         }

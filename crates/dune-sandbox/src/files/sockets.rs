@@ -63,7 +63,9 @@ impl Files {
         }
         match self.root_of(&canonical).map(|(root, _)| root.access) {
             Some(Access::Hidden) => return error(libc::ENOTUNIQ),
-            Some(Access::Read) | None if how == SocketUse::Bind => return error(libc::EROFS),
+            Some(Access::Read | Access::Served) | None if how == SocketUse::Bind => {
+                return error(libc::EROFS);
+            }
             // Another name may lead there.
             Some(_) if is_there => drop(self.named(path)?),
             Some(_) => (),

@@ -52,6 +52,8 @@ pub(crate) enum Verdict {
     /// Linux, or the supervisor in its place, has answered it.
     #[default]
     Made,
+    /// The policy has answered it.
+    Answered,
     /// The policy does not allow it: the program got the error.
     Denied,
     /// The policy does not allow it, and the program is ended for it.
@@ -69,6 +71,7 @@ impl Verdict {
     pub(crate) fn word(self) -> Option<&'static str> {
         Some(match self {
             Verdict::Made => return None,
+            Verdict::Answered => "answered by the policy",
             Verdict::Denied => "denied",
             Verdict::Fatal => "denied, fatal",
             Verdict::Refused => "refused",
@@ -78,7 +81,7 @@ impl Verdict {
     }
 
     pub(crate) fn is_no(self) -> bool {
-        !matches!(self, Verdict::Made | Verdict::Again)
+        !matches!(self, Verdict::Made | Verdict::Answered | Verdict::Again)
     }
 }
 

@@ -120,7 +120,8 @@ impl Sandbox {
         let totals = Totals::new().map_err(prepare(memory))?;
         let limits = self.limits;
         let told: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        let layers = self.policy.files().map(|files| Layers::make(files, self.layer.as_deref(), told));
+        let layers =
+            self.policy.files().map(|files| Layers::make(&*self.policy, files, self.layer.as_deref(), told));
         let mut layers = layers.transpose()?.flatten();
         // What is told of a layer is of all processes.
         let ends_all = limits.is_any() || is_to_end.is_some() || layers.is_some();

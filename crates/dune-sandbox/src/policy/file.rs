@@ -32,6 +32,8 @@ pub struct FromFile {
     limits: Limits,
     denial: Denial,
     children: bool,
+    /// Whether it is not what the text says any more.
+    is_changed: bool,
 }
 
 impl FromFile {
@@ -200,7 +202,14 @@ impl FromFile {
             variables: Variables { keep: contents.environment.keep, set },
             limits: contents.limits,
             denial: contents.denial,
+            is_changed: false,
         })
+    }
+
+    /// The files that it names, to add others: for a policy of one's own that asks this one. So it has no [recipe](Policy::recipe) any more.
+    pub fn files_mut(&mut self) -> &mut Files {
+        self.is_changed = true;
+        &mut self.files
     }
 
     /// Whether it is about files, by their paths or by directories that are open, in a way that the supervisor looks after.
@@ -368,7 +377,8 @@ impl Policy for FromFile {
     }
 
     fn recipe(&self) -> Option<Recipe> {
-        Some(Recipe::file(PathBuf::from(&self.name), self.text.clone(), self.writable.clone()))
+        let recipe = || Recipe::file(PathBuf::from(&self.name), self.text.clone(), self.writable.clone());
+        (!self.is_changed).then(recipe)
     }
 
     fn environment(&self, all: Vec<CString>) -> Vec<CString> {

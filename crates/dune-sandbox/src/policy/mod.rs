@@ -13,6 +13,8 @@ mod signal;
 
 use std::ffi::CString;
 use std::fmt::Debug;
+use std::io;
+use std::path::Path;
 
 pub use allow_all::AllowAll;
 pub use compute::Compute;
@@ -28,6 +30,7 @@ use crate::command::Recipe;
 use crate::files::Files;
 use crate::peers::Peers;
 use crate::questions::Question;
+use crate::served::Tree;
 use crate::wall::Wall;
 use dune_syscalls::{Call, Form};
 
@@ -39,6 +42,9 @@ pub enum Decision {
     Allow,
     /// The program gets this error (errno(3)).
     Deny(i32),
+    /// The call is not made, and the program gets this result in its place; from -4095 to -1 it is an error, as from Linux. Nothing is written to the
+    /// program's memory. For [`Policy::decide`] only: as an answer to a question, and as a [denial](Policy::denial) of paths, it is EACCES.
+    Answer(i64),
     /// The program is ended by SIGSYS.
     Kill,
     /// The launcher is asked ([`Policy::asked`]), while the thread waits: a minute at most, and what is not answered is denied with EACCES, as where there
@@ -89,6 +95,23 @@ pub trait Policy: Debug + Send + Sync {
     /// below [`Access::Write`](crate::Access::Write) those that make, remove, rename and change.
     fn files(&self) -> Option<&Files> {
         None
+    }
+
+    /// Puts in `tree` what the program is to find at `path`, which is the canonical path of one of the [`files`](Self::files) with
+    /// [`Access::Served`](crate::Access::Served).
+    ///
+    /// Asked once for each such root, in the launcher, which is not confined, before the program starts; [`Sandbox::run`](crate::Sandbox::run) has none, and
+    /// fails. What is served is in memory, and its files can not be executed where Linux executes nothing there (a `/dev/shm` with `noexec`).
+    ///
+    /// # Errors
+    ///
+    /// They are those of the run, which then is none. The default is one: it serves nothing.
+    fn serve(&self, path: &Path, tree: &mut Tree<'_>) -> io::Result<()> {
+        let _ = (path, tree);
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the policy does not say what is there (`Policy::serve`)",
+        ))
     }
 
     /// What becomes of a call with a path that leads to none of the [`files`](Self::files). [`Decision::Ask`] says that somebody is asked about other

@@ -4,6 +4,7 @@
 //!  ring 3 ──SYSCALL──▶ Thread::call ─┬─ a filter of the program's own says no (filters.rs) ───▶ an error, a signal, or the end
 //!                                    ├─ what the table has as refused, absent, or not at all ──▶ an error
 //!                                    ├─ the policy says no ───────────────────────────────────▶ an error, or the end
+//!                                    ├─ the policy answers it ────────────────────────────────▶ the policy's answer
 //!                                    ├─ supervised: supervised.rs, by number ─────────────────▶ the supervisor's answer
 //!                                    └─ forwarded: checked.rs ──▶ Linux ──────────────────────▶ Linux's answer
 //!         ──trap─────▶ Thread::trap ─── the page is the program's after all: again; else the end by the signal
@@ -213,8 +214,8 @@ impl Thread {
         }
         // A policy looks at what the socket is: no other one takes its number meanwhile.
         let _held = looks_at_socket(call.number, form.name).then(|| self.process.keep_descriptors());
-        if let Err(denied) = self.permit(request) {
-            return denied;
+        if let Err(answer) = self.permit(request) {
+            return answer;
         }
         if let Some(watch) = &self.process.watch {
             watch.allowed(self, request);
@@ -244,7 +245,7 @@ impl Thread {
         }
     }
 
-    /// Asks the policy: nothing, or what becomes of a call that it denies.
+    /// Asks the policy: nothing, or what becomes of a call that it denies, or answers itself.
     #[inline]
     fn permit(&self, request: &Request) -> Result<(), Answer> {
         if lacks(Defence::Policy) {
@@ -264,6 +265,10 @@ impl Thread {
                 self.process.log_denied(request);
                 observe::mark(Verdict::Denied);
                 Err(error(errno))
+            }
+            Decision::Answer(answer) => {
+                observe::mark(Verdict::Answered);
+                Err(answer)
             }
             Decision::Kill | Decision::Ask => self.end_by_policy(request.call().name()),
         }

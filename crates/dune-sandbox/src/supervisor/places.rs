@@ -128,7 +128,7 @@ pub(super) fn denied(thread: &Thread, path: &CStr) -> i64 {
     let errno = match policy.denial() {
         Decision::Deny(errno) => errno,
         // What is below no root could not be opened.
-        Decision::Ask => libc::EACCES,
+        Decision::Ask | Decision::Answer(_) => libc::EACCES,
         _ => thread.end_by_policy(&format!("{path:?}")),
     };
     observe::mark(Verdict::Denied);

@@ -16,6 +16,7 @@ mod policies;
 mod processes;
 mod programs;
 mod reports;
+mod serving;
 mod shipped;
 mod sockets;
 mod telling;
@@ -101,6 +102,8 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::library_judge", library::judge),
     Case::new("sandbox::library_firewall", library::firewall),
     Case::new("sandbox::library_questions", library::questions),
+    Case::new("sandbox::library_serves", serving::trees),
+    Case::new("sandbox::library_serves_zip", serving::archives).on_svm(),
     Case::new("sandbox::shipped_cli", shipped::cli),
     Case::new("sandbox::shipped_own_files", shipped::own_files),
     Case::new("sandbox::shipped_build", shipped::build),

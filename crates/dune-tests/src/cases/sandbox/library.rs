@@ -12,7 +12,7 @@ use dune_sandbox::policy::{AllowAll, Compute, Decision, FromFile, Limits, Policy
 use dune_sandbox::{Child, Command, Hook, Question, Reason, Recipe, Request, Sandbox, SpawnError};
 
 use super::limits::count;
-use super::path_of;
+use super::{path_of, serving};
 use crate::case::CaseResult;
 
 /// A policy of this program's own: one call is not there.
@@ -85,7 +85,11 @@ pub fn hook() {
         let call = String::from_utf8(argument.to_vec()).map_err(|error| error.to_string())?;
         if call == "none" { Err("no such call".to_owned()) } else { Ok(Box::new(Without(call))) }
     };
-    Hook::new().policy("without", without).policy("asking", |_| Ok(Box::<Asking>::default())).install();
+    Hook::new()
+        .policy("without", without)
+        .policy("asking", |_| Ok(Box::<Asking>::default()))
+        .policy("serving", serving::make)
+        .install();
 }
 
 fn busybox(policy: impl Policy + 'static) -> Result<Command, Box<dyn std::error::Error>> {
