@@ -173,12 +173,8 @@ impl Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        let end = || self.area.memory.end_snapshot(self.area.range, self.root);
         // If the tables are busy what it kept stays in use.
-        let _ = match Dune::of_caller() {
-            Some(dune) => dune.without_interrupts(end),
-            None => end(),
-        };
+        let _ = self.area.memory.end_snapshot(self.area.range, self.root);
     }
 }
 
@@ -195,12 +191,7 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        let remove = || self.memory.remove_region(self.range);
-        let removed = match Dune::of_caller() {
-            Some(dune) => dune.without_interrupts(remove),
-            None => remove(),
-        };
-        if removed.is_err() {
+        if self.memory.remove_region(self.range).is_err() {
             // The interrupted code edits the tables: it stays, for good.
             return;
         }

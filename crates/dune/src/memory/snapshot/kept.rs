@@ -17,6 +17,8 @@ use crate::memory::table::table_at;
 const TOP: Level = Level(3);
 /// The bytes that a tree can tell of.
 pub(super) const REACH: u64 = 512 << 30;
+/// How many pages are drained at a time, at most.
+const AT_A_TIME: usize = 64;
 /// Stands for pages of which the old contents could not be kept. No frame has this address.
 const LOST: Entry = Entry(1);
 
@@ -126,21 +128,56 @@ impl<'m> Kept<'m> {
         entries.map(below).sum()
     }
 
-    /// Gives each page that is kept to `free`, and frees the tree.
-    pub fn free(self, mut free: impl FnMut(u64, PhysAddr)) {
-        self.free_below(TOP, self.root, 0, &mut free);
+    /// Gives the pages that are kept to `take`, some at a time with their offsets, as long as it succeeds. What it takes is kept no more.
+    ///
+    /// Nobody adds to the tree meanwhile.
+    pub fn drain<E>(
+        self,
+        mut take: impl FnMut(&mut dyn Iterator<Item = (u64, PhysAddr)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.drain_below(TOP, self.root.as_u64(), 0, &mut take)
     }
 
-    fn free_below(self, level: Level, address: PhysAddr, base: u64, free: &mut impl FnMut(u64, PhysAddr)) {
-        let table = self.table(address.as_u64());
-        for index in 0..512 {
-            let entry = table.get(index as usize);
-            let (offset, below) = (base + index * level.span(), PhysAddr::new_truncate(entry.0));
-            if entry == Entry::EMPTY || entry == LOST {
-            } else if level.0 == 1 {
-                free(offset, below);
-            } else {
-                self.free_below(level.below(), below, offset, free);
+    fn drain_below<E>(
+        self,
+        level: Level,
+        address: u64,
+        base: u64,
+        take: &mut impl FnMut(&mut dyn Iterator<Item = (u64, PhysAddr)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let table = self.table(address);
+        let entry = |index: usize| match table.get(index) {
+            Entry::EMPTY | LOST => None,
+            Entry(below) => Some((index, base + index as u64 * level.span(), below)),
+        };
+        if level.0 > 1 {
+            for (_, offset, below) in (0..512).filter_map(entry) {
+                self.drain_below(level.below(), below, offset, take)?;
+            }
+            return Ok(());
+        }
+        for first in (0..512).step_by(AT_A_TIME) {
+            let kept = || (first..first + AT_A_TIME).filter_map(entry);
+            if kept().next().is_some() {
+                take(&mut kept().map(|(index, offset, frame)| {
+                    table.set(index, Entry::EMPTY);
+                    (offset, PhysAddr::new_truncate(frame))
+                }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the tables of a tree that keeps nothing any more, and that nobody looks at.
+    pub fn free_tables(self) {
+        self.free_tables_below(TOP, self.root);
+    }
+
+    fn free_tables_below(self, level: Level, address: PhysAddr) {
+        if level.0 > 1 {
+            let entries = (0..512).map(|index| self.table(address.as_u64()).get(index));
+            for Entry(below) in entries.filter(|&entry| entry != Entry::EMPTY && entry != LOST) {
+                self.free_tables_below(level.below(), PhysAddr::new_truncate(below));
             }
         }
         self.frames.free_table(address);
@@ -176,11 +213,16 @@ mod tests {
         assert!(all.iter().all(|&(offset, frame)| kept.find(offset) == Old::Kept(frame)));
         assert_eq!(kept.find(8192), Old::Same);
         let mut freed = Vec::new();
-        kept.free(|offset, frame| {
-            frames.free_table(frame);
-            freed.push((offset, frame));
+        let freed_all = kept.drain(|pages| {
+            pages.for_each(|(offset, frame)| {
+                frames.free_table(frame);
+                freed.push((offset, frame));
+            });
+            Ok::<(), ()>(())
         });
-        assert_eq!(freed, all);
+        assert_eq!((freed_all, freed), (Ok(()), all));
+        assert_eq!(kept.count(), 0);
+        kept.free_tables();
         assert_eq!(frames.stats().expect("no lock is held").in_use, 0);
     }
 
@@ -211,7 +253,10 @@ mod tests {
         assert_eq!(found, [Old::Kept(frame), Old::Lost, Old::Same, Old::Lost, Old::Lost, Old::Same]);
         assert!(!kept.insert((4 << 20) + 4096, Some(frame), || table(&frames)), "it was lost before");
         let mut count = 0;
-        kept.free(|_, _| count += 1);
-        assert_eq!(count, 1);
+        let drained = kept.drain(|pages| {
+            count += pages.count();
+            Err(())
+        });
+        assert_eq!((drained, count), (Err(()), 1));
     }
 }

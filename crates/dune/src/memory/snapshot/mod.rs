@@ -97,11 +97,11 @@ impl Memory {
 
     /// `range`, of which there is no snapshot any more, is memory as any other, which is about to be unmapped.
     pub(crate) fn remove_region(&self, range: PageRange) -> Result<(), Busy> {
-        let _edits = self.edits.lock()?;
-        if self.snapshots.end(range) {
-            self.guards().unguard(range);
-        }
-        Ok(())
+        self.locked(|| {
+            if self.snapshots.end(range) {
+                self.guards().unguard(range);
+            }
+        })
     }
 
     /// Takes a snapshot of the memory at `range`; the root of what it will keep.
@@ -139,23 +139,45 @@ impl Memory {
         Ok(())
     }
 
-    /// Ends the snapshot with this root, of which nobody reads any more.
+    /// Ends the snapshot with this root, of which nobody reads any more. Others get the lock every now and then, who wait to write.
+    ///
+    /// # Errors
+    ///
+    /// The interrupted code of this thread has the lock, or another for seconds: what is left stays in use.
     pub(crate) fn end_snapshot(&self, range: PageRange, root: PhysAddr) -> Result<(), Busy> {
-        let _edits = self.edits.lock()?;
         let Some(region) = self.snapshots.at(range.first()) else { return Ok(()) };
-        region.remove(root);
-        Kept { frames: &self.frames, root }.free(|offset, frame| {
-            // Snapshots that had nothing of the page when it was written to have the same copy.
-            if region.snapshots(&self.frames).all(|other| other.find(offset) != Old::Kept(frame)) {
-                self.frames.free_table(frame);
+        self.locked(|| region.begin_end(root))?;
+        let kept = Kept { frames: &self.frames, root };
+        kept.drain(|pages| {
+            self.locked(|| {
+                for (offset, frame) in pages {
+                    // Snapshots that had nothing of the page when it was written to have the same copy.
+                    let others = region.all(&self.frames).filter(|other| other.root != root);
+                    if { others }.all(|other| other.find(offset) != Old::Kept(frame)) {
+                        self.frames.free_table(frame);
+                    }
+                }
+            })
+        })?;
+        self.locked(|| {
+            region.remove(root);
+            if self.snapshots.snapshots.fetch_sub(1, Ordering::SeqCst) == 1 {
+                while let Some(spare) = self.snapshots.spare() {
+                    self.frames.free_table(spare);
+                }
             }
-        });
-        if self.snapshots.snapshots.fetch_sub(1, Ordering::SeqCst) == 1 {
-            while let Some(spare) = self.snapshots.spare() {
-                self.frames.free_table(spare);
-            }
-        }
+        })?;
+        kept.free_tables();
         Ok(())
+    }
+
+    /// Calls `body` with the lock of the page tables, and without interrupts: what signal handlers write must find it free, or all done.
+    fn locked<R>(&self, body: impl FnOnce() -> R) -> Result<R, Busy> {
+        let locked = || self.edits.lock().map(|_edits| body());
+        match Dune::of_caller() {
+            Some(dune) => dune.without_interrupts(locked),
+            None => locked(),
+        }
     }
 
     /// Something is about to be written to `address`, which may be guarded: keeps what is there, and lets it be written. Whether it may

@@ -16,6 +16,8 @@ pub(crate) const MOST_REGIONS: usize = 16;
 const MOST_SNAPSHOTS: usize = 32;
 /// Frames that are set aside for who can not have the allocator's lock.
 const SPARE: usize = 8;
+/// Marks the root of a snapshot that is ending.
+const ENDING: u64 = 1;
 
 /// A memory, and the roots of what its snapshots keep, the oldest first; 0 ends them. It changes under the lock of the page tables.
 #[derive(Debug)]
@@ -43,27 +45,39 @@ impl Region {
         self.end.load(Ordering::Relaxed)
     }
 
-    fn count(&self) -> usize {
-        self.roots.iter().take_while(|root| root.load(Ordering::Relaxed) != 0).count()
+    fn words(&self) -> impl DoubleEndedIterator<Item = u64> {
+        let count = self.roots.iter().take_while(|root| root.load(Ordering::Relaxed) != 0).count();
+        self.roots[..count].iter().map(|root| root.load(Ordering::Relaxed))
     }
 
     /// The snapshots, the latest first.
     pub(super) fn snapshots<'m>(&self, frames: &'m FrameAllocator) -> impl Iterator<Item = Kept<'m>> {
-        let roots = self.roots[..self.count()].iter().rev();
-        roots.map(move |root| Kept { frames, root: PhysAddr::new_truncate(root.load(Ordering::Relaxed)) })
+        let alive = self.words().rev().filter(|word| word & ENDING == 0);
+        alive.map(move |word| Kept { frames, root: PhysAddr::new_truncate(word) })
+    }
+
+    /// Those, and what is left of snapshots that are ending.
+    pub(super) fn all<'m>(&self, frames: &'m FrameAllocator) -> impl Iterator<Item = Kept<'m>> {
+        self.words().map(move |word| Kept { frames, root: PhysAddr::new_truncate(word & !ENDING) })
     }
 
     /// Adds a snapshot, the latest.
     pub fn add(&self, root: PhysAddr) -> Result<(), SnapshotError> {
-        let free = self.roots.get(self.count());
+        let free = self.roots.get(self.words().count());
         let free = free.ok_or(SnapshotError::TooManySnapshots { most: MOST_SNAPSHOTS })?;
         free.store(root.as_u64(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Takes a snapshot out.
+    /// The snapshot is to keep nothing more.
+    pub fn begin_end(&self, root: PhysAddr) {
+        let ending = self.roots.iter().find(|word| word.load(Ordering::Relaxed) == root.as_u64());
+        ending.inspect(|word| word.store(root.as_u64() | ENDING, Ordering::Relaxed));
+    }
+
+    /// Takes a snapshot out that has ended.
     pub fn remove(&self, root: PhysAddr) {
-        let at = self.roots.iter().position(|kept| kept.load(Ordering::Relaxed) == root.as_u64());
+        let at = self.words().position(|word| word & !ENDING == root.as_u64());
         for index in at.into_iter().flat_map(|at| at..MOST_SNAPSHOTS) {
             let next = self.roots.get(index + 1).map_or(0, |next| next.load(Ordering::Relaxed));
             self.roots[index].store(next, Ordering::Relaxed);
