@@ -2,7 +2,7 @@
 
 use crate::machine::{MachineName, memory_in_mib};
 use crate::programs::Mode;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,6 +96,10 @@ pub struct DemoArguments {
 /// Arguments of `cargo xtask peers`.
 #[derive(Debug, Args)]
 pub struct PeersArguments {
+    /// What is compared.
+    #[arg(value_enum, default_value = "run")]
+    pub comparison: Comparison,
+
     /// Where to run it: vtx counts instructions, the timings of svm mean nothing.
     #[arg(long, value_enum, default_value = "vtx")]
     pub machine: MachineName,
@@ -103,6 +107,15 @@ pub struct PeersArguments {
     /// End it after this many seconds, boot included.
     #[arg(long, value_name = "S", default_value = "1800", value_parser = seconds)]
     pub timeout: Duration,
+}
+
+/// What `cargo xtask peers` compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Comparison {
+    /// Confined programs: `dune run` with bubblewrap, a Landlock launcher and a seccomp broker.
+    Run,
+    /// The pauses of an in-memory store that saves itself: by a snapshot, and by a fork.
+    Store,
 }
 
 /// Arguments of `cargo xtask test`.

@@ -1,7 +1,8 @@
-//! `cargo xtask peers`: what `dune run` costs beside what people use instead, on the machine that counts instructions.
+//! `cargo xtask peers`: what `dune run`, and what a snapshot, costs beside what people use instead, on the machine that counts
+//! instructions.
 
 use crate::artifacts;
-use crate::cli::PeersArguments;
+use crate::cli::{Comparison, PeersArguments};
 use crate::error::{Error, Result};
 use crate::machine::{self, Limits, Run};
 use crate::packages;
@@ -9,24 +10,63 @@ use crate::workspace;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Debian's programs that are measured, or measured with, and the libraries that the machine has not.
-const PROGRAMS: [&str; 3] = ["bwrap", "true", "sleep"];
-const LIBRARIES: [&str; 3] = ["libcap.so.2", "libselinux.so.1", "libpcre2-8.so.0"];
 const LIBRARY_FOLDER: &str = "usr/lib/x86_64-linux-gnu";
-const SCRIPT: &str = "compare.sh";
+
+/// What a comparison needs on the machine.
+struct Needs {
+    script: &'static str,
+    /// Debian's programs that are measured, or measured with.
+    programs: &'static [&'static str],
+    /// Their libraries, as far as the machine has not got them.
+    libraries: &'static [&'static str],
+}
+
+impl Comparison {
+    const fn needs(self) -> Needs {
+        match self {
+            Comparison::Run => Needs {
+                script: "compare.sh",
+                programs: &["bwrap", "true", "sleep"],
+                libraries: &["libcap.so.2", "libselinux.so.1", "libpcre2-8.so.0"],
+            },
+            Comparison::Store => Needs {
+                script: "store.sh",
+                programs: &["redis-benchmark", "redis-cli"],
+                libraries: &[
+                    "libatomic.so.1",
+                    "libstdc++.so.6",
+                    "libgcc_s.so.1",
+                    "liblzf.so.1",
+                    "libjemalloc.so.2",
+                    "libm.so.6",
+                    "libsystemd.so.0",
+                    "libcap.so.2",
+                    "libgcrypt.so.20",
+                    "libgpg-error.so.0",
+                    "liblzma.so.5",
+                    "libzstd.so.1",
+                    "liblz4.so.1",
+                    "libssl.so.3",
+                    "libcrypto.so.3",
+                ],
+            },
+        }
+    }
+}
 
 /// Runs the task; gives the script's status.
 pub fn run(arguments: &PeersArguments) -> Result<u8> {
     let (tree, _) = packages::programs()?;
     // An overlay: its files keep their modes.
-    let overlay = workspace::root().join("target/machines/peers");
-    for name in PROGRAMS {
+    let needs = arguments.comparison.needs();
+    let overlay = workspace::root().join("target/machines/peers").join(needs.script.trim_end_matches(".sh"));
+    for name in needs.programs {
         copy(&tree.join("usr/bin").join(name), &overlay.join("usr/bin").join(name))?;
     }
-    for name in LIBRARIES {
+    for name in needs.libraries {
         copy(&library(&tree, name)?, &overlay.join(LIBRARY_FOLDER).join(name))?;
     }
-    copy(&workspace::root().join("xtask/src/peers").join(SCRIPT), &overlay.join(SCRIPT))?;
+    copy(&workspace::root().join("xtask/src/peers").join(needs.script), &overlay.join(needs.script))?;
     let machine = arguments.machine.emulated().ok_or(Error::NotOnHost { option: "peers" })?;
     let outcome = machine::run(
         &Run {
@@ -39,7 +79,7 @@ pub fn run(arguments: &PeersArguments) -> Result<u8> {
             files: &[],
             overlay: Some(&overlay),
             disk: None,
-            command: &["sh".into(), format!("/{SCRIPT}").into()],
+            command: &["sh".into(), format!("/{}", needs.script).into()],
             limits: Limits::whole(arguments.timeout),
         },
         &mut std::io::stdout().lock(),

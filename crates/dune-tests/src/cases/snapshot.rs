@@ -1,6 +1,8 @@
 //! Snapshots: what memory was at one moment, whoever writes to it afterwards.
 
 use std::sync::Arc;
+mod store;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +26,9 @@ pub const CASES: &[Case] = &[
     Case::new("snapshot::refuses", refuses),
     Case::new("snapshot::gives_all_back", gives_all_back),
     Case::new("snapshot::of_eight_gib", of_eight_gib).on_svm(),
+    Case::new("snapshot::store", store::by_snapshot),
+    Case::new("snapshot::store_of_many_keys", store::of_many_keys).on_svm(),
+    Case::new("snapshot::store_by_fork", store::by_fork).on_svm(),
 ];
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
