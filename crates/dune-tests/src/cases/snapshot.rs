@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use dune::Dune;
 use dune::memory::{EditError, PageRange, SpaceKind};
 use dune::snapshot::{Snapshot, SnapshotError, SnapshotMemory};
+use dune::{Config, Dune, Threads};
 
-use crate::case::{Case, CaseResult};
+use crate::case::{Case, CaseResult, Ending};
 use crate::probe::{self, peek, poke, syscall};
 
 pub const CASES: &[Case] = &[
@@ -23,6 +23,8 @@ pub const CASES: &[Case] = &[
     Case::new("snapshot::read_while_it_is_written", read_while_it_is_written),
     Case::new("snapshot::of_a_child", of_a_child),
     Case::new("snapshot::between_signals", between_signals),
+    Case::new("snapshot::of_memory_that_linux_protects", protected_by_linux)
+        .ends(Ending::Signal(libc::SIGSEGV, &[])),
     Case::new("snapshot::refuses", refuses),
     Case::new("snapshot::gives_all_back", gives_all_back),
     Case::new("snapshot::of_eight_gib", of_eight_gib).on_svm(),
@@ -365,6 +367,23 @@ fn between_signals() -> CaseResult {
     unsafe { libc::setitimer(libc::ITIMER_REAL, &none, std::ptr::null_mut()) };
     assert!(TICKS.load(Ordering::Relaxed) >= 100, "{round} rounds");
     Ok(())
+}
+
+/// A thread in host mode takes rights away, of which the page tables know nothing: the write ends as on Linux, and does not go on for ever.
+fn protected_by_linux() -> CaseResult {
+    let dune = Config::new().threads(Threads::HostMode).enter()?;
+    let memory = SnapshotMemory::new(dune, 2 << 20)?;
+    let start = memory.range().start().as_u64();
+    let protect = move || {
+        // SAFETY: memory of this case's.
+        assert_eq!(unsafe { libc::mprotect(start as *mut _, 8192, libc::PROT_READ) }, 0);
+    };
+    let snapshot = memory.snapshot(dune)?;
+    set(&memory, 4096, 1);
+    thread::spawn(protect).join().expect("the thread does not panic");
+    assert_eq!((was(&snapshot, 4096), word(&memory, 4096)), (Ok(0), 1));
+    set(&memory, 4096, 2);
+    probe::fail("the write went through".into())
 }
 
 fn refuses() -> CaseResult {

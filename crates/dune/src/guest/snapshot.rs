@@ -5,6 +5,7 @@ use std::sync::Arc;
 use linux_raw_sys::general::{
     __NR_mmap, __NR_munmap, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
 };
+use x86_64::structures::idt::PageFaultErrorCode as Error;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::error::HandlerError;
@@ -208,14 +209,20 @@ static FIRST_WRITES: Handler<FirstWrites> = Handler::new(FirstWrites);
 impl TrapHandler for FirstWrites {
     #[inline]
     fn handle(&self, dune: Dune, frame: &mut TrapFrame) -> TrapOutcome {
-        let is_write =
-            frame.page_fault_error().contains(x86_64::structures::idt::PageFaultErrorCode::CAUSED_BY_WRITE);
-        if is_write && dune.memory().first_write(dune, frame.words().cr2) {
+        if is_first_write(dune, frame) && dune.memory().first_write(dune, frame.words().cr2) {
             TrapOutcome::Resume
         } else {
             TrapOutcome::Unhandled
         }
     }
+}
+
+/// Whether the page fault can be of a guard: not one that Linux's mapping is to blame for, which would come again and again.
+fn is_first_write(dune: Dune, frame: &TrapFrame) -> bool {
+    let error = frame.page_fault_error();
+    let is_other = error.intersects(Error::PROTECTION_KEY | Error::MALFORMED_TABLE);
+    let is_of_linux = || dune.block().second_level_fault.get().is_some_and(|fault| fault.is_of(frame));
+    error.contains(Error::CAUSED_BY_WRITE) && !is_other && !is_of_linux()
 }
 
 /// Tells the memory's side of `range`, all of which Linux has mapped; what is in no window yet gets one.
