@@ -134,7 +134,7 @@ pub fn trees() -> CaseResult {
     Ok(())
 }
 
-/// A ZIP archive with a file, a link, and one of a name that leads where it says.
+/// A ZIP archive with a file, links to it and out, and a file of a name that leads where it says.
 fn archive(last: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let path = PathBuf::from("/tmp/served.zip");
     let mut archive = ZipWriter::new(File::create(&path)?);
@@ -142,6 +142,7 @@ fn archive(last: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
     archive.start_file("folder/numbers", options)?;
     archive.write_all("0123456789".repeat(10_000).as_bytes())?;
     archive.add_symlink("link", "folder/numbers", options)?;
+    archive.add_symlink("out", "/tmp", options)?;
     archive.add_directory("folder/empty", options)?;
     archive.start_file(last, options)?;
     archive.write_all(b"last\n")?;
@@ -161,7 +162,7 @@ pub fn archives() -> CaseResult {
         (&["tail", "-c", "5", "/tmp/served/folder/numbers"], "56789"),
         (
             &["ls", "-F", "/tmp/served", "/tmp/served/folder"],
-            "/tmp/served:\nfolder/\nlast\nlink@\n\n/tmp/served/folder:\nempty/\nnumbers\n",
+            "/tmp/served:\nfolder/\nlast\nlink@\nout@\n\n/tmp/served/folder:\nempty/\nnumbers\n",
         ),
         (&["cat", "/tmp/served/last"], "last\n"),
     ] {
@@ -171,7 +172,7 @@ pub fn archives() -> CaseResult {
     }
     let output = run("last", &["cat", "/tmp/served/outside"])?;
     assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{output:?}");
-    for last in ["../served-out", "/tmp/served-out", "link/out", "folder/../../served-out"] {
+    for last in ["../served-out", "/tmp/served-out", "link/out", "out/served-out", "folder/../../served-out"] {
         let output = run(last, &["echo", "run"])?;
         assert!(!output.status.success() && output.stdout.is_empty(), "{last}: {output:?}");
         let said = String::from_utf8_lossy(&output.stderr);
