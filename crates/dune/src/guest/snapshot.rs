@@ -120,7 +120,10 @@ impl SnapshotMemory {
     ///
     /// [`SnapshotError`]: there can be 32 of a memory at a time.
     pub fn snapshot(&self, dune: Dune) -> Result<Snapshot, SnapshotError> {
-        let root = self.0.memory.begin_snapshot(dune, self.0.range)?;
+        let root = self.0.memory.snapshot_root()?;
+        self.0.memory.begin_snapshots(dune, &[(self.0.range, root)]).inspect_err(|_| {
+            self.0.memory.free_snapshot_root(root);
+        })?;
         Ok(Snapshot { area: Arc::clone(&self.0), root })
     }
 
@@ -151,6 +154,41 @@ impl SnapshotMemory {
 }
 
 impl Snapshot {
+    /// What all of `memories` are at one moment, in their order; or none of them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SnapshotMemory::snapshot`].
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use dune::snapshot::{Snapshot, SnapshotMemory};
+    ///
+    /// # fn save(dune: dune::Dune, index: &SnapshotMemory, heap: &SnapshotMemory) -> Result<(), Box<dyn std::error::Error>> {
+    /// let all = Snapshot::of_all(dune, &[index, heap])?;
+    /// let mut entry = [0; 8];
+    /// all[0].read(0, &mut entry)?;
+    /// let mut object = [0; 64];
+    /// all[1].read(u64::from_le_bytes(entry), &mut object)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn of_all(dune: Dune, memories: &[&SnapshotMemory]) -> Result<Vec<Snapshot>, SnapshotError> {
+        let memory = dune.memory();
+        let mut parts = Vec::with_capacity(memories.len());
+        let free = |parts: &[(PageRange, PhysAddr)]| {
+            parts.iter().for_each(|&(_, root)| memory.free_snapshot_root(root));
+        };
+        for of in memories {
+            let root = memory.snapshot_root().inspect_err(|_| free(&parts))?;
+            parts.push((of.0.range, root));
+        }
+        memory.begin_snapshots(dune, &parts).inspect_err(|_| free(&parts))?;
+        let snapshots = memories.iter().zip(parts);
+        Ok(snapshots.map(|(of, (_, root))| Snapshot { area: Arc::clone(&of.0), root }).collect())
+    }
+
     /// The addresses of the memory that this is a snapshot of.
     pub fn range(&self) -> PageRange {
         self.area.range

@@ -172,7 +172,8 @@ pub fn archives() -> CaseResult {
     }
     let output = run("last", &["cat", "/tmp/served/outside"])?;
     assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{output:?}");
-    for last in ["../served-out", "/tmp/served-out", "link/out", "out/served-out", "folder/../../served-out"] {
+    for last in ["../served-out", "/tmp/served-out", "link/out", "out/served-out", "folder/../../served-out"]
+    {
         let output = run(last, &["echo", "run"])?;
         assert!(!output.status.success() && output.stdout.is_empty(), "{last}: {output:?}");
         let said = String::from_utf8_lossy(&output.stderr);

@@ -104,39 +104,62 @@ impl Memory {
         })
     }
 
-    /// Takes a snapshot of the memory at `range`; the root of what it will keep.
-    pub(crate) fn begin_snapshot(&self, dune: Dune, range: PageRange) -> Result<PhysAddr, SnapshotError> {
-        let root =
-            self.frames.allocate(PageSize::Size4KiB, Contents::Zeroed).map_err(EditError::from)?.into_raw();
-        let taken = dune.without_interrupts(|| self.take_snapshot(range, root, |flush| flush.now(dune)));
-        taken.map(|()| root).inspect_err(|_| {
-            self.frames.free_table(root);
-        })
+    /// A root for what a snapshot will keep.
+    pub(crate) fn snapshot_root(&self) -> Result<PhysAddr, SnapshotError> {
+        let root = self.frames.allocate(PageSize::Size4KiB, Contents::Zeroed).map_err(EditError::from)?;
+        Ok(root.into_raw())
     }
 
-    /// [`Self::begin_snapshot`] once there is a root.
-    fn take_snapshot(
+    /// Gives a root back of which there is no snapshot.
+    pub(crate) fn free_snapshot_root(&self, root: PhysAddr) {
+        self.frames.free_table(root);
+    }
+
+    /// Takes snapshots of the memories at these ranges, all of one moment, with these roots; or of none.
+    pub(crate) fn begin_snapshots(
         &self,
-        range: PageRange,
-        root: PhysAddr,
+        dune: Dune,
+        parts: &[(PageRange, PhysAddr)],
+    ) -> Result<(), SnapshotError> {
+        dune.without_interrupts(|| self.take_snapshots(parts, |flush| flush.now(dune)))
+    }
+
+    /// [`Self::begin_snapshots`], without interrupts.
+    fn take_snapshots(
+        &self,
+        parts: &[(PageRange, PhysAddr)],
         flush: impl FnOnce(Flush<'static>),
     ) -> Result<(), SnapshotError> {
         let _edits = self.edits.lock()?;
         if self.writers.may_be_anywhere() {
             return Err(SnapshotError::CallsUnderWay);
         }
-        let region = self.snapshots.at(range.first());
-        let region = region.ok_or(EditError::NotMapped { address: range.start() })?;
-        region.add(root)?;
+        for (index, &(range, root)) in parts.iter().enumerate() {
+            let added = self.region(range).and_then(|region| region.add(root));
+            if let Err(error) = added {
+                for &(range, root) in &parts[..index] {
+                    self.region(range)?.remove(root);
+                }
+                return Err(error);
+            }
+        }
         self.snapshots.set_aside(&self.frames);
         // From here on calls that begin keep what they may write, when they get the lock.
-        self.snapshots.snapshots.fetch_add(1, Ordering::SeqCst);
-        self.guards().guard(range);
+        self.snapshots.snapshots.fetch_add(parts.len() as u32, Ordering::SeqCst);
+        parts.iter().for_each(|(range, _)| self.guards().guard(*range));
         flush(Flush::everything());
-        for span in self.writers.under_way(range) {
-            self.keep_span(region, span);
+        for &(range, _) in parts {
+            for span in self.writers.under_way(range) {
+                self.keep_span(self.region(range)?, span);
+            }
         }
         Ok(())
+    }
+
+    /// The memory at `range`.
+    fn region(&self, range: PageRange) -> Result<&Region, SnapshotError> {
+        let none = EditError::NotMapped { address: range.start() };
+        self.snapshots.at(range.first()).ok_or(none.into())
     }
 
     /// Ends the snapshot with this root, of which nobody reads any more. Others get the lock every now and then, who wait to write.

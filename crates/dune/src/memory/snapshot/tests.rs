@@ -122,9 +122,8 @@ fn run(ops: &[Op], (bytes, alignment, stride): (u64, u64, u64), giant: bool) {
                 }
             }
             Op::Snapshot => {
-                let root =
-                    memory.frames.allocate(PageSize::Size4KiB, Contents::Zeroed).expect("a frame").into_raw();
-                memory.take_snapshot(range, root, Flush::unused).expect("a snapshot");
+                let root = memory.snapshot_root().expect("a frame");
+                memory.take_snapshots(&[(range, root)], Flush::unused).expect("a snapshot");
                 let model = |offset: &u64| (*offset, mapping.read(*offset));
                 snapshots.push((root, offsets.iter().map(model).collect()));
             }
@@ -168,14 +167,16 @@ proptest! {
 /// Nothing is left in use when all is over, whatever snapshots have shared.
 #[test]
 fn what_was_kept_is_freed() {
-    let mapping = Mapping::new(4 << 20, 2 << 20);
+    let (mapping, other) = (Mapping::new(4 << 20, 2 << 20), Mapping::new(2 << 20, 2 << 20));
     let range = mapping.0;
     let memory = Memory::build(&options(true)).expect("memory");
+    // Tables that this needs stay, too.
+    memory.add_region(other.0).expect("memory for snapshots");
     memory.add_region(range).expect("memory for snapshots");
     let region = memory.snapshots.at(range.first()).expect("the memory");
     let take = || {
-        let root = memory.frames.allocate(PageSize::Size4KiB, Contents::Zeroed).expect("a frame").into_raw();
-        memory.take_snapshot(range, root, Flush::unused).map(|()| root)
+        let root = memory.snapshot_root().expect("a frame");
+        memory.take_snapshots(&[(range, root)], Flush::unused).map(|()| root)
     };
     // What is divided stays so.
     let first = take().expect("a snapshot");
@@ -183,9 +184,15 @@ fn what_was_kept_is_freed() {
     memory.end_snapshot(range, first).expect("nobody holds the lock");
     let before = in_use(&memory);
     let roots: Vec<_> = (0..32).map(|_| take().expect("a snapshot")).collect();
-    let extra = memory.frames.allocate(PageSize::Size4KiB, Contents::Zeroed).expect("a frame").into_raw();
-    let refused = memory.take_snapshot(range, extra, Flush::unused);
+    let extra = memory.snapshot_root().expect("a frame");
+    let refused = memory.take_snapshots(&[(range, extra)], Flush::unused);
     assert_eq!(refused, Err(SnapshotError::TooManySnapshots { most: 32 }));
+    // Two of which one is refused are none.
+    let root = memory.snapshot_root().expect("a frame");
+    let refused = memory.take_snapshots(&[(other.0, root), (range, extra)], Flush::unused);
+    assert_eq!(refused, Err(SnapshotError::TooManySnapshots { most: 32 }));
+    assert!(is_writable(&memory, other.0.first()));
+    memory.free_snapshot_root(root);
     memory.frames.free_table(extra);
     (0..100).for_each(|page| assert!(memory.open(region, range.first() + page * 7 * PAGE_BYTES)));
     assert_eq!(memory.bytes_kept(roots[3]), 100 * PAGE_BYTES);
@@ -206,8 +213,8 @@ fn without_frames_the_snapshot_loses_and_the_program_goes_on() {
     let range = mapping.0;
     let memory = Memory::build(&options(true)).expect("memory");
     memory.add_region(range).expect("memory for snapshots");
-    let root = memory.frames.allocate(PageSize::Size4KiB, Contents::Zeroed).expect("a frame").into_raw();
-    memory.take_snapshot(range, root, Flush::unused).expect("a snapshot");
+    let root = memory.snapshot_root().expect("a frame");
+    memory.take_snapshots(&[(range, root)], Flush::unused).expect("a snapshot");
     let region = memory.snapshots.at(range.first()).expect("the memory");
     let mut taken = Vec::new();
     while let Ok(frame) = memory.frames.allocate(PageSize::Size4KiB, Contents::Any) {
