@@ -33,13 +33,10 @@ impl Drop for View {
     }
 }
 
-/// Whether `bytes` bytes can be touched with room to spare.
+/// Whether `bytes` bytes can be touched with room to spare, as Linux estimates it.
 pub(crate) fn has_memory(bytes: u64) -> bool {
-    // SAFETY: an array of integers that the call fills.
-    let free = unsafe {
-        let mut info: libc::sysinfo = std::mem::zeroed();
-        libc::sysinfo(&mut info);
-        info.freeram * u64::from(info.mem_unit)
-    };
-    free > bytes + bytes / 4
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
+    kib.is_some_and(|kib| kib * 1024 > bytes + bytes / 4)
 }
