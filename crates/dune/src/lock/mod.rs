@@ -163,6 +163,15 @@ impl<T> SpinLock<T> {
         self.take(caller).or_else(|_| self.wait(caller, Patience::Unlimited))
     }
 
+    /// [`Self::lock`]; `None` if the code that this handler interrupted holds it, which does nothing meanwhile.
+    pub fn lock_unless_mine(&self) -> Result<Option<Guard<'_, T>>, Busy> {
+        match self.lock() {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Busy) if self.is_mine() => Ok(None),
+            Err(Busy) => Err(Busy),
+        }
+    }
+
     /// [`Self::lock`] for the time of `fork`; `None` if the code that this handler interrupted holds it.
     pub fn lock_across(&self, fork: Fork) -> Result<Option<ForkGuard<'_, T>>, Busy> {
         self.across(self.lock(), fork)

@@ -173,10 +173,7 @@ impl Memory {
     /// Makes the leaf at `address` present if it is armed; its level. The access may be one of the code that holds the lock
     /// of the tables: then they are this thread's to walk, since nobody else edits them.
     fn disarm(&self, address: u64) -> Option<Level> {
-        let edits = self.edits.lock();
-        if edits.is_err() && !self.edits.is_mine() {
-            return None;
-        }
+        let _edits = self.edits.lock_unless_mine().ok()?;
         let page = VirtAddr::try_new(address & !(PAGE_BYTES - 1)).ok()?;
         let frame = self.windows.find(page)?.to_physical(page)?.as_u64();
         let root = self.foreign_root().unwrap_or(self.root);

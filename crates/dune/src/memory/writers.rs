@@ -208,12 +208,7 @@ impl Memory {
         if start >= end {
             return true;
         }
-        let _edits = match self.edits.lock() {
-            Ok(guard) => Some(guard),
-            // The code that this has interrupted holds it, and edits nothing meanwhile.
-            Err(_) if self.edits.is_mine() => None,
-            Err(_) => return false,
-        };
+        let Ok(_edits) = self.edits.lock_unless_mine() else { return false };
         mark(&self.frames, self.root, (start, end));
         if let Some(root) = self.foreign_root() {
             mark(&self.frames, root, (start, end));

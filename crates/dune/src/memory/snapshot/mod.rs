@@ -207,11 +207,8 @@ impl Memory {
     /// be now.
     pub(crate) fn first_write(&self, dune: Dune, address: u64) -> bool {
         let page = address & !(PAGE_BYTES - 1);
-        let edits = self.edits.lock();
         // The code that this has interrupted may hold the lock; it edits nothing of such memory.
-        if edits.is_err() && !self.edits.is_mine() {
-            return false;
-        }
+        let Ok(_edits) = self.edits.lock_unless_mine() else { return false };
         let is_open = self.snapshots.at(page).is_some_and(|region| self.open(region, page));
         if is_open {
             tlb::flush_page(dune, VirtAddr::new_truncate(page));
