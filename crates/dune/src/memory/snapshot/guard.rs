@@ -46,8 +46,7 @@ impl<'m> Guards<'m> {
 
     /// Guards all of `range`.
     pub fn guard(self, range: PageRange) {
-        let guard = |entry: Entry, level| guarded(entry, level);
-        self.each_whole(self.table(self.root.as_u64()), Level::ROOT, (range.first(), range.end()), &guard);
+        self.guard_below(self.table(self.root.as_u64()), Level::ROOT, (range.first(), range.end()));
     }
 
     /// Takes all guards of `range` away, and the marks of entries above leaves; the pages are the mirror's again.
@@ -55,23 +54,17 @@ impl<'m> Guards<'m> {
         self.unguard_below(self.table(self.root.as_u64()), Level::ROOT, (range.first(), range.end()));
     }
 
-    /// Puts `edit` of each entry that is not empty in its place, of the highest level on which it stands for a part of the range only.
-    fn each_whole(
-        self,
-        table: &Table,
-        level: Level,
-        (mut at, end): (u64, u64),
-        edit: &impl Fn(Entry, Level) -> Entry,
-    ) {
+    /// Guards each part by an entry of the highest level of which all is meant.
+    fn guard_below(self, table: &Table, level: Level, (mut at, end): (u64, u64)) {
         while at < end {
             let part = part_end(level, at, end);
             let index = level.index(at);
             let entry = table.get(index);
             if entry.is_empty() {
             } else if part - at == level.span() || entry.is_leaf(level) {
-                table.update(index, |entry| edit(entry, level));
+                table.update(index, |entry| guarded(entry, level));
             } else {
-                self.each_whole(self.table(entry.table_address()), level.below(), (at, part), edit);
+                self.guard_below(self.table(entry.table_address()), level.below(), (at, part));
             }
             at = part;
         }
