@@ -16,9 +16,17 @@ pub fn derive_trace(input: TokenStream) -> TokenStream {
 
 fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let name = &input.ident;
+    // Where the parts of a struct are is always the same.
+    let mut pointers = quote! {};
     let (types, body) = match &input.data {
         Data::Struct(data) => {
             let (types, pattern, calls) = arm(&data.fields);
+            let members: Vec<_> = data.fields.members().collect();
+            pointers = quote! {
+                const POINTERS: ::core::option::Option<::dune_gc::PointerMap> = ::dune_gc::PointerMap::of_parts(&[
+                    #((::core::mem::offset_of!(Self, #members), <#types as ::dune_gc::Trace>::POINTERS)),*
+                ]);
+            };
             (types, quote! { let Self #pattern = self; #calls })
         }
         Data::Enum(data) => {
@@ -59,12 +67,13 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             impl #plain_impl MustNotImplementDrop for #name #plain_types #plain_where {}
 
             // SAFETY: 1. all fields are traced; 2. what they own by other means has no edges, as they are `Trace`; 3. there is no Drop but
-            // that of the fields; 5. each is `Trace`.
+            // that of the fields; 5. each is `Trace`; 6. their maps, each where the field is.
             #[automatically_derived]
             #[allow(unsafe_code)]
             unsafe impl #in_impl ::dune_gc::Trace for #name #in_type #conditions {
                 // Not `||`: each is to be evaluated, as some are refused.
                 const HAS_EDGES: bool = false #(| <#types as ::dune_gc::Trace>::HAS_EDGES)*;
+                #pointers
 
                 #[inline]
                 fn trace(&self, tracer: &mut ::dune_gc::Tracer<'_>) {

@@ -11,6 +11,7 @@ use crate::trace::address_of;
 ///
 /// It is a copyable word (with its length, for a slice). It may be on the stack, in registers, in objects of the same heap and in
 /// a [`Root`](crate::Root), and nowhere else: that is what [`Heap::new`](crate::Heap::new) asks for.
+#[repr(transparent)]
 pub struct Gc<'h, T: ?Sized> {
     pointer: NonNull<T>,
     heap: PhantomData<&'h T>,

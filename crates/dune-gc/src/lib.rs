@@ -75,6 +75,7 @@ extern crate self as dune_gc;
 mod gc;
 #[expect(unsafe_code, reason = "objects in raw memory")]
 mod heap;
+mod pointers;
 mod root;
 pub mod soundness;
 #[expect(unsafe_code, reason = "reads words of the stack and the registers")]
@@ -87,6 +88,7 @@ mod tracker;
 pub use dune_gc_derive::Trace;
 pub use gc::Gc;
 pub use heap::{CheckError, Collection, Config, Heap, HeapError, Stats, Weak};
+pub use pointers::PointerMap;
 pub use root::Root;
 pub use trace::{Trace, Tracer};
 pub use tracker::{Tracker, TrackerError};

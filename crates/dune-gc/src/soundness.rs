@@ -8,6 +8,7 @@
 //! | a [`Gc`] that outlives its heap | it borrows the heap; a heap that is leaked keeps its objects |
 //! | a heap or a `Gc` on another thread | neither is `Send` or `Sync` |
 //! | a type that does not tell all its edges | [`Trace`] is an unsafe trait; the derive asks every field, of the type that it saw, and refuses a `union` |
+//! | a map of pointers ([`Trace::POINTERS`]) that names a word which is none, or leaves one out | the derive makes it of the parts' maps and offsets; by hand it is a promise of the unsafe trait. An `Option` has a map only of a pointer itself, since its niche could be elsewhere. The checker follows `trace`, and not maps |
 //! | a `Gc` in a `Vec` or `Box` in an object, where a write would not be seen | refused at compile time, wherever in the type it is |
 //! | a destructor that follows a `Gc` to what was swept before it | a derived type has none; a [`Trace`] by hand promises it |
 //! | a destructor that allocates or collects | the heap is borrowed: a panic |
@@ -139,3 +140,4 @@
 //! [`Root`]: crate::Root
 //! [`Root::get`]: crate::Root::get
 //! [`Trace`]: trait@crate::Trace
+//! [`Trace::POINTERS`]: crate::Trace::POINTERS

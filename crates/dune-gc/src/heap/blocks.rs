@@ -6,6 +6,7 @@
 //! An object that has been marked stays marked until the next full collection: it is *old*. One that is there and not marked is
 //! *young*.
 
+use super::bits::{BEGINNINGS, Bits, Marks, SPAN, UNIT, WORDS, any_bit, each_bit, has_bit};
 use super::pages::{PAGE, PageSet};
 
 /// Bytes of a block.
@@ -15,9 +16,6 @@ pub(crate) const PAGES: usize = BLOCK / PAGE;
 /// Bytes of cells: multiples of 16, of which each wastes little of a block.
 pub(crate) const CLASSES: [u32; 20] =
     [32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024, 1360, 2048, 2720, 4096, 8192];
-/// Bits for the smallest cells.
-const WORDS: usize = BLOCK / CLASSES[0] as usize / 64;
-
 /// The class for each 16 bytes more: how long a slice is comes to be known when it is made.
 const STEPS: usize = CLASSES[CLASSES.len() - 1] as usize / 16 + 1;
 const CLASS_OF: [u8; STEPS] = {
@@ -62,13 +60,14 @@ pub(crate) struct Block {
     reciprocal: u32,
     /// How many there are.
     cells: u16,
+    /// How many held objects after the last sweep.
+    used: u16,
     /// Objects have been put here since the last sweep.
     has_young: bool,
     /// Some objects here want to be dropped.
     has_drops: bool,
     /// The cells that hold objects.
-    objects: [u64; WORDS],
-    marks: [u64; WORDS],
+    objects: Bits,
 }
 
 impl Block {
@@ -77,10 +76,10 @@ impl Block {
         cell: 0,
         reciprocal: 0,
         cells: 0,
+        used: 0,
         has_young: false,
         has_drops: false,
         objects: [0; WORDS],
-        marks: [0; WORDS],
     };
 
     /// The cell in which `offset` is. Exact, as offsets are below 2^15: the reciprocal is off by less than one, which makes less
@@ -90,12 +89,27 @@ impl Block {
         (offset * self.reciprocal as usize) >> 32
     }
 
-    fn words(&self) -> usize {
-        usize::from(self.cells).div_ceil(64)
+    /// Where the cell begins in which `offset` is.
+    #[inline]
+    fn beginning(&self, offset: usize) -> usize {
+        self.index(offset) * self.cell as usize
     }
 
-    fn objects(&self) -> u32 {
-        self.objects[..self.words()].iter().map(|word| word.count_ones()).sum()
+    /// The pages on which objects are, in whole or in part, as bits: of a block of small cells.
+    fn pages(&self) -> u8 {
+        match self.used {
+            0 => 0,
+            used if used == self.cells => u8::MAX,
+            _ => (0..PAGES).fold(0, |pages, page| {
+                let (first, last) = self.on_page(page);
+                pages | u8::from(any_bit(&self.objects, first, last)) << page
+            }),
+        }
+    }
+
+    /// The bits of cells that are on a page, in whole or in part: from which to which.
+    fn on_page(&self, page: usize) -> (usize, usize) {
+        (self.beginning(page * PAGE) / UNIT, (page * PAGE + PAGE - 1) / UNIT)
     }
 }
 
@@ -106,9 +120,11 @@ pub(crate) struct Blocks {
     /// How many there may be.
     most: usize,
     blocks: Vec<Block>,
+    /// Those of each block.
+    marks: Vec<Bits>,
 }
 
-/// A place for objects of a class: the free cells of 64 of a block.
+/// A place for objects of a class: the free cells that begin in a kilobyte of a block.
 ///
 /// What is taken of it is known to be objects when it is given back: [`Blocks::put_back`].
 #[derive(Debug, Clone, Copy)]
@@ -116,9 +132,8 @@ pub(crate) struct Cursor {
     pub(crate) free: u64,
     /// What was free at first.
     there: u64,
-    /// Address of the first cell.
+    /// The address of the first bit.
     start: usize,
-    cell: usize,
     block: u32,
     word: u32,
     /// Some of the objects want to be dropped.
@@ -128,7 +143,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// It leads to no block yet.
     pub(crate) const NONE: Cursor =
-        Cursor { free: 0, there: 0, start: 0, cell: 0, block: u32::MAX, word: 0, drops: false };
+        Cursor { free: 0, there: 0, start: 0, block: u32::MAX, word: 0, drops: false };
 
     /// Takes the first free cell: its address.
     #[inline]
@@ -138,7 +153,7 @@ impl Cursor {
         if drops {
             self.drops = true;
         }
-        self.start + bit * self.cell
+        self.start + bit * UNIT
     }
 
     /// How many cells are free.
@@ -156,7 +171,7 @@ impl Cursor {
 impl Blocks {
     /// Blocks from address `start` on, of which there may be `most`.
     pub(crate) fn new(start: usize, most: usize) -> Blocks {
-        Blocks { start, most, blocks: Vec::new() }
+        Blocks { start, most, blocks: Vec::new(), marks: Vec::new() }
     }
 
     /// How many pages have been in use.
@@ -168,38 +183,43 @@ impl Blocks {
         self.blocks.len()
     }
 
-    /// The cell in which `address` is, if an object is there.
+    /// The block of the cell in which `address` is, and where in the block the cell begins, if an object is there.
     #[inline]
     fn find(&self, address: usize) -> Option<(usize, usize)> {
         let offset = address.wrapping_sub(self.start);
         let block = offset / BLOCK;
         let it = self.blocks.get(block)?;
-        let (block, index) = match it.usage {
-            Usage::Small(_) => (block, it.index(offset % BLOCK)),
+        let (block, beginning) = match it.usage {
+            Usage::Small(_) => (block, it.beginning(offset % BLOCK)),
             Usage::Large(_) => (block, 0),
             Usage::Part(before) => (block - before as usize, 0),
             Usage::Free => return None,
         };
-        let bit = 1u64 << (index % 64);
-        (self.blocks[block].objects[index / 64] & bit != 0).then_some((block, index))
+        has_bit(&self.blocks[block].objects, beginning / UNIT).then_some((block, beginning))
     }
 
     #[inline]
-    fn cell(&self, block: usize, index: usize) -> usize {
-        self.start + block * BLOCK + index * self.blocks[block].cell as usize
+    fn cell(&self, block: usize, beginning: usize) -> usize {
+        self.start + block * BLOCK + beginning
     }
 
-    /// Marks the object in which `address` is. Its cell, if it had not been marked.
+    /// What marks objects by their values' addresses.
+    #[inline]
+    pub(crate) fn marks(&mut self) -> Marks<'_> {
+        Marks { start: self.start, words: self.marks.as_flattened_mut() }
+    }
+
+    /// Whether some objects may want to be dropped.
+    pub(crate) fn have_drops(&self) -> bool {
+        self.blocks.iter().any(|block| block.has_drops)
+    }
+
+    /// Marks the object in which `address` is, if there is one. Its cell, if it had not been marked.
     #[inline]
     pub(crate) fn mark(&mut self, address: usize) -> Option<usize> {
-        let (block, index) = self.find(address)?;
-        let word = &mut self.blocks[block].marks[index / 64];
-        let bit = 1u64 << (index % 64);
-        if *word & bit != 0 {
-            return None;
-        }
-        *word |= bit;
-        Some(self.cell(block, index))
+        let (block, beginning) = self.find(address)?;
+        let cell = self.cell(block, beginning);
+        self.marks().mark(cell).then_some(cell)
     }
 
     /// Whether the object in which `address` is is marked.
@@ -209,34 +229,28 @@ impl Blocks {
 
     /// The cell of the object in which `address` is, and whether it is marked.
     pub(crate) fn object_at(&self, address: usize) -> Option<(usize, bool)> {
-        let (block, index) = self.find(address)?;
-        let is_marked = self.blocks[block].marks[index / 64] & 1 << (index % 64) != 0;
-        Some((self.cell(block, index), is_marked))
+        let (block, beginning) = self.find(address)?;
+        Some((self.cell(block, beginning), has_bit(&self.marks[block], beginning / UNIT)))
     }
 
     pub(crate) fn clear_marks(&mut self) {
-        for block in &mut self.blocks {
-            let words = block.words();
-            block.marks[..words].fill(0);
-        }
+        self.marks.as_flattened_mut().fill(0);
     }
 
     /// Gives the cells of old objects on `page` to `found`.
     pub(crate) fn each_old_on(&self, page: usize, mut found: impl FnMut(usize)) {
-        let (number, first_byte) = (page / PAGES, page % PAGES * PAGE);
+        let number = page / PAGES;
         let Some(block) = self.blocks.get(number) else { return };
         match block.usage {
             Usage::Free => (),
             Usage::Small(_) => {
-                let last = block.index(first_byte + PAGE - 1).min(usize::from(block.cells) - 1);
-                each_bit(&block.marks, block.index(first_byte), last, |index| {
-                    found(self.cell(number, index))
-                });
+                let (first, last) = block.on_page(page % PAGES);
+                each_bit(&self.marks[number], first, last, |bit| found(self.cell(number, bit * UNIT)));
             }
             Usage::Large(_) | Usage::Part(_) => {
                 let head =
                     if let Usage::Part(before) = block.usage { number - before as usize } else { number };
-                if self.blocks[head].marks[0] & 1 != 0 {
+                if has_bit(&self.marks[head], 0) {
                     found(self.cell(head, 0));
                 }
             }
@@ -255,21 +269,12 @@ impl Blocks {
 
     fn cells_from(&self, number: u32, word: usize) -> Option<Cursor> {
         let block = self.blocks.get(number as usize)?;
-        (word..block.words()).find_map(|word| {
-            let rest = usize::from(block.cells) - word * 64;
-            let all = if rest >= 64 { u64::MAX } else { (1 << rest) - 1 };
-            let free = !block.objects[word] & all;
-            let start = self.cell(number as usize, word * 64);
-            let (cell, there, drops) = (block.cell as usize, free, false);
-            (free != 0).then_some(Cursor {
-                free,
-                there,
-                start,
-                cell,
-                block: number,
-                word: word as u32,
-                drops,
-            })
+        let Usage::Small(class) = block.usage else { return None };
+        (word..WORDS).find_map(|word| {
+            let free = !block.objects[word] & BEGINNINGS[usize::from(class)][word];
+            let start = self.cell(number as usize, word * SPAN);
+            let word = word as u32;
+            (free != 0).then_some(Cursor { free, there: free, start, block: number, word, drops: false })
         })
     }
 
@@ -303,6 +308,7 @@ impl Blocks {
     pub(crate) fn grow(&mut self) -> Option<usize> {
         (self.blocks.len() < self.most).then(|| {
             self.blocks.push(Block::FREE);
+            self.marks.push([0; WORDS]);
             self.blocks.len() - 1
         })
     }
@@ -323,6 +329,7 @@ impl Blocks {
                     return None;
                 }
                 self.blocks.resize(first + count, Block::FREE);
+                self.marks.resize(first + count, [0; WORDS]);
                 first
             }
         };
@@ -355,45 +362,36 @@ impl Blocks {
             Usage::Large(count) => count as usize,
         };
         if all || block.has_young {
+            let marks = self.marks[number];
             if block.has_drops {
-                for word in 0..block.words() {
-                    let mut bits = block.objects[word] & !block.marks[word];
+                for (word, (objects, marks)) in block.objects.iter().zip(&marks).enumerate() {
+                    let mut bits = objects & !marks;
                     while bits != 0 {
-                        dead(self.cell(number, word * 64 + bits.trailing_zeros() as usize));
+                        dead(self.cell(number, word * SPAN + bits.trailing_zeros() as usize * UNIT));
                         bits &= bits - 1;
                     }
                 }
             }
             let block = &mut self.blocks[number];
-            block.objects = block.marks;
+            block.objects = marks;
+            block.used = marks.iter().map(|word| word.count_ones() as u16).sum();
             block.has_young = false;
-            let block = &self.blocks[number];
-            let is_small = matches!(block.usage, Usage::Small(_));
-            for page in 0..count * PAGES {
-                let has_old = if is_small {
-                    let (first, last) = (block.index(page * PAGE), block.index(page * PAGE + PAGE - 1));
-                    any_bit(&block.marks, first, last.min(usize::from(block.cells) - 1))
-                } else {
-                    block.marks[0] & 1 != 0
-                };
-                let page = number * PAGES + page;
-                if has_old { old.add(page) } else { old.remove(page) }
-            }
+            let pages = match block.usage {
+                Usage::Large(_) if block.used != 0 => u8::MAX,
+                _ => block.pages(),
+            };
+            (number..number + count).for_each(|number| old.set_block(number, pages));
         }
         let block = &self.blocks[number];
-        let objects = block.objects();
+        if block.used == 0 {
+            self.blocks[number..number + count].fill(Block::FREE);
+            return Swept::Free;
+        }
+        let bytes = |cells: u16| usize::from(cells) * block.cell as usize;
         match block.usage {
-            _ if objects == 0 => {
-                self.blocks[number..number + count].fill(Block::FREE);
-                Swept::Free
-            }
             Usage::Small(class) => {
-                let free = (u32::from(block.cells) - objects) * block.cell;
-                Swept::Small {
-                    class: class.into(),
-                    free: free as usize,
-                    used: (objects * block.cell) as usize,
-                }
+                let (free, used) = (bytes(block.cells - block.used), bytes(block.used));
+                Swept::Small { class: class.into(), free, used }
             }
             _ => Swept::Large { used: count * BLOCK },
         }
@@ -407,28 +405,6 @@ pub(crate) enum Swept {
     Part,
     Small { class: usize, free: usize, used: usize },
     Large { used: usize },
-}
-
-/// The bits from `first` to `last` of word `index`.
-fn mask(index: usize, first: usize, last: usize) -> u64 {
-    let from = first.saturating_sub(index * 64).min(64);
-    let to = (last + 1).saturating_sub(index * 64).min(64);
-    let below = |bit: usize| if bit == 64 { u64::MAX } else { (1 << bit) - 1 };
-    below(to) & !below(from)
-}
-
-fn any_bit(words: &[u64; WORDS], first: usize, last: usize) -> bool {
-    (first / 64..=last / 64).any(|index| words[index] & mask(index, first, last) != 0)
-}
-
-fn each_bit(words: &[u64; WORDS], first: usize, last: usize, mut found: impl FnMut(usize)) {
-    for (index, word) in words.iter().enumerate().take(last / 64 + 1).skip(first / 64) {
-        let mut bits = word & mask(index, first, last);
-        while bits != 0 {
-            found(index * 64 + bits.trailing_zeros() as usize);
-            bits &= bits - 1;
-        }
-    }
 }
 
 #[cfg(test)]

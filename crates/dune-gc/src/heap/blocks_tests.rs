@@ -11,6 +11,21 @@ fn a_class_is_the_smallest_that_is_large_enough() {
 
 const START: usize = 0x7000_0000_0000;
 
+/// Takes `count` cells of a block.
+fn take(blocks: &mut Blocks, block: u32, count: usize, drops: bool) -> Vec<usize> {
+    let mut cells = Vec::new();
+    let mut cursor = blocks.cells_of(block).unwrap();
+    while cells.len() < count {
+        if cursor.free == 0 {
+            blocks.put_back(&cursor);
+            cursor = blocks.cells_after(&cursor).unwrap();
+        }
+        cells.push(cursor.take(drops));
+    }
+    blocks.put_back(&cursor);
+    cells
+}
+
 #[test]
 fn the_cell_of_every_offset() {
     for (class, &cell) in CLASSES.iter().enumerate() {
@@ -54,11 +69,8 @@ fn sweeping_keeps_what_is_marked() {
     let number = blocks.grow().unwrap();
     let class = class_of(1024).unwrap();
     blocks.use_block(number, class);
-    let mut cursor = blocks.cells_of(0).unwrap();
-    let cells: Vec<_> = (0..32).map(|_| cursor.take(true)).collect();
-    assert_eq!(cursor.free, 0);
-    blocks.put_back(&cursor);
-    assert!(blocks.cells_after(&cursor).is_none() && blocks.cells_of(0).is_none());
+    let cells = take(&mut blocks, 0, 32, true);
+    assert!(blocks.cells_of(0).is_none());
     blocks.mark(cells[5]);
     let (mut old, mut dead) = (PageSet::new(32), Vec::new());
     let swept = blocks.sweep(0, false, &mut old, |cell| dead.push(cell));
@@ -78,9 +90,7 @@ fn a_cell_across_pages_is_on_both() {
     let mut blocks = Blocks::new(START, 1);
     blocks.grow();
     blocks.use_block(0, class_of(2720).unwrap());
-    let mut cursor = blocks.cells_of(0).unwrap();
-    let cells: Vec<_> = (0..12).map(|_| cursor.take(false)).collect();
-    blocks.put_back(&cursor);
+    let cells = take(&mut blocks, 0, 12, false);
     blocks.mark(cells[1] + 2719);
     let mut old = PageSet::new(8);
     blocks.sweep(0, false, &mut old, |_| ());
@@ -110,4 +120,37 @@ fn large_cells_take_runs_of_blocks() {
     blocks.each_old_on(4 * PAGES + 1, |cell| found.push(cell));
     assert_eq!(found, [two]);
     assert_eq!(blocks.take_large(2, false), Some(START));
+}
+
+#[test]
+fn all_cells_of_a_block_are_given_once() {
+    for (class, &cell) in CLASSES.iter().enumerate() {
+        let mut blocks = Blocks::new(START, 1);
+        blocks.grow();
+        blocks.use_block(0, class);
+        let count = BLOCK / cell as usize;
+        let cells = take(&mut blocks, 0, count, false);
+        assert!(cells.iter().enumerate().all(|(index, &at)| at == START + index * cell as usize), "{cell}");
+        assert!(blocks.cells_of(0).is_none(), "{cell}");
+        // Those that are kept are what an address anywhere in them leads to, and on their pages.
+        cells.iter().step_by(3).for_each(|&at| assert_eq!(blocks.mark(at + cell as usize - 1), Some(at)));
+        let mut old = PageSet::new(PAGES);
+        blocks.sweep(0, false, &mut old, |_| ());
+        for page in 0..PAGES {
+            let mut found = Vec::new();
+            blocks.each_old_on(page, |at| found.push(at));
+            let range = START + page * PAGE..START + (page + 1) * PAGE;
+            let expected: Vec<_> = cells
+                .iter()
+                .copied()
+                .step_by(3)
+                .filter(|at| *at < range.end && at + cell as usize > range.start)
+                .collect();
+            assert_eq!(found, expected, "{cell} on {page}");
+            assert_eq!(old.contains(page), !expected.is_empty(), "{cell} on {page}");
+        }
+        let free = take(&mut blocks, 0, count - count.div_ceil(3), false);
+        assert!(free.iter().all(|at| !((at - START) / cell as usize).is_multiple_of(3)), "{cell}");
+        assert!(blocks.cells_of(0).is_none(), "{cell}");
+    }
 }

@@ -54,7 +54,7 @@ impl Inner {
         let mut none = Vec::new();
         while let Some(from) = next.pop() {
             let mut tracer =
-                Tracer { blocks: &mut self.blocks, pending: &mut none, listed: Some(&mut listed) };
+                Tracer { marks: self.blocks.marks(), pending: &mut none, listed: Some(&mut listed) };
             // SAFETY: an object has been found there.
             unsafe { object::trace(from, &mut tracer) };
             for to in listed.drain(..) {

@@ -7,7 +7,6 @@ use super::blocks::Swept;
 use super::finalizers::Finalizers;
 use super::{Inner, PAGE, RootPlace, object};
 use crate::stack::Bounds;
-use crate::trace::Tracer;
 use crate::tracker::Knowledge;
 
 /// What to collect.
@@ -72,11 +71,8 @@ impl Inner {
             self.blocks.each_old_on(page, |cell| cells.push(cell));
             let address = self.space.start() + page * PAGE;
             for &cell in &cells {
-                let (blocks, pending) = (&mut self.blocks, &mut self.pending);
                 // SAFETY: marked cells have objects.
-                unsafe {
-                    object::trace_on_page(cell, address, &mut Tracer { blocks, pending, listed: None })
-                };
+                unsafe { object::mark_from_page(cell, address, &mut self.blocks, &mut self.pending) };
             }
         }
         object::drain(&mut self.blocks, &mut self.pending);
@@ -133,6 +129,9 @@ pub(super) fn each_root(
     }
     stack.each_word(|word| {
         found(word);
-        found(word.wrapping_sub(1));
+        // Cells begin at multiples of 16.
+        if word.is_multiple_of(16) {
+            found(word.wrapping_sub(1));
+        }
     });
 }

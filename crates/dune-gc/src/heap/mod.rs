@@ -1,5 +1,6 @@
 //! The heap: allocation, roots, and when to collect.
 
+mod bits;
 mod blocks;
 mod check;
 mod collect;
@@ -18,7 +19,8 @@ use std::ptr::{self, NonNull};
 
 use thiserror::Error;
 
-pub(crate) use blocks::{BLOCK, Blocks};
+pub(crate) use bits::Marks;
+pub(crate) use blocks::BLOCK;
 pub use check::CheckError;
 pub use collect::Collection;
 pub use config::{Config, Stats};
@@ -31,9 +33,10 @@ use crate::root::Root;
 use crate::stack::Bounds;
 use crate::trace::Trace;
 use crate::tracker::{Tracker, TrackerError, WriteTracker};
-use blocks::{CLASSES, Cursor, class_of};
+use blocks::{Blocks, CLASSES, Cursor, class_of};
 use finalizers::Finalizers;
-use object::{HEADER, Of};
+pub(crate) use object::HEADER;
+use object::Of;
 use weak::Weaks;
 
 /// Why there is no heap, or no object.
@@ -410,8 +413,10 @@ impl Drop for Heap {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         inner.put_back_cursors();
-        inner.blocks.clear_marks();
-        inner.sweep(true);
+        if inner.blocks.have_drops() {
+            inner.blocks.clear_marks();
+            inner.sweep(true);
+        }
     }
 }
 

@@ -20,7 +20,14 @@ impl PageSet {
         self.words[page / 64] |= 1 << (page % 64);
     }
 
+    /// Has the eight pages of block `number` be those of `pages`.
     #[inline]
+    pub(crate) fn set_block(&mut self, number: usize, pages: u8) {
+        let (word, shift) = (&mut self.words[number / 8], number % 8 * 8);
+        *word = *word & !(0xff << shift) | u64::from(pages) << shift;
+    }
+
+    #[cfg(test)]
     pub(crate) fn remove(&mut self, page: usize) {
         self.words[page / 64] &= !(1 << (page % 64));
     }
@@ -125,7 +132,7 @@ mod tests {
         [3, 70, 199].into_iter().for_each(|page| one.add(page));
         [70, 71, 199].into_iter().for_each(|page| two.add(page));
         assert_eq!(one.both(&two, 200), [70, 199]);
-        two.remove(199);
+        two.set_block(199 / 8, 0);
         assert_eq!(one.both(&two, 200), [70]);
         assert!(two.contains(71) && !two.contains(199));
         one.clear(200);

@@ -6,11 +6,13 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::mem::offset_of;
 use std::ptr::NonNull;
 
 use super::blocks::Blocks;
 use super::{Heap, Inner};
 use crate::gc::Gc;
+use crate::pointers::PointerMap;
 use crate::trace::{Trace, Tracer};
 
 /// A copyable reference to an object that does not keep it. [`Heap::downgrade`] makes one.
@@ -60,9 +62,11 @@ impl<T: ?Sized> fmt::Debug for Weak<'_, T> {
     }
 }
 
-// SAFETY: 1. the ticket is an edge, and the target is none; 2. to 5. there is nothing else.
+// SAFETY: 1. the ticket is an edge, and the target is none; 2. to 5. there is nothing else; 6. the ticket's word is named.
 unsafe impl<T: ?Sized> Trace for Weak<'_, T> {
     const HAS_EDGES: bool = true;
+    const POINTERS: Option<PointerMap> =
+        PointerMap::of_parts(&[(offset_of!(Self, ticket), <Gc<'_, Cell<usize>> as Trace>::POINTERS)]);
 
     fn trace(&self, tracer: &mut Tracer<'_>) {
         self.ticket.trace(tracer);
