@@ -83,7 +83,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     options.limits.windows = machine.most_windows().min(Windows::CAPACITY);
     options.mapping = config.mapping;
     options.fault_around = config.mapping == MirrorMode::Precise && huge::wanted(config.fault_around);
-    let memory = Memory::build(&options)?;
+    let memory = Memory::plan(&options)?;
     for window in memory.windows().iter() {
         machine.add_window(&window)?;
     }
@@ -97,7 +97,7 @@ pub(crate) fn enter(config: &Config) -> Result<Dune, EnterError> {
     if config.launcher.is_some() || config.unmodified {
         proc::keep_tracer();
     }
-    // What has been allocated since the tables were built. From here on nothing is, until Dune mode.
+    // With what has been allocated since the windows were planned. From here on nothing is, until Dune mode.
     windows::give_to_all(process.get().memory(), process.get().machine())?;
     if config.mapping == MirrorMode::Precise {
         process.get().memory().mirror_everything()?;

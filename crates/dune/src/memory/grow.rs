@@ -22,6 +22,10 @@ impl Memory {
     where
         E: From<MemoryError>,
     {
+        // Once there, a window stays: mostly no turn is needed to see that.
+        if self.windows.find(address).is_some() {
+            return Ok(());
+        }
         let held = self.windows.hold().map_err(MemoryError::from)?;
         if self.windows.find(address).is_some() {
             return Ok(());

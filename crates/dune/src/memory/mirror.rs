@@ -112,12 +112,33 @@ impl Wish {
         let fits = level.leaf().is_some_and(|size| giant || size != PageSize::Size1GiB);
         if whole && (fits || leaf) { Step::Set } else { Step::Descend }
     }
+
+    /// Makes the pages from `start` to `end`, of one table, what is wished for; the first one's frame is `frame`.
+    #[inline]
+    fn paint(self, table: &Table, (start, end): (u64, u64), frame: u64, flush: &mut Flush<'_>) {
+        let (first, last) = (Level(1).index(start), Level(1).index(end - 1));
+        for index in first..=last {
+            let offset = (index - first) as u64 * PAGE_BYTES;
+            let frame = frame.wrapping_add(offset);
+            if self.bits != 0 && table.get(index) == Entry::EMPTY {
+                // As mostly: nobody marks it, and nothing of it is cached.
+                table.set(index, Entry::leaf(frame, self.bits | self.marks, PageSize::Size4KiB));
+                continue;
+            }
+            let wished = |old| self.entry(old, frame, Level(1));
+            let old = table.update(index, wished);
+            if reduces(old, wished(old)) {
+                flush.record(start + offset, PageSize::Size4KiB, old);
+            }
+        }
+    }
 }
 
 /// Whether the CPU may have cached something about `old` that `new` does not allow.
 fn reduces(old: Entry, new: Entry) -> bool {
-    let more = old.permissions() - new.permissions();
-    old.may_be_cached() && (!more.is_empty() || old.table_address() != new.table_address())
+    // Asked first: mostly nothing was there.
+    old.may_be_cached()
+        && (!(old.permissions() - new.permissions()).is_empty() || old.table_address() != new.table_address())
 }
 
 /// Makes pages what is wished for; `delta` is what turns their addresses into frames.
@@ -142,6 +163,11 @@ impl<'m> Rule<'m> for Paint {
         {
             flush.record(slot.at, size, old);
         }
+    }
+
+    #[inline]
+    fn set_lowest(&self, _: &PageTables<'m>, table: &Table, (start, end): (u64, u64), flush: &mut Flush<'m>) {
+        self.wish.paint(table, (start, end), start.wrapping_add(self.delta), flush);
     }
 
     fn leave(
@@ -207,16 +233,9 @@ impl<'m> PageTables<'m> {
             return None;
         }
         let frame = window.to_physical(range.start())?.as_u64();
-        let (first, last) = (Level(1).index(start), Level(1).index(last));
         let mut flush = Flush::none();
-        for index in first..=last {
-            let offset = (index - first) as u64 * PAGE_BYTES;
-            let wished = |old| wish.entry(old, frame + offset, Level(1));
-            let old = table.update(index, wished);
-            if reduces(old, wished(old)) {
-                flush.record(start + offset, PageSize::Size4KiB, old);
-            }
-        }
+        wish.paint(table, (start, range.end()), frame, &mut flush);
+        let (first, last) = (Level(1).index(start), Level(1).index(last));
         let alone = || {
             // Neighbours are looked at first: mostly one is mapped.
             let empty = |index| table.get(index) == Entry::EMPTY;

@@ -197,13 +197,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Plans windows for what the process has mapped, and makes tables: of the mappings as they are, or of the
-    /// windows in full, which is present, writable, executable. All pages are the supervisor's and as large as
-    /// fits.
+    /// Plans windows for what the process has mapped, and makes tables: none yet of the mappings as they are, which
+    /// [`mirror_everything`](Self::mirror_everything) adds when no more is allocated, or those of the windows in full, which is present,
+    /// writable, executable. All pages are the supervisor's and as large as fits.
     ///
     /// For the host side, before entry. Each window then becomes a slot, and [`root`](Self::root) goes to
     /// CR3.
-    pub(crate) fn build(options: &MemoryOptions) -> Result<Memory, MemoryError> {
+    pub(crate) fn plan(options: &MemoryOptions) -> Result<Memory, MemoryError> {
         options.limits.check(options.arena_bytes)?;
         let mut frames = FrameAllocator::reserve(options.arena_bytes)?;
         let windows = plan_windows(options.limits)?;
@@ -231,18 +231,26 @@ impl Memory {
             program_break: AtomicU64::new(0),
             streams: Streams::new(options.fault_around),
         };
+        if options.mapping == mirror::MirrorMode::Full {
+            for window in memory.windows.iter() {
+                memory.page_tables()?.map_identically(window.range, PagePermissions::ALL)?.unused();
+            }
+        }
+        Ok(memory)
+    }
+
+    /// [`Self::plan`], and the tables of the mappings as they are.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn build(options: &MemoryOptions) -> Result<Memory, MemoryError> {
+        let memory = Memory::plan(options)?;
         if options.mapping == mirror::MirrorMode::Precise {
             memory.mirror_everything()?;
-            return Ok(memory);
-        }
-        for window in memory.windows.iter() {
-            memory.page_tables()?.map_identically(window.range, PagePermissions::ALL)?.unused();
         }
         Ok(memory)
     }
 
     /// Makes the tables what Linux's mappings are now. For the host side, before entry: what has been allocated
-    /// since [`Self::build`] is mapped then.
+    /// since [`Self::plan`] is mapped then, too.
     pub(crate) fn mirror_everything(&self) -> Result<(), MemoryError> {
         // SAFETY: 1. brk(0) changes nothing; it returns the program break.
         self.exchange_break(unsafe { sys::raw(linux::__NR_brk, [0; 6]) });
