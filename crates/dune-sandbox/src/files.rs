@@ -105,6 +105,8 @@ pub struct Files {
     names: Vec<(PathBuf, PathBuf)>,
     /// The directories that lead to roots.
     above: Vec<(u64, u64)>,
+    /// Their names.
+    noted: Vec<PathBuf>,
     /// How much private layers may copy, if that is not the usual.
     layer_bytes: Option<u64>,
     /// What may be done with unix sockets.
@@ -210,16 +212,28 @@ impl Files {
         }
         let canonical = path.canonicalize()?;
         let about = canonical.symlink_metadata()?;
-        for directory in canonical.ancestors().skip(1).chain(path.ancestors().skip(1)) {
-            let about = directory.metadata()?;
-            self.above.push((about.dev(), about.ino()));
-        }
-        self.above.sort_unstable();
-        self.above.dedup();
+        self.note_above(&canonical)?;
         if canonical != path {
+            self.note_above(path)?;
             self.names.push((path.components().collect(), canonical.clone()));
         }
         Ok((canonical, (about.dev(), about.ino())))
+    }
+
+    /// Notes the directories that lead to `path`.
+    fn note_above(&mut self, path: &Path) -> io::Result<()> {
+        // Most paths have the same ones. What leads to one has been looked at with it.
+        let is_noted =
+            |directory: &Path| self.noted.iter().any(|noted| noted.as_os_str() == directory.as_os_str());
+        let new: Vec<&Path> = path.ancestors().skip(1).take_while(|directory| !is_noted(directory)).collect();
+        for directory in new.into_iter().rev() {
+            let about = directory.metadata()?;
+            self.above.push((about.dev(), about.ino()));
+            self.noted.push(directory.to_owned());
+        }
+        self.above.sort_unstable();
+        self.above.dedup();
+        Ok(())
     }
 
     /// Whether what is at a canonical path stays there.

@@ -12,6 +12,7 @@ pub(in crate::files) fn files() -> Files {
         roots,
         names: vec![("/lib".into(), "/usr/lib".into())],
         above: vec![(1, 9)],
+        noted: Vec::new(),
         layer_bytes: None,
         sockets: Vec::new(),
         absent: vec!["/home/me".into()],
