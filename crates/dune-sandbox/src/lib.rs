@@ -71,7 +71,7 @@ mod weakness;
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -225,6 +225,12 @@ impl Sandbox {
         dune_loader::parts::keep_auxiliary_vector().map_err(prepare("read /proc/self/auxv"))?;
         process::set_name(&opened.name);
         dune_loader::parts::reset_signals();
+        // What can be done in host mode is done now: there calls of Linux's and first touches of memory are cheaper.
+        let wall = wall::prepare(&*self.policy);
+        // Its threads use it to their end, and the process does not outlast them.
+        let quota = Quota::new(self.limits, shared);
+        let process: &Process =
+            Box::leak(Box::new(Process::new(self.policy, self.trust, self.watch, self.line, quota, &opened)));
         // The program's pages are ring 3's, which streams of the supervisor's first touches are not for.
         let dune = Config::new()
             .fault_around(FaultAround::Off)
@@ -236,10 +242,6 @@ impl Sandbox {
             process::forbid_core_dumps().map_err(prepare("forbid core dumps"))?;
         }
         check_place()?;
-        // Its threads use it to their end, and the process does not outlast them.
-        let quota = Quota::new(self.limits, shared);
-        let process: &Process =
-            Box::leak(Box::new(Process::new(self.policy, self.trust, self.watch, self.line, quota, &opened)));
         let context = load::load(dune, process.space(), &opened, &environment)?;
         drop(opened);
         process::limit(self.limits).map_err(prepare("set the limits of the policy"))?;
@@ -247,11 +249,13 @@ impl Sandbox {
         if lacks(Defence::Rights) {
             raw::memory::expose_stack(dune);
         }
-        wall::install(process.policy(), self.best_effort, |part, why| {
-            if let Some(Line { journal, .. }) = self.line {
-                journal.tell_of_wall(part, why);
-            }
-        })?;
+        if let Some(wall) = wall {
+            wall.put_up(self.best_effort, |part, why| {
+                if let Some(Line { journal, .. }) = self.line {
+                    journal.tell_of_wall(part, why);
+                }
+            })?;
+        }
         Thread::new(dune, process, context).run()?;
         unreachable!("the first thread ends with the process, or by itself")
     }
@@ -260,8 +264,12 @@ impl Sandbox {
 /// Whether nothing is where the program's part is.
 fn check_place() -> Result<(), SandboxError> {
     let prepare = |why| SandboxError::Prepare { what: "read /proc/self/maps", why };
-    let maps = fs::read_to_string("/proc/self/maps").map_err(prepare)?;
-    let start = maps.split('-').next().and_then(|start| u64::from_str_radix(start, 16).ok());
+    // The lowest mapping is in the first line, and more than is asked for Linux does not put into words.
+    let mut line = [0; 32];
+    let length =
+        fs::File::open("/proc/self/maps").and_then(|mut maps| maps.read(&mut line)).map_err(prepare)?;
+    let start = std::str::from_utf8(&line[..length]).ok().and_then(|line| line.split('-').next());
+    let start = start.and_then(|start| u64::from_str_radix(start, 16).ok());
     let start = start.ok_or_else(|| prepare(io::ErrorKind::InvalidData.into()))?;
     let end = part::RUNTIME;
     if start < end { Err(SandboxError::Occupied { start, end }) } else { Ok(()) }

@@ -131,10 +131,6 @@ impl Process {
         (self.line.is_some() || self.watch.is_some()) && !self.is_forked.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn policy(&self) -> &dyn Policy {
-        &*self.policy
-    }
-
     pub(crate) fn space(&self) -> &Space {
         &self.space
     }

@@ -4,13 +4,16 @@
 //! (no_new_privs), and puts itself under a Landlock ruleset and a filter of system calls, which come from the same policy: code that has got
 //! out to ring 0 is an ordinary process then, under both. Threads and children inherit them.
 //!
-//! Both are made in Dune mode, when the program lies in its place: what was needed to come so far, as opening `/dev/kvm`, need not be
-//! allowed. What the runtime asks of Linux later is in `filter.rs`.
+//! Both are made before the process enters Dune mode ([`prepare`]), and put up when the program lies in its place ([`Prepared::put_up`]): what
+//! was needed to come so far, as opening `/dev/kvm`, need not be allowed. What the runtime asks of Linux later is in `filter.rs`.
 
 mod filter;
 mod ruleset;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use landlock::RulesetCreated;
+use seccompiler::BpfProgram;
 
 use crate::error::{SandboxError, say};
 use crate::files::{Files, Root};
@@ -80,37 +83,49 @@ pub(crate) fn scopes_signals() -> bool {
     SCOPES_SIGNALS.load(Ordering::Relaxed)
 }
 
-/// A part of the wall.
-type Part = (&'static str, fn(&dyn Policy, &Wall) -> Result<(), String>);
+/// The wall of a policy, made but not put up: what takes most of the work is done in host mode, where calls of Linux's and first touches of
+/// memory are cheaper.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    ruleset: Result<RulesetCreated, String>,
+    filter: Result<BpfProgram, String>,
+}
 
-/// The filter is last: the others' calls it does not allow.
-const PARTS: [Part; 3] = [
-    ("no_new_privs", |_, _| process::forbid_new_privileges().map_err(|why| why.to_string())),
-    ("a Landlock ruleset", |_, wall| {
-        ruleset::install(wall).map(|scopes| SCOPES_SIGNALS.store(scopes, Ordering::Relaxed))
-    }),
-    ("a filter of system calls (seccomp)", |policy, _| filter::install(policy)),
-];
-
-/// Puts the process, which has one thread, behind the wall of `policy`, if that has one. With `best_effort` what Linux can not do is told on
-/// standard error, and left out. `tell` is told of each part, and why it is missing.
-pub(crate) fn install(
-    policy: &dyn Policy,
-    best_effort: bool,
-    tell: impl Fn(&str, Option<&str>),
-) -> Result<(), SandboxError> {
+/// Makes the wall of `policy`, if that has one. Nothing is confined yet, and nothing said of what Linux can not do.
+pub(crate) fn prepare(policy: &dyn Policy) -> Option<Prepared> {
     // The filter names them, and then setfsuid(2) can not ask for them any more.
     identities::note();
-    let Some(wall) = policy.wall().filter(|_| !lacks(Defence::Wall)) else { return Ok(()) };
-    for (what, install) in PARTS {
-        match install(policy, &wall) {
-            Ok(()) => tell(what, None),
-            Err(why) if best_effort => {
-                say(format_args!("dune: not enforced by Linux: {what}: {why}"));
-                tell(what, Some(&why));
+    let wall = policy.wall().filter(|_| !lacks(Defence::Wall))?;
+    let filter = filter::program(policy).map_err(|why| why.to_string());
+    Some(Prepared { ruleset: ruleset::create(&wall), filter })
+}
+
+impl Prepared {
+    /// Puts the process, which has one thread, behind the wall. With `best_effort` what Linux can not do is told on standard error, and left
+    /// out. `tell` is told of each part, and why it is missing.
+    pub(crate) fn put_up(
+        self,
+        best_effort: bool,
+        tell: impl Fn(&str, Option<&str>),
+    ) -> Result<(), SandboxError> {
+        let account = |what, done: Result<(), String>| {
+            match done {
+                Ok(()) => tell(what, None),
+                Err(why) if best_effort => {
+                    say(format_args!("dune: not enforced by Linux: {what}: {why}"));
+                    tell(what, Some(&why));
+                }
+                Err(why) => return Err(SandboxError::Wall { what, why }),
             }
-            Err(why) => return Err(SandboxError::Wall { what, why }),
-        }
+            Ok(())
+        };
+        account("no_new_privs", process::forbid_new_privileges().map_err(|why| why.to_string()))?;
+        let restrict = |ruleset| {
+            ruleset::restrict(ruleset).map(|scopes| SCOPES_SIGNALS.store(scopes, Ordering::Relaxed))
+        };
+        account("a Landlock ruleset", self.ruleset.and_then(restrict))?;
+        // The filter is last: the others' calls it does not allow.
+        let apply = |filter: BpfProgram| seccompiler::apply_filter(&filter).map_err(|why| why.to_string());
+        account("a filter of system calls (seccomp)", self.filter.and_then(apply))
     }
-    Ok(())
 }

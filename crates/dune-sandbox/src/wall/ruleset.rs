@@ -11,20 +11,23 @@ use super::{Ports, Wall};
 use crate::files::{Access, Root};
 use crate::raw::call;
 
-/// Puts the calling thread under a ruleset that allows what the wall does. Returns whether it keeps signals in (Linux 6.12).
-pub(super) fn install(wall: &Wall) -> Result<bool, String> {
-    let mut ruleset = create(wall).map_err(|why| why.to_string())?;
+/// A ruleset that allows what the wall does.
+pub(super) fn create(wall: &Wall) -> Result<RulesetCreated, String> {
+    let mut ruleset = empty(wall).map_err(|why| why.to_string())?;
     for root in wall.roots.iter().filter(|root| root.access != Access::Hidden) {
         ruleset = add(ruleset, root)?;
     }
-    if wall.proc {
-        ruleset = add_proc(ruleset)?;
-    }
+    if wall.proc { add_proc(ruleset) } else { Ok(ruleset) }
+}
+
+/// Puts the calling thread under it. Returns whether it keeps signals in (Linux 6.12).
+pub(super) fn restrict(ruleset: RulesetCreated) -> Result<bool, String> {
     let status = ruleset.restrict_self().map_err(|why| why.to_string())?;
     Ok(matches!(status.landlock, LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V6))
 }
 
-fn create(wall: &Wall) -> Result<RulesetCreated, RulesetError> {
+/// A ruleset that knows what the wall is about, and allows no files.
+fn empty(wall: &Wall) -> Result<RulesetCreated, RulesetError> {
     // What a kernel does not know of the newer rights, the filter refuses.
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
