@@ -216,9 +216,12 @@ fn one_moment() -> CaseResult {
     let other = SnapshotMemory::new(dune, 2 << 20)?;
     let done = Arc::new(AtomicBool::new(false));
     const WRITERS: u64 = 4;
+    // On a slow computer it takes the threads a while to begin.
+    let begun = Arc::new(AtomicU64::new(0));
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (memory, other, done) = (memory.clone(), other.clone(), Arc::clone(&done));
+            let begun = Arc::clone(&begun);
             thread::spawn(move || {
                 let (first, second) = (writer * PAGE, (4 << 20) + writer * 3 * PAGE);
                 let mut count = 0;
@@ -227,6 +230,9 @@ fn one_moment() -> CaseResult {
                     set(&memory, first, count);
                     set(&memory, second, count);
                     set(&other, first, count);
+                    if count == 1 {
+                        begun.fetch_add(1, Ordering::Relaxed);
+                    }
                     // Some are in Linux now and then.
                     if writer == 3 && count.is_multiple_of(64) {
                         thread::yield_now();
@@ -236,6 +242,9 @@ fn one_moment() -> CaseResult {
             })
         })
         .collect();
+    while begun.load(Ordering::Relaxed) < WRITERS {
+        thread::yield_now();
+    }
     let mut snapshots = Vec::new();
     for round in 0..60 {
         thread::sleep(Duration::from_micros(300));
@@ -256,8 +265,9 @@ fn one_moment() -> CaseResult {
         }
     }
     done.store(true, Ordering::Relaxed);
-    let counts: Vec<u64> = writers.into_iter().map(|writer| writer.join().expect("no panic")).collect();
-    assert!(counts.iter().all(|&count| count > 0));
+    for writer in writers {
+        writer.join().expect("no panic");
+    }
     Ok(())
 }
 
@@ -277,8 +287,10 @@ fn read_while_it_is_written() -> CaseResult {
             }
         })
     };
-    let mut kept = 0;
-    for _ in 0..100 {
+    let (mut rounds, mut kept) = (0, 0);
+    // On a slow computer it takes the writer a while to begin.
+    while rounds < 100 || kept == 0 {
+        rounds += 1;
         let snapshot = memory.snapshot(dune)?;
         let read = |page: u64| {
             let mut bytes = vec![0; PAGE as usize];
@@ -291,7 +303,6 @@ fn read_while_it_is_written() -> CaseResult {
     }
     done.store(true, Ordering::Relaxed);
     writer.join().expect("the writer does not panic");
-    assert!(kept > 0, "nothing was written meanwhile");
     Ok(())
 }
 
