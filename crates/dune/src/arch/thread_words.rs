@@ -13,6 +13,8 @@ pub(crate) const FLUSH_PAGE: usize = 80;
 pub(crate) const TASK: usize = 96;
 /// Offset of the ranks of the locks that it holds, 32 bits.
 pub(crate) const LOCK_RANKS: usize = 100;
+/// Offset of what is known of its vCPU's caches.
+pub(crate) const CACHES: usize = 104;
 
 /// The address of the calling thread's block: what tells threads in Dune mode apart.
 ///

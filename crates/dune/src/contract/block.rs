@@ -21,6 +21,7 @@ use crate::arch::descriptors::{Gdt, TaskStateSegment};
 use crate::arch::frame::TrapFrame;
 use crate::arch::thread_words;
 use crate::arch::token::Dune;
+use crate::memory::caches::VcpuCaches;
 
 /// System-call numbers that [`ThreadBlock::handled_in_ring0`] can name; larger ones always go to Linux.
 pub(crate) const SYSCALL_NUMBERS: usize = 512;
@@ -59,6 +60,8 @@ pub(crate) struct ThreadBlock {
     pub task: AtomicU32,
     /// The ranks of the locks that ring 0 holds, a bit for each (debug builds).
     pub lock_ranks: AtomicU32,
+    /// What the vCPU's translation caches may hold.
+    pub caches: VcpuCaches,
     /// Registers of the ring-3 code that runs or ran last, null when there is none.
     pub user_context: Cell<u64>,
     /// Stack pointer to return to when ring 3 comes back, where ring 0's FS base is kept; 0 while FS is ring 0's.
@@ -146,6 +149,7 @@ impl ThreadBlock {
             version: super::VERSION,
             task: AtomicU32::new(0),
             lock_ranks: AtomicU32::new(0),
+            caches: VcpuCaches::new(),
             is_vfork_child: Cell::new(false),
             file_table: Cell::new(FileTable::FIRST),
             is_traced: Cell::new(false),

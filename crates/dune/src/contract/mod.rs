@@ -29,7 +29,7 @@ use block::ThreadBlock;
 use request::Request;
 
 /// The version of what is asserted here. It goes up with each change of that.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 
 const _: () = {
     assert!(offset_of!(ThreadBlock, request) == 0);
@@ -43,5 +43,6 @@ const _: () = {
     assert!(offset_of!(ThreadBlock, version) == 88);
     assert!(offset_of!(ThreadBlock, task) == thread_words::TASK);
     assert!(offset_of!(ThreadBlock, lock_ranks) == thread_words::LOCK_RANKS);
+    assert!(offset_of!(ThreadBlock, caches) == thread_words::CACHES);
     assert!(align_of::<ThreadBlock>() == 64);
 };

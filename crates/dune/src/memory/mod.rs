@@ -46,6 +46,7 @@
 //! Walks start at `Level::ROOT` and go down one level at a time; five-level paging needs a root level, a
 //! wider canonical range in [`PageRange`] and a larger `TASK_SIZE` (`arch/page.rs`).
 
+pub(crate) mod caches;
 mod entry;
 mod error;
 mod flush;
@@ -103,12 +104,13 @@ use crate::arch::page::Level;
 use crate::arch::token::Dune;
 use crate::linux::sys;
 use crate::lock::{Guard, Rank, SpinLock};
+use caches::VcpuCaches;
 use entry::Entry;
 use mirror::Ownership;
 use missed::Missed;
 use plan::{Limits, Planner};
 use snapshot::Regions;
-use space::{CacheState, Pcids};
+use space::Pcids;
 use streams::Streams;
 use table::Edits;
 use turns::Turns;
@@ -175,8 +177,8 @@ pub struct Memory {
     edits: SpinLock<Edits>,
     /// Counts the uses of the process's own tables, for address spaces that share some of them.
     version: AtomicU64,
-    /// What the CPU's caches hold about the process's own root, while another is in use.
-    cache: CacheState,
+    /// Counts the uses of the process's own tables by threads in other address spaces.
+    edits_from_others: AtomicU64,
     /// How many address spaces are entered, and how many threads beyond the first are in Dune mode: while there are
     /// any, an edit has more to do than a flush of this CPU.
     sharers: AtomicU32,
@@ -223,7 +225,7 @@ impl Memory {
             turns: Turns::new(),
             edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
-            cache: CacheState::new(),
+            edits_from_others: AtomicU64::new(0),
             sharers: AtomicU32::new(0),
             pcids: Pcids::new(),
             mapping: options.mapping,
@@ -286,7 +288,7 @@ impl Memory {
     #[inline]
     fn own_tables<'m>(&'m self, edits: Guard<'m, Edits>) -> PageTables<'m> {
         if self.sharers.load(Ordering::Relaxed) > 0 {
-            self.cache.soil();
+            self.count_edit_from_others();
         }
         PageTables {
             frames: &self.frames,
@@ -354,8 +356,17 @@ impl Memory {
     #[cold]
     #[inline(never)]
     fn reach_sharers(&self, dune: Dune) {
-        self.cache.soil();
+        self.count_edit_from_others();
         shootdown::others(dune);
+    }
+
+    /// Counts an edit of the process's own tables, unless this CPU has them in use, and forgets what has to be forgotten at once.
+    #[cold]
+    #[inline(never)]
+    fn count_edit_from_others(&self) {
+        if Dune::of_caller().is_none_or(|dune| VcpuCaches::of(dune).is_away()) {
+            self.edits_from_others.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// [`Self::protect_now`] for anything but a single page.

@@ -1,26 +1,23 @@
 //! Address spaces: further roots, and the switch between them.
 //!
 //! Each space has a PCID where the CPU has PCIDs: the CPU keeps the translations of several spaces apart, and
-//! a switch need not forget any (Intel SDM Vol. 3A §4.10.1). A space that was edited since it was last used
-//! is flushed by the switch to it, for a flush obligation concerns only the space in use when it is
-//! discharged.
-//!
-//! What is known about the caches is known for one CPU. Until vCPUs of several threads use spaces at once
-//! there is nothing more to know.
+//! a switch need not forget any (Intel SDM Vol. 3A §4.10.1). A space that was edited since it was last used on
+//! a vCPU is flushed by the switch to it, for a flush obligation concerns only the space in use when it is
+//! discharged (`caches.rs`). Threads may use spaces at once, the same or several.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use thiserror::Error;
 use x86_64::PhysAddr;
 
 use super::Memory;
+use super::caches::{Identity, VcpuCaches};
 use super::error::EditError;
 use super::table::PageTables;
-use super::tlb::{self, Cached, Invpcid, Pcid, TlbError};
+use super::tlb::{self, Invpcid, Pcid, TlbError};
 use super::tree::SpaceKind;
-use crate::arch::thread_words;
 use crate::arch::token::Dune;
 
 /// Why an address space could not be made.
@@ -66,37 +63,8 @@ impl Pcids {
     }
 }
 
-/// What the caches of a CPU may hold about a root. Each thread in Dune mode has a CPU of its own: this is about that of the thread which
-/// loaded the root last.
-#[derive(Debug)]
-pub(super) struct CacheState {
-    /// Which thread that was: its block's address.
-    thread: AtomicU64,
-    /// The root was edited while it may not have been the current one.
-    stale: AtomicBool,
-    /// The version of the process's tables when this root was last flushed.
-    version: AtomicU64,
-}
-
-impl CacheState {
-    pub const fn new() -> CacheState {
-        CacheState { thread: AtomicU64::new(0), stale: AtomicBool::new(true), version: AtomicU64::new(0) }
-    }
-
-    /// Notes an edit.
-    pub fn soil(&self) {
-        self.stale.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the translations that the CPU of `thread` has cached under the root's tag are still right; after the load they are.
-    /// With tables that are `being_edited` by this thread it has noted no edit since it took them.
-    fn load(&self, version: u64, thread: u64, being_edited: bool) -> Cached {
-        let stale = self.stale.swap(being_edited, Ordering::Relaxed) || being_edited;
-        let old = self.version.swap(version, Ordering::Relaxed);
-        let last = self.thread.swap(thread, Ordering::Relaxed);
-        if stale || old != version || last != thread { Cached::Flush } else { Cached::Keep }
-    }
-}
+/// The number of the space that was made last.
+static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// An address space besides the process's own: a root with tables, and a PCID.
 ///
@@ -110,7 +78,10 @@ pub struct AddressSpace<'m> {
     root: PhysAddr,
     pcid: Option<Pcid>,
     kind: SpaceKind,
-    cache: CacheState,
+    /// Its [number](Identity::number).
+    number: u64,
+    /// How often its tables were taken to be edited.
+    edits: AtomicU64,
     /// How many guards use it.
     active: AtomicU32,
 }
@@ -128,7 +99,9 @@ impl<'m> AddressSpace<'m> {
         let root = made.inspect_err(|_| {
             pcid.inspect(|&pcid| memory.pcids.free(pcid));
         })?;
-        Ok(AddressSpace { memory, root, pcid, kind, cache: CacheState::new(), active: AtomicU32::new(0) })
+        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        let (edits, active) = (AtomicU64::new(0), AtomicU32::new(0));
+        Ok(AddressSpace { memory, root, pcid, kind, number, edits, active })
     }
 
     /// The guest-physical address of the root.
@@ -150,7 +123,8 @@ impl<'m> AddressSpace<'m> {
     /// be [ignored](super::Flush::ignore): the next switch to it flushes.
     pub fn page_tables(&self) -> Result<PageTables<'m>, EditError> {
         let tables = self.memory.tables(self.root)?;
-        self.cache.soil();
+        // Before the edits: see `caches.rs`.
+        self.edits.fetch_add(1, Ordering::Relaxed);
         Ok(tables)
     }
 
@@ -165,7 +139,6 @@ impl<'m> AddressSpace<'m> {
     /// 3. What ring 3 may do in this space is right still, and stays so: keeping it out of pages in the process's own tables, or on
     ///    another thread, as by dropping a [`UserMemory`](crate::user::UserMemory) there, has not kept it out of them here.
     /// 4. The current space is the process's own, and guards are dropped on the thread that made them.
-    /// 5. No other thread uses a space that is not the process's own meanwhile.
     pub unsafe fn enter(&self, dune: Dune) -> ActiveSpace<'_, 'm> {
         self.memory.sharers.fetch_add(1, Ordering::Relaxed);
         self.load(dune);
@@ -175,14 +148,23 @@ impl<'m> AddressSpace<'m> {
     /// Loads CR3.
     fn load(&self, dune: Dune) {
         self.active.fetch_add(1, Ordering::Relaxed);
-        let version = match self.kind {
-            SpaceKind::Copied => 0,
-            SpaceKind::Shared => self.memory.version.load(Ordering::Relaxed),
-        };
-        let (thread, being_edited) = self.memory.loading(dune);
-        let tag = self.pcid.map(|pcid| (pcid, self.cache.load(version, thread, being_edited)));
+        // Both only grow, so the sum changes when one does.
+        let edits = self.edits.load(Ordering::Relaxed)
+            + match self.kind {
+                SpaceKind::Copied => 0,
+                SpaceKind::Shared => self.memory.version.load(Ordering::Relaxed),
+            };
+        let holds_tables = self.memory.edits.is_mine();
+        if holds_tables {
+            // They may be the process's own, which this CPU does not use any more.
+            self.memory.edits_from_others.fetch_add(1, Ordering::Relaxed);
+        }
+        let caches = VcpuCaches::of(dune);
+        caches.go_away();
+        let number = self.number;
+        let tag = self.pcid.map(|pcid| (pcid, caches.load(Identity { pcid, number }, edits, holds_tables)));
         // SAFETY: 1. the caller of `enter` or `switch_to` vouches for what is mapped; 2. a PCID exists only
-        // where the features, and with them CR4.PCIDE, have it; 3. `cache` knows of edits since the last
+        // where the features, and with them CR4.PCIDE, have it; 3. `caches` compares the edits since the last
         // load.
         unsafe { tlb::load_root(dune, self.root, tag) };
     }
@@ -246,18 +228,13 @@ impl Drop for ActiveSpace<'_, '_> {
 }
 
 impl Memory {
-    /// For [`CacheState::load`]: which thread loads a root, and whether it holds page tables that it may edit afterwards.
-    fn loading(&self, _: Dune) -> (u64, bool) {
-        // SAFETY: ring 0, by the token.
-        (unsafe { thread_words::block() }, self.edits.is_mine())
-    }
-
     /// Goes back to the process's own root.
     fn load_own(&self, dune: Dune) {
-        let (thread, being_edited) = self.loading(dune);
-        let tag = self.features.pcid.then(|| (Pcid::FIRST, self.cache.load(0, thread, being_edited)));
-        // SAFETY: 1. the process's own root maps everything; 2. as for features, so CR4.PCIDE; 3. `cache`
-        // knows of edits made while another space was in use.
+        let edits = self.edits_from_others.load(Ordering::Relaxed);
+        let cached = VcpuCaches::of(dune).load_own(edits, self.edits.is_mine());
+        let tag = self.features.pcid.then_some((Pcid::FIRST, cached));
+        // SAFETY: 1. the process's own root maps everything; 2. as for features, so CR4.PCIDE; 3. `caches`
+        // compares the edits made while another space was in use.
         unsafe { tlb::load_root(dune, self.root(), tag) };
     }
 }
@@ -274,28 +251,5 @@ mod tests {
         assert_eq!(pcids.allocate(), Err(TlbError::PcidsExhausted { count: 4096 }));
         pcids.free(all[100]);
         assert_eq!(pcids.allocate().unwrap(), all[100]);
-    }
-
-    #[test]
-    fn caches_are_kept_only_while_right() {
-        let cache = CacheState::new();
-        assert_eq!(cache.load(1, 7, false), Cached::Flush);
-        assert_eq!(cache.load(1, 7, false), Cached::Keep);
-        assert_eq!(cache.load(2, 7, false), Cached::Flush);
-        cache.soil();
-        assert_eq!(cache.load(2, 7, false), Cached::Flush);
-        assert_eq!(cache.load(2, 7, false), Cached::Keep);
-        assert_eq!(cache.load(2, 8, false), Cached::Flush, "another thread's CPU has been told of nothing");
-        assert_eq!(cache.load(2, 7, false), Cached::Flush, "and may have missed edits since");
-    }
-
-    #[test]
-    fn tables_that_are_held_over_a_load_may_be_edited_after_it() {
-        let cache = CacheState::new();
-        assert_eq!(cache.load(1, 7, false), Cached::Flush);
-        cache.soil();
-        assert_eq!(cache.load(1, 7, true), Cached::Flush);
-        assert_eq!(cache.load(1, 7, false), Cached::Flush);
-        assert_eq!(cache.load(1, 7, false), Cached::Keep);
     }
 }

@@ -112,7 +112,7 @@ impl Pcid {
 
 /// What becomes of the translations that the caches hold for a PCID when its root is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cached {
+pub(crate) enum Cached {
     /// They go (bit 63 of the value loaded is clear).
     Flush,
     /// They stay (bit 63 set; needs `CR4.PCIDE`).
