@@ -19,7 +19,6 @@ mod memory;
 
 use std::ffi::{CStr, CString};
 
-use dune::Dune;
 use dune_syscalls::kind::{Kind, Length, Pointer};
 use dune_syscalls::{Call, Condition, Fault, Form, WalkError};
 
@@ -147,14 +146,14 @@ impl Request {
 
     /// Checks the call, and copies in what has to be. To be done once.
     #[inline]
-    pub(crate) fn check(&mut self, dune: Dune) -> Result<(), Refusal> {
-        if self.is_simple() { Ok(()) } else { self.follow(dune) }
+    pub(crate) fn check(&mut self, memory: ProgramMemory) -> Result<(), Refusal> {
+        if self.is_simple() { Ok(()) } else { self.follow(memory) }
     }
 
-    fn follow(&mut self, dune: Dune) -> Result<(), Refusal> {
+    fn follow(&mut self, memory: ProgramMemory) -> Result<(), Refusal> {
         let (form, arguments) = (self.form, self.arguments);
-        let mut follower = Follower::new(dune, self);
-        form.walk(&arguments, &ProgramMemory(dune), &mut |found| follower.visit(&found))?;
+        let mut follower = Follower::new(memory, self);
+        form.walk(&arguments, &memory, &mut |found| follower.visit(&found))?;
         let Follower { followed, seen, .. } = follower;
         self.followed = Some(followed);
         // Addresses that the call does not look at with these arguments, or of nothing: Linux does not get them.
@@ -313,7 +312,7 @@ impl Request {
     }
 
     /// Copies out what Linux has written into copies.
-    pub(crate) fn copy_out(&self, dune: Dune) -> Result<(), Fault> {
+    pub(crate) fn copy_out(&self, memory: ProgramMemory) -> Result<(), Fault> {
         let Some(followed) = &self.followed else { return Ok(()) };
         if lacks(Defence::Copies) {
             return Ok(());
@@ -328,7 +327,7 @@ impl Request {
                 let Some(start) = (at..block.bytes.len()).find(differs) else { break };
                 let end = (start..block.bytes.len()).find(|index| !differs(index));
                 let end = end.unwrap_or(block.bytes.len());
-                ProgramMemory(dune).write(block.address + start as u64, &block.bytes[start..end])?;
+                memory.write(block.address + start as u64, &block.bytes[start..end])?;
                 at = end;
             }
         }

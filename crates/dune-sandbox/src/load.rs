@@ -49,7 +49,7 @@ struct Placed {
 /// Maps the program and its stack, and makes the registers that it starts with.
 pub(crate) fn load(
     dune: Dune,
-    space: &Space,
+    space: &'static Space,
     opened: &Opened,
     environment: &[CString],
 ) -> Result<UserContext, SandboxError> {
@@ -81,8 +81,8 @@ pub(crate) fn load(
     if bytes > limit {
         return Err(SandboxError::TooLong { bytes, limit });
     }
-    let copied = ProgramMemory(dune).write(contents.rsp, &contents.bytes);
-    copied.map_err(|_| prepare("write the program's stack")(io::ErrorKind::WouldBlock.into()))?;
+    let copied = ProgramMemory::new(dune, space).write(contents.rsp, &contents.bytes);
+    copied.map_err(|_| prepare("write the program's stack")(linux(-i64::from(libc::EFAULT))))?;
     Ok(UserContext::new(VirtAddr::new_truncate(entry), VirtAddr::new_truncate(contents.rsp)))
 }
 
@@ -101,7 +101,7 @@ fn place_stack(dune: Dune, space: &Space) -> Result<Span, SandboxError> {
 }
 
 /// Maps an object: a program where Linux has programs, or anything below the top.
-fn place(dune: Dune, space: &Space, object: &Object, is_program: bool) -> Result<Placed, LoadError> {
+fn place(dune: Dune, space: &'static Space, object: &Object, is_program: bool) -> Result<Placed, LoadError> {
     let (low, high) = object.image.span();
     let length = high - low;
     let address = if object.image.movable { 0 } else { low };
@@ -134,7 +134,7 @@ fn place(dune: Dune, space: &Space, object: &Object, is_program: bool) -> Result
         done.map_err(|error| refused(linux(error)))?;
         if cleared.1 != 0 {
             let zeros = vec![0; cleared.1 as usize];
-            let copied = ProgramMemory(dune).write(cleared.0, &zeros);
+            let copied = ProgramMemory::new(dune, space).write(cleared.0, &zeros);
             copied.map_err(|_| refused(linux(-i64::from(libc::EFAULT))))?;
         }
     }

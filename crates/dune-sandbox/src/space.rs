@@ -11,7 +11,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dune::Dune;
 
 use crate::areas::{Account, Area, Areas, Rights, SEALED};
-use crate::checked::ProgramMemory;
 use crate::error::say;
 use crate::part::{END, PAGE, Span};
 use crate::quota::Quota;
@@ -161,7 +160,7 @@ impl Space {
         inner.map(dune, data, 0, backing, false).ok()?;
         inner.map(dune, code, READ | WRITE, backing, false).ok()?;
         let is_there = vdso.show(dune, data).is_ok()
-            && ProgramMemory(dune).write(code.start(), vdso.code()).is_ok()
+            && inner.write(dune, code, vdso.code())
             && memory::protect(code, READ | EXECUTE).is_ok();
         if !is_there {
             for span in [data, code] {
@@ -382,19 +381,7 @@ impl Space {
     /// Whether ring 3 may do at `address` what it has tried; then it may from now on. What has come between a mapping and its rights for
     /// ring 3, another thread's fault or tables that were busy, is made up for so.
     pub(crate) fn settle(&self, dune: Dune, address: u64, wanted: Rights) -> bool {
-        let inner = self.lock();
-        let Some((start, area)) = inner.areas.at(address) else { return false };
-        if area.rights & wanted != wanted {
-            return false;
-        }
-        let grant = |span: Span| memory::grant(dune, span, area.rights).is_ok();
-        // Of a long mapping the page tables may not show all yet.
-        let rest = || {
-            let shown = memory::reach(dune, address)?;
-            let (start, end) = (shown.start.max(start), shown.end.min(area.end));
-            Span::new(start, end.checked_sub(start)?)
-        };
-        Span::new(address & !(PAGE - 1), PAGE).is_some_and(grant) || rest().is_some_and(grant)
+        self.lock().settle(dune, address, wanted)
     }
 
     /// Whether the program has mapped something at `address`.
@@ -465,6 +452,32 @@ impl Inner {
         self.balance();
         self.grant(dune, span, rights);
         Ok(())
+    }
+
+    /// See [`Space::settle`].
+    fn settle(&self, dune: Dune, address: u64, wanted: Rights) -> bool {
+        let Some((start, area)) = self.areas.at(address) else { return false };
+        if area.rights & wanted != wanted {
+            return false;
+        }
+        let grant = |span: Span| memory::grant(dune, span, area.rights).is_ok();
+        // Of a long mapping the page tables may not show all yet.
+        let rest = || {
+            let shown = memory::reach(dune, address)?;
+            let (start, end) = (shown.start.max(start), shown.end.min(area.end));
+            Span::new(start, end.checked_sub(start)?)
+        };
+        Span::new(address & !(PAGE - 1), PAGE).is_some_and(grant) || rest().is_some_and(grant)
+    }
+
+    /// Copies `bytes` to the beginning of `span`, which has just been mapped; whether that went.
+    fn write(&self, dune: Dune, span: Span, bytes: &[u8]) -> bool {
+        // It may lie in two windows.
+        let pages = (span.start()..span.end()).step_by(PAGE as usize);
+        pages.zip(bytes.chunks(PAGE as usize)).all(|(at, bytes)| {
+            let copied = || dune.copy_to_user(at, bytes).is_ok();
+            copied() || self.settle(dune, at, WRITE) && copied()
+        })
     }
 
     /// What can not be granted now is at the first fault ([`Space::settle`]).

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 
-use dune::Dune;
 use dune_syscalls::{Class, Found, Memory, PATH_MAX, What};
 
 use super::memory::ProgramMemory;
@@ -12,7 +11,7 @@ use crate::weakness::{Defence, lacks};
 
 /// Follows a call.
 pub(super) struct Follower<'r> {
-    dune: Dune,
+    memory: ProgramMemory,
     request: &'r Request,
     pub(super) followed: Followed,
     /// For each depth the structure that was found last: its block, and where it is in it.
@@ -23,8 +22,8 @@ pub(super) struct Follower<'r> {
 }
 
 impl<'r> Follower<'r> {
-    pub(super) fn new(dune: Dune, request: &'r Request) -> Follower<'r> {
-        Follower { dune, request, followed: Followed::default(), last: Vec::new(), copied: 0, seen: 0 }
+    pub(super) fn new(memory: ProgramMemory, request: &'r Request) -> Follower<'r> {
+        Follower { memory, request, followed: Followed::default(), last: Vec::new(), copied: 0, seen: 0 }
     }
 
     pub(super) fn visit(&mut self, found: &Found<'_>) -> Result<(), Refusal> {
@@ -51,8 +50,7 @@ impl<'r> Follower<'r> {
                 }
                 let length = usize::try_from(length).ok().filter(|length| *length <= MOST_COPIED);
                 let mut bytes = vec![0; length.ok_or(Refusal::linux(libc::ENOMEM))?];
-                let memory = ProgramMemory(self.dune);
-                memory.read(address, &mut bytes).map_err(|_| Refusal::linux(libc::EFAULT))?;
+                self.memory.read(address, &mut bytes).map_err(|_| Refusal::linux(libc::EFAULT))?;
                 self.copy_in(found, address, &bytes, direction.writes())?;
                 if is_socket {
                     self.followed.addresses.push(self.followed.blocks.len() - 1);
@@ -61,7 +59,7 @@ impl<'r> Follower<'r> {
             }
             What::Text { address, most } if found.depth == 0 => {
                 let most = (most as usize).min(MOST_COPIED);
-                let text = ProgramMemory(self.dune).text(address, most);
+                let text = self.memory.text(address, most);
                 let text = text.map_err(|_| Refusal::linux(libc::EFAULT))?;
                 // What is too long stays so, whatever it is: Linux says that.
                 let mut bytes = text.unwrap_or_else(|| vec![b'?'; most]);
@@ -78,7 +76,7 @@ impl<'r> Follower<'r> {
                 }
             }
             What::Path { address, directory } if found.depth == 0 => {
-                let path = ProgramMemory(self.dune).text(address, PATH_MAX as usize);
+                let path = self.memory.text(address, PATH_MAX as usize);
                 let path = path.map_err(|_| Refusal::linux(libc::EFAULT))?;
                 let path = path.ok_or(Refusal::linux(libc::ENAMETOOLONG))?;
                 let path = CString::new(path).map_err(|_| Refusal::linux(libc::EINVAL))?;
@@ -95,7 +93,8 @@ impl<'r> Follower<'r> {
             What::Descriptor { number, .. } => {
                 // Of a call's own form Dune sees to the arguments.
                 let is_seen_to = found.depth == 0 && std::ptr::eq(self.request.form, &self.request.call.form);
-                if !is_seen_to && self.dune.keeps_descriptor(number) && !lacks(Defence::Descriptors) {
+                if !is_seen_to && self.memory.dune().keeps_descriptor(number) && !lacks(Defence::Descriptors)
+                {
                     return Err(Refusal::linux(libc::EBADF));
                 }
                 if found.depth > 0 && self.request.call.class == Class::Network {

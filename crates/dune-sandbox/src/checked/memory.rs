@@ -1,22 +1,40 @@
 //! The program's memory.
 
 use dune::Dune;
+use dune::user::{CopyAccess, CopyError};
 use dune_syscalls::{Fault, Memory};
 
+use crate::areas::Rights;
 use crate::part;
+use crate::space::Space;
+
+/// How often a copy is tried again that got no further: other threads may take pages away and give them back meanwhile.
+const MOST_SETTLED: u32 = 16;
 
 /// The program's memory, by checked copies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ProgramMemory(pub(crate) Dune);
+#[derive(Clone, Copy)]
+pub(crate) struct ProgramMemory {
+    dune: Dune,
+    space: &'static Space,
+}
 
 impl ProgramMemory {
+    pub(crate) fn new(dune: Dune, space: &'static Space) -> ProgramMemory {
+        ProgramMemory { dune, space }
+    }
+
+    /// The token of the thread whose program it is.
+    pub(crate) fn dune(self) -> Dune {
+        self.dune
+    }
+
     /// Copies to the program.
     pub(crate) fn write(self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
         let fault = Fault { address };
         if !part::contains(address, bytes.len() as u64) {
             return Err(fault);
         }
-        self.0.copy_to_user(address, bytes).map_err(|_| fault)
+        self.settling(fault, || self.dune.copy_to_user(address, bytes))
     }
 
     /// Puts `new` in the place of the number at `address` if that is `old`; what it was.
@@ -25,7 +43,28 @@ impl ProgramMemory {
         if !part::contains(address, 4) {
             return Err(fault);
         }
-        self.0.compare_exchange_user(address, old, new).map_err(|_| fault)
+        self.settling(fault, || self.dune.compare_exchange_user(address, old, new))
+    }
+
+    /// Has `copy` copy. What the page tables do not show ring 3 yet, though the program has mapped it, they show then, as if it had
+    /// touched it first.
+    fn settling<T>(self, fault: Fault, mut copy: impl FnMut() -> Result<T, CopyError>) -> Result<T, Fault> {
+        let mut last = (0, 0);
+        loop {
+            let (at, access) = match copy() {
+                Ok(done) => return Ok(done),
+                Err(CopyError::Refused { address, access }) => (address, access),
+                Err(_) => return Err(fault),
+            };
+            last = (at, if last.0 == at { last.1 + 1 } else { 1 });
+            let wanted = match access {
+                CopyAccess::Read => libc::PROT_READ,
+                CopyAccess::Write => libc::PROT_WRITE,
+            };
+            if last.1 > MOST_SETTLED || !self.space.settle(self.dune, at, wanted as Rights) {
+                return Err(fault);
+            }
+        }
     }
 
     /// A string that ends with NUL, without that; `None` if there is no NUL in the first `most` bytes.
@@ -70,6 +109,6 @@ impl Memory for ProgramMemory {
         if !part::contains(address, into.len() as u64) {
             return Err(fault);
         }
-        self.0.copy_from_user(address, into).map_err(|_| fault)
+        self.settling(fault, || self.dune.copy_from_user(address, into))
     }
 }

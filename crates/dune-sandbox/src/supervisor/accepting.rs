@@ -25,7 +25,7 @@ pub(super) fn listen(thread: &mut Thread, request: &mut Request) -> Answer {
 /// accept(2) and accept4(2).
 pub(super) fn accept(thread: &mut Thread, request: &mut Request) -> Answer {
     let Some(peers) = thread.process.policy.peers() else { return supervised::forwarded(thread, request) };
-    if let Err(refusal) = request.check(thread.dune) {
+    if let Err(refusal) = request.check(thread.memory()) {
         return thread.refuse(request, refusal);
     }
     let answer = loop {

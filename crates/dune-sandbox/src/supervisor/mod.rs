@@ -209,7 +209,7 @@ impl Thread {
         }
         // What the supervisor does itself it looks at itself, but for paths, which a policy wants to see.
         let is_followed = handler.is_none() || form.paths(request.arguments()).next().is_some();
-        if is_followed && let Err(refusal) = request.check(self.dune) {
+        if is_followed && let Err(refusal) = request.check(self.memory()) {
             return self.refuse(request, refusal);
         }
         // A policy looks at what the socket is: no other one takes its number meanwhile.
@@ -316,7 +316,7 @@ impl Thread {
             Ok(result) => result,
             Err(error) => return error,
         };
-        match request.copy_out(self.dune) {
+        match request.copy_out(self.memory()) {
             Ok(()) => result,
             Err(_) => error(libc::EFAULT),
         }
@@ -324,7 +324,7 @@ impl Thread {
 
     /// Checks a call, and has Linux make it.
     fn check_and_forward(&mut self, request: &mut Request) -> i64 {
-        match request.check(self.dune) {
+        match request.check(self.memory()) {
             Ok(()) => self.forward(request),
             Err(refusal) => self.refuse(request, refusal),
         }
@@ -341,7 +341,7 @@ impl Thread {
     }
 
     pub(crate) fn memory(&self) -> ProgramMemory {
-        ProgramMemory(self.dune)
+        ProgramMemory::new(self.dune, &self.process.space)
     }
 }
 

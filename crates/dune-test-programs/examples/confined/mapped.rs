@@ -88,10 +88,14 @@ pub fn replaced(turns: u32) {
     println!("the writer has ended: {}", writer.join().is_ok());
 }
 
-/// Mappings at addresses of the program's choice, far from all others, each longer than what lies there alone.
+/// Mappings at addresses of the program's choice, far from all others, each longer than what lies there alone. Linux writes there before
+/// the program has touched it, and is given what it has written as a path.
 pub fn far() {
     const GIB: usize = 1 << 30;
-    let mut sum = 0;
+    let (mut sum, mut paths) = (0, 0);
+    let mut ends = [0; 2];
+    // SAFETY: two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
     for (start, length) in (0..24)
         .map(|index| (0x1000_0000_0000 + index * (GIB << 6) - (1 << 18), 1 << 19))
         .chain([(0x3000_0000_0000, 12 * GIB)])
@@ -103,6 +107,13 @@ pub fn far() {
             let at = libc::mmap(without_provenance_mut(start), length, rights, kind, -1, 0).addr();
             assert_eq!(at, start);
             let half = length / 2;
+            // The path lies on two pages, and on both sides of a multiple of 64 MiB.
+            for offset in (half..length).step_by(half.min(GIB)) {
+                let path = start + offset - 1;
+                assert_eq!(libc::write(ends[1], c"/".as_ptr().cast(), 2), 2);
+                assert_eq!(libc::read(ends[0], without_provenance_mut(path), 2), 2);
+                paths += usize::from(libc::access(without_provenance_mut(path), libc::R_OK) == 0);
+            }
             for offset in (half..length).step_by(half.min(GIB)) {
                 let byte = &*std::ptr::with_exposed_provenance::<AtomicU8>(start + offset);
                 byte.store(1, Ordering::Relaxed);
@@ -110,5 +121,5 @@ pub fn far() {
             }
         }
     }
-    println!("stored {sum}");
+    println!("stored {sum}, paths {paths}");
 }

@@ -36,6 +36,10 @@ use crate::memory::{Flush, Memory};
 /// The calls that [`handle`] takes.
 pub(crate) const NUMBERS: [u32; 8] = [MMAP, MPROTECT, MUNMAP, BRK, MREMAP, SHMAT, SHMDT, PKEY_MPROTECT];
 
+/// A new mapping gets so many windows at most: those on both sides of a boundary, and of a huge one, which may be reserved rather than
+/// used, the first ones.
+const WINDOWS: usize = 3;
+
 /// Makes the call if it is one of this module's; the kernel's raw return value.
 ///
 /// Runs on the thread's system-call stack with interrupts off.
@@ -88,7 +92,7 @@ impl Mirror {
         let result = turn.outside(|| {
             let result = forward(MMAP, arguments);
             if sys::result(result).is_ok() && !permissions.is_empty() {
-                is_reached = self.reach(result);
+                is_reached = self.reach(result, length);
             }
             result
         });
@@ -118,9 +122,23 @@ impl Mirror {
         result
     }
 
-    /// Gives `address` a window unless it has one. Whether it has one now: there are so many guest-physical addresses, and windows.
-    fn reach(self, address: u64) -> bool {
-        VirtAddr::try_new(address).is_ok_and(|address| window::give(self.dune, address))
+    /// Gives `length` bytes from `address` on windows where they have none, as far as they are in [`WINDOWS`]; a fault will tell of the
+    /// rest. Whether the first byte has one now: there are so many guest-physical addresses, and windows.
+    fn reach(self, address: u64, length: u64) -> bool {
+        let end = address.saturating_add(length.max(1));
+        let mut at = address;
+        for _ in 0..WINDOWS {
+            let is_there = |address| window::give(self.dune, address);
+            if !VirtAddr::try_new(at).is_ok_and(is_there) {
+                break;
+            }
+            let window = self.memory.windows().find(VirtAddr::new_truncate(at));
+            at = window.map_or(end, |window| window.range.end());
+            if at >= end {
+                break;
+            }
+        }
+        at > address
     }
 
     /// mmap(2) again, of what Dune mode can not reach at `unreachable`: near other mappings, where the program has named an address
@@ -166,8 +184,8 @@ impl Mirror {
         let result = turn.outside(|| {
             let result = forward(number, arguments);
             if sys::result(result).is_ok() && !permissions.is_empty() {
-                // Where this fails, or the mapping is larger than the window, a fault will tell.
-                let _ = self.reach(address);
+                // Where this fails a fault will tell.
+                let _ = self.reach(address, length);
             }
             result
         });
@@ -206,7 +224,7 @@ impl Mirror {
         let result = turn.outside(|| {
             let result = forward(BRK, &[wanted, 0, 0, 0, 0, 0]);
             if result > before {
-                let _ = self.reach(page(before));
+                let _ = self.reach(page(before), result - before);
             }
             result
         });
@@ -240,7 +258,7 @@ impl Mirror {
         let result = turn.outside(|| {
             let result = forward(MREMAP, arguments);
             if sys::result(result).is_ok() && permissions.is_none_or(|permissions| !permissions.is_empty()) {
-                let _ = self.reach(result);
+                let _ = self.reach(result, new_length);
             }
             result
         });
@@ -285,7 +303,7 @@ impl Mirror {
         let result = turn.outside(|| {
             let result = forward(SHMAT, arguments);
             if sys::result(result).is_ok() {
-                let _ = self.reach(result);
+                let _ = self.reach(result, 1);
             }
             result
         });

@@ -229,10 +229,24 @@ impl UserMemory {
     fn set(&self, dune: Dune, range: PageRange, permissions: PagePermissions) -> Result<(), UserMemoryError> {
         let permissions = permissions & PagePermissions::ALL;
         let user = if permissions.is_empty() { permissions } else { permissions | PagePermissions::USER };
-        // SAFETY: 1. and 2. the mapping is this value's own, and there are no references into it; 3. it is given back when
-        // the value is dropped, which keeps ring 3 out before.
-        unsafe { self.memory.protect_for_user(range, user) }?.now(dune);
-        Ok(())
+        let mut reached = 0;
+        loop {
+            // SAFETY: 1. and 2. the mapping is this value's own, and there are no references into it; 3. it is given back when
+            // the value is dropped, which keeps ring 3 out before.
+            match unsafe { self.memory.protect_for_user(range, user) } {
+                Ok(flush) => {
+                    flush.now(dune);
+                    return Ok(());
+                }
+                // Of much memory the tables may not show all yet: each time they show more.
+                Err(EditError::OutsideWindows { address }) if address > reached => {
+                    let address = VirtAddr::new_truncate(address);
+                    dune.reach(address).ok_or(EditError::OutsideWindows { address: address.as_u64() })?;
+                    reached = address.as_u64();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Copies by process_vm_readv(2) or process_vm_writev(2): with the rights that the mapping has in Linux.

@@ -182,7 +182,7 @@ pub fn mapped_memory() -> CaseResult {
     let confined = path_of("confined")?;
     let said = "signal 7, code 2, at 0x2008\nread 1 0\nsignal 7, code 2, at 0x3008\nwritten 7\n";
     compare(&confined, &["end-of-file"], "allow-all", said)?;
-    compare(&confined, &["far"], "allow-all", "stored 30\n")?;
+    compare(&confined, &["far"], "allow-all", "stored 30, paths 30\n")?;
     compare(&confined, &["replaced", "300"], "allow-all", "the writer has ended: true\n")
 }
 
