@@ -74,6 +74,12 @@
 //! meanwhile, let ring 3 do the same; so a supervisor that is given an address of the program's heap gets an error. What they write
 //! to is memory whose owner has promised that nothing depends on it, since ring 3 writes there, too.
 //!
+//! *Spaces of ring 3's.* [`SpaceMemory`](crate::user::SpaceMemory) lies where nothing else of the process does, and there are no references
+//! into it; ring 0 copies by instructions that the compiler does not see through. A [`UserSpace`](crate::user::UserSpace) differs from the
+//! process's own space in the addresses of such memory only, so ring 0 finds all of its own on the way into ring 3 and back. Each space has
+//! a reference to each memory that it maps, so memory is given back when no space has it. A thread that runs in a space is counted before it loads the root:
+//! who edits the space's tables and counts none needs no flush, for whoever comes later compares the counts of edits.
+//!
 //! ## What the unsafe functions ask for
 //!
 //! | function | the caller promises |
@@ -84,9 +90,9 @@
 //! | [`PageTables::remap`] | what Rust refers to there is in the process's own memory |
 //! | [`FrameAllocator::free`] | nothing maps the frame, no CPU has it cached, nobody uses it |
 //! | [`FrameAllocator::from_raw`] | the frame is in use, and this is its only owner |
-//! | [`Dune::run_user`], [`Dune::run_user_until`] | ring 0 keeps the context, its vector state and the caller's stack: a page fault on the way into ring 3 or back would find ring 3's segment bases |
+//! | [`Dune::run_user`], [`Dune::run_user_until`], [`UserSpace::run`](crate::user::UserSpace::run) | ring 0 keeps the context, its vector state and the caller's stack: a page fault on the way into ring 3 or back would find ring 3's segment bases |
 //! | [`Flush::ignore`] | the old translations do no harm |
-//! | [`AddressSpace::enter`], [`ActiveSpace::switch_to`] | code, stacks and tables are where they are; what the space maps otherwise, or lets ring 3 do, is right; one thread uses spaces at a time |
+//! | [`AddressSpace::enter`], [`ActiveSpace::switch_to`] | code, stacks and tables are where they are; what the space maps otherwise, or lets ring 3 do, is right |
 //!
 //! Such a promise can not rest on what safe code may undo: a page that is protected against writing for a program's
 //! correctness may be made writable by any other safe code. Nothing that is unsafe may rely on a *right* being missing in ring 0,

@@ -153,6 +153,31 @@ pub(crate) unsafe fn ending(to: u64, from: u64, bytes: u64) -> bool {
     unsafe { dune_copy_bytes(to, from, bytes) == 0 }
 }
 
+/// Copies `bytes` bytes, which lie where no reference of Rust's leads on one side at least: others may write there at any time.
+///
+/// # Safety
+///
+/// The bytes at `to` are the caller's to overwrite, those at `from` can be read, and both stay.
+#[inline]
+pub(crate) unsafe fn plain(to: u64, from: u64, bytes: u64) {
+    // SAFETY: as the caller says, so that no access faults but for the mirror to settle.
+    let left = unsafe { dune_copy_bytes(to, from, bytes) };
+    debug_assert_eq!(left, 0);
+}
+
+/// Makes `bytes` bytes, a multiple of eight, zero.
+///
+/// # Safety
+///
+/// As for `to` of [`plain`].
+pub(crate) unsafe fn clear(to: u64, bytes: u64) {
+    // SAFETY: as the caller says.
+    unsafe {
+        core::arch::asm!("rep stosq", inout("rdi") to => _, inout("rcx") bytes / 8 => _, in("rax") 0,
+            options(nostack, preserves_flags));
+    }
+}
+
 /// Calls `access`, which calls functions of the above, with a handler for #PF that ends those.
 pub(crate) fn ending_at_faults<R>(dune: Dune, access: impl FnOnce() -> R) -> R {
     struct EndCopy;

@@ -284,7 +284,7 @@ impl<'m> Flush<'m> {
     }
 
     /// Discharges without a CPU to flush: the tables have never been loaded, or are not in use.
-    pub(super) fn unused(self) {
+    pub(crate) fn unused(self) {
         self.discharge(0);
     }
 }

@@ -52,6 +52,7 @@ mod error;
 mod flush;
 pub(crate) mod flush_counts;
 mod frames;
+mod grants;
 mod grow;
 mod harvest;
 mod hold;
@@ -177,6 +178,8 @@ pub struct Memory {
     edits: SpinLock<Edits>,
     /// Counts the uses of the process's own tables, for address spaces that share some of them.
     version: AtomicU64,
+    /// Counts changes of the process's own root, which address spaces have a copy of.
+    root_changes: AtomicU64,
     /// Counts the uses of the process's own tables by threads in other address spaces.
     edits_from_others: AtomicU64,
     /// How many address spaces are entered, and how many threads beyond the first are in Dune mode: while there are
@@ -225,6 +228,7 @@ impl Memory {
             turns: Turns::new(),
             edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
+            root_changes: AtomicU64::new(0),
             edits_from_others: AtomicU64::new(0),
             sharers: AtomicU32::new(0),
             pcids: Pcids::new(),
@@ -296,6 +300,7 @@ impl Memory {
             root: self.root,
             giant: self.features.giant_pages,
             version: Some(&self.version),
+            root_changes: &self.root_changes,
             mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
             writers: &self.writers,
@@ -400,6 +405,7 @@ impl Memory {
             root,
             giant: self.features.giant_pages,
             version: None,
+            root_changes: &self.root_changes,
             mirrors: self.mapping == mirror::MirrorMode::Precise,
             missed: &self.missed,
             writers: &self.writers,
@@ -412,7 +418,19 @@ impl Memory {
     pub fn new_space(&self, kind: SpaceKind) -> Result<AddressSpace<'_>, SpaceError> {
         // Copies of armed entries would be found by nobody.
         self.forbid_arming(streams::Reason::AddressSpaces);
-        AddressSpace::new(self, kind)
+        AddressSpace::new(self, kind, None)
+    }
+
+    /// Whether the calling thread is in a space that is not the process's own.
+    #[inline]
+    pub(crate) fn is_in_other_space(&self, dune: Dune) -> bool {
+        VcpuCaches::of(dune).is_away()
+    }
+
+    /// Makes a space that is as the process's own is, and stays so, but for the addresses of the root's entry `private`: nothing is there.
+    pub(crate) fn new_space_beside(&self, private: usize) -> Result<AddressSpace<'_>, SpaceError> {
+        self.forbid_arming(streams::Reason::AddressSpaces);
+        AddressSpace::new(self, SpaceKind::Shared, Some(private))
     }
 
     /// Flushes everything and then frees the tables whose obligations were deferred. Returns their number.

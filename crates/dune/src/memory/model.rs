@@ -25,6 +25,7 @@ pub(super) struct Machine {
     frames: FrameAllocator,
     edits: SpinLock<Edits>,
     version: AtomicU64,
+    root_changes: AtomicU64,
     missed: Missed,
     writers: Writers,
     snapshots: Regions,
@@ -43,6 +44,7 @@ impl Machine {
             frames,
             edits: SpinLock::new(Rank::Edits, Edits::default()),
             version: AtomicU64::new(0),
+            root_changes: AtomicU64::new(0),
             missed: Missed::new(),
             writers: Writers::new(),
             snapshots: Regions::new(),
@@ -57,6 +59,7 @@ impl Machine {
             root,
             giant: true,
             version: own.then_some(&self.version),
+            root_changes: &self.root_changes,
             mirrors: false,
             missed: &self.missed,
             writers: &self.writers,
@@ -404,7 +407,7 @@ proptest! {
         }
         let used = machine.in_use();
         let kind = if shared { SpaceKind::Shared } else { SpaceKind::Copied };
-        let root = machine.tables().clone_root(kind).unwrap();
+        let root = machine.tables().clone_root(kind, None).unwrap();
         let original = model.clone();
         for edit in after {
             // Marks in tables that are shared are shared as well: those edits concern both.

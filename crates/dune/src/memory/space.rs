@@ -15,9 +15,9 @@ use x86_64::PhysAddr;
 use super::Memory;
 use super::caches::{Identity, VcpuCaches};
 use super::error::EditError;
-use super::table::PageTables;
+use super::table::{PageTables, table_at};
 use super::tlb::{self, Invpcid, Pcid, TlbError};
-use super::tree::SpaceKind;
+use super::tree::{SpaceKind, renew_root};
 use crate::arch::token::Dune;
 
 /// Why an address space could not be made.
@@ -82,26 +82,36 @@ pub struct AddressSpace<'m> {
     number: u64,
     /// How often its tables were taken to be edited.
     edits: AtomicU64,
+    /// The entry of the root that is its own alone, if there is one.
+    private: Option<usize>,
+    /// The state of the process's own root that it has copied.
+    root_changes: AtomicU64,
     /// How many guards use it.
     active: AtomicU32,
 }
 
 impl<'m> AddressSpace<'m> {
-    pub(super) fn new(memory: &'m Memory, kind: SpaceKind) -> Result<AddressSpace<'m>, SpaceError> {
+    pub(super) fn new(
+        memory: &'m Memory,
+        kind: SpaceKind,
+        private: Option<usize>,
+    ) -> Result<AddressSpace<'m>, SpaceError> {
         let pcid = if memory.features.pcid { Some(memory.pcids.allocate()?) } else { None };
         let made = memory.page_tables().and_then(|mut tables| {
             // What is written by way of another root would be noticed by nobody.
             tables.snapshots.refuse(Memory::everything())?;
-            let root = tables.clone_root(kind)?;
+            let changes = memory.root_changes.load(Ordering::Acquire);
+            let root = tables.clone_root(kind, private)?;
             tables.edits.spaces += 1;
-            Ok(root)
+            Ok((root, changes))
         });
-        let root = made.inspect_err(|_| {
+        let (root, root_changes) = made.inspect_err(|_| {
             pcid.inspect(|&pcid| memory.pcids.free(pcid));
         })?;
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let (edits, active) = (AtomicU64::new(0), AtomicU32::new(0));
-        Ok(AddressSpace { memory, root, pcid, kind, number, edits, active })
+        let root_changes = AtomicU64::new(root_changes);
+        Ok(AddressSpace { memory, root, pcid, kind, number, edits, private, root_changes, active })
     }
 
     /// The guest-physical address of the root.
@@ -145,9 +155,44 @@ impl<'m> AddressSpace<'m> {
         ActiveSpace { space: Cell::new(self), dune, _not_send: PhantomData }
     }
 
-    /// Loads CR3.
+    /// Loads CR3, for ring 0 to go on in this space.
     fn load(&self, dune: Dune) {
         self.active.fetch_add(1, Ordering::Relaxed);
+        VcpuCaches::of(dune).go_away();
+        self.load_root(dune);
+    }
+
+    /// Runs `body` with this space in use, and goes back to the process's own.
+    ///
+    /// # Safety
+    ///
+    /// 1. Interrupts are off, and the current space is the process's own.
+    /// 2. All that `body` accesses at ring 0 lay in the process's space when this was called, and nothing of it at addresses that this
+    ///    space has as its own; `body` edits no tables and takes no trap at ring 0.
+    #[inline(always)]
+    pub(crate) unsafe fn within<T>(&self, dune: Dune, body: impl FnOnce() -> T) -> T {
+        self.load_root(dune);
+        let result = body();
+        self.memory.load_own(dune);
+        result
+    }
+
+    /// Has the root show what the process's own shows now.
+    #[cold]
+    #[inline(never)]
+    fn renew(&self, changes: u64) {
+        let table =
+            |root: PhysAddr| table_at(&self.memory.frames, self.memory.frames.offset(), root.as_u64());
+        renew_root(table(self.memory.root), table(self.root), self.private);
+        self.root_changes.store(changes, Ordering::Release);
+    }
+
+    #[inline]
+    fn load_root(&self, dune: Dune) {
+        let changes = self.memory.root_changes.load(Ordering::Acquire);
+        if self.kind == SpaceKind::Shared && self.root_changes.load(Ordering::Acquire) != changes {
+            self.renew(changes);
+        }
         // Both only grow, so the sum changes when one does.
         let edits = self.edits.load(Ordering::Relaxed)
             + match self.kind {
@@ -160,7 +205,6 @@ impl<'m> AddressSpace<'m> {
             self.memory.edits_from_others.fetch_add(1, Ordering::Relaxed);
         }
         let caches = VcpuCaches::of(dune);
-        caches.go_away();
         let number = self.number;
         let tag = self.pcid.map(|pcid| (pcid, caches.load(Identity { pcid, number }, edits, holds_tables)));
         // SAFETY: 1. the caller of `enter` or `switch_to` vouches for what is mapped; 2. a PCID exists only
@@ -229,6 +273,7 @@ impl Drop for ActiveSpace<'_, '_> {
 
 impl Memory {
     /// Goes back to the process's own root.
+    #[inline]
     fn load_own(&self, dune: Dune) {
         let edits = self.edits_from_others.load(Ordering::Relaxed);
         let cached = VcpuCaches::of(dune).load_own(edits, self.edits.is_mine());

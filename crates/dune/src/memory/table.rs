@@ -79,6 +79,8 @@ pub struct PageTables<'m> {
     pub(super) giant: bool,
     /// For the process's own root, of which other roots may share tables: the count of its edits.
     pub(super) version: Option<&'m AtomicU64>,
+    /// And the count of changes of the root itself.
+    pub(super) root_changes: &'m AtomicU64,
     /// These are the tables that mirror Linux's mappings: what the program unmaps is marked as its own.
     pub(super) mirrors: bool,
     /// Where to note what could not be mirrored.
@@ -344,8 +346,16 @@ impl<'m> PageTables<'m> {
         } else if user && !entry.is_user() {
             table.update(index, |entry| Entry::table(PhysAddr::new_truncate(entry.table_address()), true));
             work.flush.record_everything();
+            self.count_change_of(level);
         }
         self.child(table.get(index))
+    }
+
+    /// Counts a change of an entry of `level` that points to a table, if it is one of the process's own root.
+    pub(super) fn count_change_of(&self, level: Level) {
+        if level == Level::ROOT && self.version.is_some() {
+            self.root_changes.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// The table of 4 KiB pages for `address`, if there is one that can be edited as it is.

@@ -19,9 +19,24 @@ pub enum SpaceKind {
     Shared,
 }
 
+/// Makes the entries of `copy` that have not become its own what those of the process's `root` are now. None is ever taken from there while
+/// others share its tables.
+pub(super) fn renew_root(root: &Table, copy: &Table, private: Option<usize>) {
+    for index in (0..512).filter(|index| Some(*index) != private) {
+        let (entry, old) = (root.get(index), copy.get(index));
+        if !entry.is_empty() && (old.is_empty() || old.is_shared()) {
+            copy.set(index, entry.shared());
+        }
+    }
+}
+
 impl<'m> PageTables<'m> {
-    /// A new root that maps what this one maps now.
-    pub(super) fn clone_root(&mut self, kind: SpaceKind) -> Result<PhysAddr, EditError> {
+    /// A new root that maps what this one maps now; nothing by the entry `private` of a shared one.
+    pub(super) fn clone_root(
+        &mut self,
+        kind: SpaceKind,
+        private: Option<usize>,
+    ) -> Result<PhysAddr, EditError> {
         let root = self.root_table();
         let count = match kind {
             SpaceKind::Copied => self.count_tables(root, Level::ROOT),
@@ -33,10 +48,7 @@ impl<'m> PageTables<'m> {
             SpaceKind::Shared => {
                 let address = stock.pop();
                 let copy = self.table(address);
-                for index in 0..512 {
-                    let entry = root.get(index);
-                    copy.set(index, if entry.is_empty() { entry } else { entry.shared() });
-                }
+                renew_root(root, copy, private);
                 self.edits.shared += 1;
                 Ok(address)
             }

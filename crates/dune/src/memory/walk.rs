@@ -172,6 +172,7 @@ impl<'m> PageTables<'m> {
                 Ok(Step::Descend) => {
                     if entry == Entry::EMPTY {
                         table.set(index, Entry::table(work.stock.pop(), rule.user()));
+                        self.count_change_of(level);
                     }
                     let child = self.enter(table, index, level, rule.user(), work, at);
                     self.apply_below(rule, child, level.below(), (at, part), work);

@@ -20,6 +20,11 @@ pub enum UserError {
         /// What Linux said.
         errno: Errno,
     },
+    /// The thread is in an [`AddressSpace`](crate::memory::AddressSpace).
+    #[error(
+        "this thread is in an address space that is not the process's own: drop its ActiveSpace, and run ring 3 in a UserSpace then"
+    )]
+    InAnotherSpace,
     /// An instruction pointer that would fault in ring 0.
     #[error("rip = {rip:#x} is not an address below 2^47; set it to the address of ring-3 code")]
     NotCanonical {

@@ -26,6 +26,7 @@ mod copy;
 pub(crate) mod error;
 mod linux_fault;
 mod memory;
+mod spaces;
 mod time_limit;
 
 use core::arch::{asm, global_asm};
@@ -36,6 +37,7 @@ pub use crate::arch::user_context::{ReturnBy, SystemCall, UserContext, UserExit,
 pub use copy::{CopyAccess, CopyError};
 pub use linux_fault::LinuxFault;
 pub use memory::{UserMemory, UserMemoryError};
+pub use spaces::{SpaceMemory, UserSpace, UserSpaceError, UserSpaces};
 pub use time_limit::TimeLimit;
 
 use crate::arch::descriptors::{RING3_CODE, RING3_DATA};

@@ -1,0 +1,241 @@
+//! One space of ring 3's.
+
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use x86_64::VirtAddr;
+
+use super::{Reserve, SpaceMemory, UserSpaceError, lock};
+use crate::arch::page::{Level, PAGE_BYTES, PagePermissions};
+use crate::arch::token::Dune;
+use crate::memory::{AddressSpace, EditError, Flush, PageTables};
+use crate::user::error::UserError;
+use crate::user::{TimeLimit, UserContext, UserExit, enter_ring3};
+
+/// A space that may have more tables than this is not kept for the next one.
+const MOST_TABLES: u64 = 8;
+
+/// An address space of ring 3's: what code that runs in it may touch. Threads may use it at once.
+///
+/// See [`UserSpaces`](super::UserSpaces) for an example. Dropping it takes back what it was granted.
+#[derive(Debug)]
+pub struct UserSpace {
+    reserve: Arc<Reserve>,
+    /// There until this is dropped.
+    space: ManuallyDrop<AddressSpace<'static>>,
+    granted: Mutex<Vec<Grant>>,
+    /// How many tables of pages there may be for what it was ever granted.
+    spread: AtomicU64,
+    /// How many threads run ring 3 in it.
+    running: AtomicU32,
+}
+
+#[derive(Clone, Debug)]
+struct Grant {
+    memory: Arc<SpaceMemory>,
+    permissions: PagePermissions,
+}
+
+impl UserSpace {
+    pub(super) fn new(reserve: Arc<Reserve>, space: AddressSpace<'static>, spread: u64) -> UserSpace {
+        let (granted, running, spread) = (Mutex::default(), AtomicU32::new(0), AtomicU64::new(spread));
+        UserSpace { reserve, space: ManuallyDrop::new(space), granted, spread, running }
+    }
+
+    /// Gives ring 3 exactly these `permissions` (`READ`, `WRITE`, `EXECUTE`) for all of `memory`, here; what is left out it has no
+    /// longer when this returns, nor have threads that run in the space now. None is [`revoke`](Self::revoke).
+    ///
+    /// # Errors
+    ///
+    /// [`UserSpaceError::Foreign`], [`UserSpaceError::Tables`]; it is then as it was.
+    pub fn grant(
+        &self,
+        dune: Dune,
+        memory: &Arc<SpaceMemory>,
+        permissions: PagePermissions,
+    ) -> Result<(), UserSpaceError> {
+        let permissions = permissions & PagePermissions::ALL;
+        if !memory.is_of(&self.reserve) {
+            return Err(UserSpaceError::Foreign { start: memory.start() });
+        }
+        if permissions.is_empty() {
+            return self.revoke(dune, memory);
+        }
+        let (range, user) = (memory.range(), permissions | PagePermissions::USER);
+        let mut granted = lock(&self.granted);
+        match granted.iter_mut().find(|grant| Arc::ptr_eq(&grant.memory, memory)) {
+            Some(grant) => {
+                // SAFETY: 1. and 2. the mapping is `memory`'s own, without references into it; 3. it is not given back before this space
+                // has dropped it.
+                let flush = unsafe { self.space.page_tables()?.protect_for_user(range, user) }?;
+                self.settle(dune, flush);
+                grant.permissions = permissions;
+            }
+            None => {
+                let mut reached = 0;
+                let (flush, has_more) = loop {
+                    // SAFETY: as above; nothing is there, so nobody relies on what is.
+                    match unsafe { self.space.page_tables()?.show(range, user) } {
+                        Ok(done) => break done,
+                        // Of much memory there may not be windows for all yet.
+                        Err(EditError::OutsideWindows { address }) if address > reached => {
+                            dune.reach(VirtAddr::new_truncate(address))
+                                .ok_or(EditError::OutsideWindows { address })?;
+                            reached = address;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                };
+                self.settle(dune, flush);
+                if has_more {
+                    self.spread.fetch_add(1 + (range.bytes() >> Level(2).shift()), Ordering::Relaxed);
+                }
+                granted.push(Grant { memory: Arc::clone(memory), permissions });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes `memory` away from ring 3 here, also from threads that run in the space now; it has no effect where it was not granted.
+    ///
+    /// # Errors
+    ///
+    /// [`UserSpaceError::Tables`]; it is granted still then.
+    pub fn revoke(&self, dune: Dune, memory: &Arc<SpaceMemory>) -> Result<(), UserSpaceError> {
+        let mut granted = lock(&self.granted);
+        let Some(index) = granted.iter().position(|grant| Arc::ptr_eq(&grant.memory, memory)) else {
+            return Ok(());
+        };
+        let mut tables = self.space.page_tables()?;
+        let flush = take_out(&mut tables, memory)?;
+        drop(tables);
+        if self.settle(dune, flush) {
+            // A thread may have written between the look at the marks and the flush.
+            memory.mark(0..memory.range().pages());
+        }
+        granted.swap_remove(index);
+        Ok(())
+    }
+
+    /// What ring 3 may do with `bytes` bytes at `address`, all of which are in one memory that it was granted: that memory, and the offset
+    /// in it. For supervisors that are given addresses.
+    pub fn find(&self, address: u64, bytes: u64) -> Option<(Arc<SpaceMemory>, u64, PagePermissions)> {
+        let granted = lock(&self.granted);
+        granted.iter().find_map(|grant| {
+            let offset = address.checked_sub(grant.memory.range().first())?;
+            let is_within = offset.checked_add(bytes)? <= grant.memory.range().bytes();
+            is_within.then(|| (Arc::clone(&grant.memory), offset, grant.permissions))
+        })
+    }
+
+    /// [`Dune::run_user`] in this space.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Dune::run_user`].
+    ///
+    /// # Errors
+    ///
+    /// As for that; [`UserError::InAnotherSpace`] if the thread is in an [`AddressSpace`].
+    #[inline]
+    pub unsafe fn run(&self, dune: Dune, context: &mut UserContext) -> Result<UserExit, UserError> {
+        // SAFETY: the caller's.
+        unsafe { self.run_while(dune, context, || true) }
+    }
+
+    /// [`Dune::run_user_until`] in this space.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Dune::run_user`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    #[inline]
+    pub unsafe fn run_until(
+        &self,
+        dune: Dune,
+        context: &mut UserContext,
+        limit: &TimeLimit,
+    ) -> Result<UserExit, UserError> {
+        // SAFETY: the caller's.
+        unsafe { self.run_while(dune, context, || !limit.is_over()) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Dune::run_user`].
+    #[inline(always)]
+    unsafe fn run_while(
+        &self,
+        dune: Dune,
+        context: &mut UserContext,
+        may_run: impl Fn() -> bool,
+    ) -> Result<UserExit, UserError> {
+        if self.reserve.memory.is_in_other_space(dune) {
+            return Err(UserError::InAnotherSpace);
+        }
+        // Before this space is loaded: see `settle`.
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let enter = |context: &mut UserContext| {
+            dune.without_interrupts(|| {
+                // SAFETY: 1. interrupts are off, and the process's own space is in use, which was looked at; 2. the way into ring 3 and back
+                // accesses the block, `context`, its vector state and this stack, which are not at this module's addresses; `run` calls
+                // this, and keeps the conditions of `enter_ring3`.
+                may_run().then(|| unsafe { self.space.within(dune, || enter_ring3(context)) })
+            })
+        };
+        // SAFETY: the caller's.
+        let exit = unsafe { dune.run(context, enter) };
+        self.running.fetch_sub(1, Ordering::Release);
+        exit
+    }
+
+    /// Discharges the flush of an edit of this space's tables; whether a thread may have used the old ones meanwhile.
+    ///
+    /// A thread that comes after the edit sees that there was one, and flushes itself (`memory/caches.rs`).
+    fn settle(&self, dune: Dune, flush: Flush<'_>) -> bool {
+        let is_in_use = self.running.load(Ordering::SeqCst) > 0;
+        if is_in_use {
+            flush.now(dune)
+        } else {
+            flush.unused()
+        }
+        is_in_use
+    }
+}
+
+/// Takes `memory` out of `tables`, and notes which of its pages were written to.
+fn take_out<'m>(tables: &mut PageTables<'m>, memory: &SpaceMemory) -> Result<Flush<'m>, EditError> {
+    let first = memory.range().first();
+    tables.hide(memory.range(), |start, bytes| {
+        memory.mark((start - first) / PAGE_BYTES..(start - first + bytes) / PAGE_BYTES);
+    })
+}
+
+impl Drop for UserSpace {
+    fn drop(&mut self) {
+        // SAFETY: taken out here only.
+        let space = unsafe { ManuallyDrop::take(&mut self.space) };
+        let granted = self.granted.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mut is_empty, spread) = (true, *self.spread.get_mut());
+        for grant in core::mem::take(granted) {
+            let taken = space.page_tables().and_then(|mut tables| {
+                // Nobody runs in it, and who will run in it flushes first.
+                take_out(&mut tables, &grant.memory).map(Flush::unused)
+            });
+            if taken.is_err() {
+                // Who has interrupted an edit drops this. Better lost than found in the next space.
+                is_empty = false;
+                core::mem::forget(grant);
+            }
+        }
+        if !is_empty {
+            core::mem::forget(space);
+        } else if spread <= MOST_TABLES {
+            lock(&self.reserve.spare).push((space, spread));
+        }
+    }
+}
