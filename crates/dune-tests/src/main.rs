@@ -21,6 +21,9 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+// For the functions that the cases of `compartments` call.
+dune_compartment::memory_functions!();
+
 fn main() -> ExitCode {
     // Does not return in the launchers of the cases `sandbox::library_…`.
     cases::hook();

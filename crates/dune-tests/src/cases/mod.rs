@@ -7,6 +7,7 @@ mod bases;
 mod borrowers;
 mod children;
 mod collector;
+mod compartments;
 mod compatibility;
 mod counters;
 mod cpu_calls;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Case> {
         tlb::CASES,
         user::CASES,
         user_memory::CASES,
+        compartments::CASES,
         reset::CASES,
         snapshot::CASES,
         collector::CASES,
