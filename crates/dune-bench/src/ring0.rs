@@ -17,6 +17,7 @@ use dune::user::{ReturnBy, SystemCall, UserContext, UserExit, UserMemory};
 use dune::{
     Dune, EnterError, Handler, LeanHandler, LinuxWrites, TrapFrame, TrapHandler, TrapOutcome, Vector,
 };
+use dune_compartment::{Compartment, Compartments};
 use dune_snapshot::Checkpoint;
 use x86_64::VirtAddr;
 
@@ -90,6 +91,26 @@ impl Snapshots {
     #[inline(always)]
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Failure> {
         self.memory.snapshot(self.dune).map_err(Failure::of("SnapshotMemory::snapshot"))
+    }
+}
+
+/// What makes compartments.
+pub(crate) struct Makers {
+    dune: Dune,
+    compartments: Compartments,
+}
+
+impl Makers {
+    /// A compartment.
+    #[inline(always)]
+    pub(crate) fn create(&self) -> Result<Compartment, Failure> {
+        self.compartments.create(self.dune).map_err(Failure::of("Compartments::create"))
+    }
+
+    /// What `one` answers: one more than `number`.
+    #[inline(always)]
+    pub(crate) fn ask(&self, one: &Compartment, number: u64) -> Result<u64, Failure> {
+        one.call(self.dune, |number| number + 1, &number).map_err(Failure::of("Compartment::call"))
     }
 }
 
@@ -185,6 +206,15 @@ impl Ring0 {
         let memory = SnapshotMemory::new(self.dune, bytes).map_err(Failure::of("SnapshotMemory::new"))?;
         linux::refuse_huge_pages(memory.as_ptr(), memory.range().bytes() as usize);
         Ok(Snapshots { dune: self.dune, memory })
+    }
+
+    /// What makes compartments.
+    pub(crate) fn compartments(self) -> Result<Makers, Failure> {
+        // SAFETY: no row takes stacks and heap from ring 0.
+        let compartments = unsafe { Compartments::new(self.dune) };
+        compartments
+            .map(|compartments| Makers { dune: self.dune, compartments })
+            .map_err(Failure::of("Compartments::new"))
     }
 
     /// Leaves #PF to Dune again.

@@ -11,6 +11,7 @@
 mod calls;
 mod children;
 mod dispatch;
+mod echo;
 mod pages;
 mod reset;
 mod signals;
@@ -23,6 +24,7 @@ use std::io;
 pub(crate) use calls::{Folder, Opened, ask_personality};
 pub(crate) use children::{fork_and_wait, in_child};
 pub(crate) use dispatch::dispatched_payload;
+pub(crate) use echo::Echo;
 pub(crate) use pages::{Linux, Mapping, PAGE, Pages, protect, refuse_huge_pages};
 pub(crate) use reset::Resettable;
 pub use reset::Way;

@@ -4,6 +4,7 @@ mod appel;
 mod calls;
 mod children;
 mod collector;
+mod compartment;
 mod compute;
 mod enter;
 mod getpid;
@@ -24,6 +25,7 @@ use std::str::FromStr;
 use dune_gc::Tracker;
 use serde::{Serialize, Serializer};
 
+pub use compartment::Made;
 pub use compute::Kernel;
 
 use crate::Options;
@@ -90,6 +92,10 @@ pub enum Row {
     SnapshotPause(u32),
     /// The first store to a page after a snapshot.
     FirstWrite,
+    /// A call of a function in a compartment.
+    CompartmentCall,
+    /// A compartment, and its end.
+    CompartmentMade(Made),
     /// A program with a garbage collector that knows of writes in this way, against the CPU's dirty marks.
     Collector(Workload, Tracker),
     /// Work without system calls.
@@ -166,6 +172,10 @@ impl Row {
     pub const SNAPSHOTS: [Row; 4] =
         [Row::SnapshotPause(64), Row::SnapshotPause(1024), Row::SnapshotPause(8192), Row::FirstWrite];
 
+    /// Compartments (`dune_compartment`).
+    pub const COMPARTMENTS: [Row; 3] =
+        [Row::CompartmentCall, Row::CompartmentMade(Made::Process), Row::CompartmentMade(Made::Thread)];
+
     /// Programs with a garbage collector (`dune_gc`).
     pub const COLLECTORS: [Row; COLLECTORS.len() * Workload::ALL.len()] = {
         let mut rows =
@@ -182,7 +192,8 @@ impl Row {
     /// All rows.
     pub fn all() -> impl Iterator<Item = Row> {
         let more = Row::SANDBOX.into_iter().filter(|row| !Row::TABLE.contains(row));
-        Row::TABLE.into_iter().chain(more).chain(Row::RESETS).chain(Row::SNAPSHOTS).chain(Row::COLLECTORS)
+        let others = Row::SNAPSHOTS.into_iter().chain(Row::COMPARTMENTS).chain(Row::COLLECTORS);
+        Row::TABLE.into_iter().chain(more).chain(Row::RESETS).chain(others)
     }
 
     /// The row's name in tables, in JSON and on the command line.
@@ -215,6 +226,9 @@ impl Row {
             Row::SnapshotPause(1024) => "snapshot_1024",
             Row::SnapshotPause(_) => "snapshot_8192",
             Row::FirstWrite => "first_write",
+            Row::CompartmentCall => "compartment_call",
+            Row::CompartmentMade(Made::Process) => "compartment_process",
+            Row::CompartmentMade(Made::Thread) => "compartment_thread",
             Row::Collector(workload, tracker) => collector_name(workload, tracker),
             Row::Compute(kernel) => kernel.row_name(),
         }
@@ -264,6 +278,11 @@ impl Row {
             Row::SnapshotPause(64) => "a snapshot of 64 MiB: fork's pause | SnapshotMemory::snapshot",
             Row::SnapshotPause(_) => "a snapshot of 1 GiB: fork's pause | SnapshotMemory::snapshot",
             Row::FirstWrite => "the first store to a page after that, per page: copy-on-write | a copy kept",
+            Row::CompartmentCall => "a byte to another process and back by pipes | Compartment::call",
+            Row::CompartmentMade(Made::Process) => "fork, _exit, waitpid | a compartment made and dropped",
+            Row::CompartmentMade(Made::Thread) => {
+                "a thread's spawn and join | a compartment made and dropped"
+            }
             Row::Collector(Workload::Trees, _) => {
                 "GCBench, whole: collector by the named tracker | by dirty marks, or by Dune's named"
             }
@@ -320,6 +339,8 @@ impl Row {
             Row::Reset(written, way) => reset::linux(session, self, written, way),
             Row::SnapshotPause(mib) => snapshot::pause_linux(session, self, mib),
             Row::FirstWrite => snapshot::write_linux(session, self),
+            Row::CompartmentCall => compartment::call_linux(session),
+            Row::CompartmentMade(made) => compartment::make_linux(session, made),
             Row::Collector(workload, tracker) => collector::linux(session, self, workload, tracker),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
@@ -351,6 +372,8 @@ impl Row {
             Row::Reset(written, _) => reset::dune(session, ring0, self, written),
             Row::SnapshotPause(mib) => snapshot::pause_dune(session, ring0, self, mib),
             Row::FirstWrite => snapshot::write_dune(session, ring0, self),
+            Row::CompartmentCall => compartment::call_dune(session, ring0),
+            Row::CompartmentMade(_) => compartment::make_dune(session, ring0, self),
             Row::Collector(workload, tracker) => collector::dune(session, self, workload, tracker),
             Row::Compute(kernel) => compute::measure(session, kernel),
         }
@@ -505,7 +528,7 @@ mod tests {
         for row in Row::all() {
             assert_eq!(row.name().parse::<Row>().unwrap(), row);
         }
-        assert_eq!(Row::all().count(), 73);
+        assert_eq!(Row::all().count(), 76);
         let error = "getppid".parse::<Row>().unwrap_err().to_string();
         assert!(error.contains("getppid") && error.contains("page_walk"), "{error}");
     }
