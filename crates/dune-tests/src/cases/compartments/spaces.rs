@@ -5,6 +5,7 @@ use std::sync::{Barrier, mpsc};
 use std::thread;
 
 use dune::memory::{MapSize, PageRange, PageSize, SpaceKind, VirtAddr};
+use dune::user::{UserContext, UserExit, UserSpaces};
 use dune_compartment::PagePermissions;
 
 use super::{new, sum};
@@ -14,18 +15,37 @@ use crate::probe::{peek, poke, small_pages};
 /// Where nothing of the process is.
 const NOWHERE: u64 = 0x1000_0000_0000;
 
+/// New memory at `place`.
+fn memory_at(place: usize, bytes: usize) -> *mut libc::c_void {
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    let at = std::ptr::without_provenance_mut(place);
+    // SAFETY: new memory.
+    let memory = unsafe { libc::mmap(at, bytes, libc::PROT_READ | libc::PROT_WRITE, kind, -1, 0) };
+    assert_eq!(memory.addr(), place);
+    memory
+}
+
 /// Stacks and registers in memory that came after the compartment, at addresses for which the root had no table.
 pub fn later_memory() -> CaseResult {
     let (dune, compartments) = new()?;
     let compartment = compartments.create(dune)?;
     assert_eq!(compartment.call(dune, sum, &[1, 2, 3, 4])?, 10);
+    let spaces = UserSpaces::new(dune)?;
+    let (space, code) = (spaces.space(dune)?, spaces.memory(dune, 4096)?);
+    code.write(0, &[0x0f, 0x05])?; // syscall
+    space.grant(dune, &code, PagePermissions::READ | PagePermissions::EXECUTE)?;
+    let context = memory_at(0x2400_0000_0000, 4096).cast::<UserContext>();
+    // SAFETY: the memory is this function's own, and stays.
+    let context = unsafe {
+        context.write(UserContext::new(code.start(), code.start()));
+        &mut *context
+    };
+    // SAFETY: nobody takes stacks and heap from ring 0.
+    let exit = unsafe { space.run(dune, context)? };
+    assert!(matches!(exit, UserExit::SystemCall(_)), "{exit:?}");
     for place in [0x1900_0000_0000usize, 0x2b00_0000_0000] {
         const BYTES: usize = 1 << 20;
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-        let at = std::ptr::without_provenance_mut(place);
-        // SAFETY: new memory.
-        let stack = unsafe { libc::mmap(at, BYTES, libc::PROT_READ | libc::PROT_WRITE, kind, -1, 0) };
-        assert_eq!(stack.addr(), place);
+        let stack = memory_at(place, BYTES);
         extern "C" fn run(argument: *mut libc::c_void) -> *mut libc::c_void {
             // SAFETY: the compartment outlives the thread, which is joined.
             let compartment = unsafe { &*argument.cast::<dune_compartment::Compartment>() };
