@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use dune::Dune;
-use dune::memory::{EditError, PAGE_BYTES, PagePermissions, PageRange, VirtAddr};
+use dune::memory::{EditError, Flush, PAGE_BYTES, PagePermissions, PageRange, VirtAddr};
 
 use crate::CompartmentError;
 
@@ -19,21 +19,23 @@ pub(crate) fn show(dune: Dune) -> Result<(), CompartmentError> {
     Ok(())
 }
 
+/// Under one lock, with one flush: a translation without the right would be a fault in ring 3.
 fn show_range(dune: Dune, range: PageRange) -> Result<(), EditError> {
     let start = range.start().as_u64();
-    for at in (start..start + range.bytes()).step_by(PAGE_BYTES as usize) {
-        let address = VirtAddr::new(at);
-        let page = PageRange::page(address);
-        dune.memory().with_page_tables(|tables| {
+    let flush = dune.memory().with_page_tables(|tables| {
+        let mut flush = Flush::none();
+        for at in (start..start + range.bytes()).step_by(PAGE_BYTES as usize) {
             // Of a part that is filled in lazily, pages are writable still: they are variables.
-            let leaf = tables.lookup(address);
-            if leaf.is_none_or(|leaf| leaf.permissions.contains(PagePermissions::WRITE)) {
-                return Ok(());
+            let leaf = tables.lookup(VirtAddr::new(at));
+            if leaf.is_some_and(|leaf| !leaf.permissions.contains(PagePermissions::WRITE)) {
+                let page = PageRange::page(VirtAddr::new(at));
+                // SAFETY: the page is not writable, so ring 3 changes nothing there, and ring 0 does not try to.
+                flush = flush + unsafe { tables.grant_user(page, PagePermissions::empty()) }?;
             }
-            // SAFETY: the page is not writable, so ring 3 changes nothing there, and ring 0 does not try to.
-            unsafe { tables.grant_user(page, PagePermissions::empty()) }.map(|flush| flush.now(dune))
-        })?;
-    }
+        }
+        Ok(flush)
+    })?;
+    flush.now(dune);
     Ok(())
 }
 

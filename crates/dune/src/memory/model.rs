@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::table::Edits;
+use super::tree::Copied;
 use super::window::{FIRST_GPA, GIB};
 use super::*;
 use crate::arch::page::PAGE_BYTES;
@@ -407,7 +408,7 @@ proptest! {
         }
         let used = machine.in_use();
         let kind = if shared { SpaceKind::Shared } else { SpaceKind::Copied };
-        let root = machine.tables().clone_root(kind, None).unwrap();
+        let root = machine.tables().clone_root(kind, &Copied::default()).unwrap();
         let original = model.clone();
         for edit in after {
             // Marks in tables that are shared are shared as well: those edits concern both.

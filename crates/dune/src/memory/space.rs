@@ -17,7 +17,7 @@ use super::caches::{Identity, VcpuCaches};
 use super::error::EditError;
 use super::table::{PageTables, table_at};
 use super::tlb::{self, Invpcid, Pcid, TlbError};
-use super::tree::{SpaceKind, renew_root};
+use super::tree::{Copied, SpaceKind, renew_root};
 use crate::arch::token::Dune;
 
 /// Why an address space could not be made.
@@ -69,7 +69,8 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 /// An address space besides the process's own: a root with tables, and a PCID.
 ///
 /// It starts as the process's address space is when it is made, so all code, stacks and tables are in it.
-/// Windows added to the process later have to be mapped in it too ([`PageTables::remap`]).
+/// What comes to the process later is in one of [`SpaceKind::Shared`] where it has not edited the tables itself; into others it has to
+/// be mapped, too ([`PageTables::remap`]).
 ///
 /// Dropping it frees its tables. It cannot be dropped while an [`ActiveSpace`] uses it.
 #[derive(Debug)]
@@ -82,8 +83,8 @@ pub struct AddressSpace<'m> {
     number: u64,
     /// How often its tables were taken to be edited.
     edits: AtomicU64,
-    /// The entry of the root that is its own alone, if there is one.
-    private: Option<usize>,
+    /// What of the process's root it has had, or never gets.
+    copied: Copied,
     /// The state of the process's own root that it has copied.
     root_changes: AtomicU64,
     /// How many guards use it.
@@ -97,11 +98,13 @@ impl<'m> AddressSpace<'m> {
         private: Option<usize>,
     ) -> Result<AddressSpace<'m>, SpaceError> {
         let pcid = if memory.features.pcid { Some(memory.pcids.allocate()?) } else { None };
+        let copied = Copied::default();
+        private.into_iter().for_each(|index| copied.leave_out(index));
         let made = memory.page_tables().and_then(|mut tables| {
             // What is written by way of another root would be noticed by nobody.
             tables.snapshots.refuse(Memory::everything())?;
             let changes = memory.root_changes.load(Ordering::Acquire);
-            let root = tables.clone_root(kind, private)?;
+            let root = tables.clone_root(kind, &copied)?;
             tables.edits.spaces += 1;
             Ok((root, changes))
         });
@@ -111,7 +114,7 @@ impl<'m> AddressSpace<'m> {
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let (edits, active) = (AtomicU64::new(0), AtomicU32::new(0));
         let root_changes = AtomicU64::new(root_changes);
-        Ok(AddressSpace { memory, root, pcid, kind, number, edits, private, root_changes, active })
+        Ok(AddressSpace { memory, root, pcid, kind, number, edits, copied, root_changes, active })
     }
 
     /// The guest-physical address of the root.
@@ -183,7 +186,7 @@ impl<'m> AddressSpace<'m> {
     fn renew(&self, changes: u64) {
         let table =
             |root: PhysAddr| table_at(&self.memory.frames, self.memory.frames.offset(), root.as_u64());
-        renew_root(table(self.memory.root), table(self.root), self.private);
+        renew_root(table(self.memory.root), table(self.root), &self.copied);
         self.root_changes.store(changes, Ordering::Release);
     }
 
@@ -296,5 +299,40 @@ mod tests {
         assert_eq!(pcids.allocate(), Err(TlbError::PcidsExhausted { count: 4096 }));
         pcids.free(all[100]);
         assert_eq!(pcids.allocate().unwrap(), all[100]);
+    }
+
+    #[test]
+    fn what_comes_to_the_process_comes_to_spaces() {
+        use super::super::{Contents, Level, MapSize, PagePermissions, PageRange, PageSize, VirtAddr};
+        let memory = Memory::build(&super::super::tests::options(true)).unwrap();
+        let (at, page) = (0xffff_9000_0000_0000, PageSize::Size4KiB);
+        let spaces = [
+            memory.new_space(SpaceKind::Shared).unwrap(),
+            memory.new_space_beside(Level::ROOT.index(at)).unwrap(),
+        ];
+        let frame = memory.frames().allocate(page, Contents::Zeroed).unwrap();
+        let place = PageRange::page(VirtAddr::new(at));
+        let rights = PagePermissions::READ;
+        // SAFETY: these tables are never loaded.
+        let mapped = unsafe {
+            memory.page_tables().unwrap().map(place, frame.address(), rights, MapSize::Exactly(page))
+        };
+        mapped.unwrap().unused();
+        let seen = || {
+            let changes = memory.root_changes.load(Ordering::Relaxed);
+            spaces.each_ref().map(|space| {
+                space.renew(changes);
+                space.page_tables().unwrap().lookup(place.start()).is_some()
+            })
+        };
+        assert_ne!(
+            memory.root_changes.load(Ordering::Relaxed),
+            spaces[0].root_changes.load(Ordering::Relaxed)
+        );
+        assert_eq!(seen(), [true, false], "the second has these addresses for itself");
+        let all = PageRange::new(VirtAddr::new(at), Level::ROOT.span()).unwrap();
+        spaces[0].page_tables().unwrap().unmap(all).unwrap().unused();
+        assert_eq!(seen(), [false, false], "what it has unmapped stays away");
+        assert!(memory.page_tables().unwrap().lookup(place.start()).is_some());
     }
 }

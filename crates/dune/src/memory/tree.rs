@@ -1,5 +1,7 @@
 //! Whole trees of tables: copying one for a further address space, and giving it back.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use x86_64::PhysAddr;
 
 use super::entry::{Entry, Table};
@@ -19,24 +21,36 @@ pub enum SpaceKind {
     Shared,
 }
 
-/// Makes the entries of `copy` that have not become its own what those of the process's `root` are now. None is ever taken from there while
-/// others share its tables.
-pub(super) fn renew_root(root: &Table, copy: &Table, private: Option<usize>) {
-    for index in (0..512).filter(|index| Some(*index) != private) {
+/// Which entries of the process's root another root has had, a bit each: what has become of them there is its own affair.
+#[derive(Debug, Default)]
+pub(super) struct Copied([AtomicU64; 8]);
+
+impl Copied {
+    /// Takes entry `index` over; whether it was taken over before.
+    fn take_over(&self, index: usize) -> bool {
+        self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed) >> (index % 64) & 1 != 0
+    }
+
+    /// Leaves entry `index` out, for ever.
+    pub fn leave_out(&self, index: usize) {
+        self.take_over(index);
+    }
+}
+
+/// Has `copy` show what has come to the process's `root` since `copied`, and the rights for ring 3 of what it still shares. None is ever
+/// taken from there while others share its tables.
+pub(super) fn renew_root(root: &Table, copy: &Table, copied: &Copied) {
+    for index in 0..512 {
         let (entry, old) = (root.get(index), copy.get(index));
-        if !entry.is_empty() && (old.is_empty() || old.is_shared()) {
+        if !entry.is_empty() && (!copied.take_over(index) && old.is_empty() || old.is_shared()) {
             copy.set(index, entry.shared());
         }
     }
 }
 
 impl<'m> PageTables<'m> {
-    /// A new root that maps what this one maps now; nothing by the entry `private` of a shared one.
-    pub(super) fn clone_root(
-        &mut self,
-        kind: SpaceKind,
-        private: Option<usize>,
-    ) -> Result<PhysAddr, EditError> {
+    /// A new root that maps what this one maps now; a shared one, but for what `copied` leaves out.
+    pub(super) fn clone_root(&mut self, kind: SpaceKind, copied: &Copied) -> Result<PhysAddr, EditError> {
         let root = self.root_table();
         let count = match kind {
             SpaceKind::Copied => self.count_tables(root, Level::ROOT),
@@ -48,7 +62,7 @@ impl<'m> PageTables<'m> {
             SpaceKind::Shared => {
                 let address = stock.pop();
                 let copy = self.table(address);
-                renew_root(root, copy, private);
+                renew_root(root, copy, copied);
                 self.edits.shared += 1;
                 Ok(address)
             }
