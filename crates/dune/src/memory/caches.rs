@@ -6,6 +6,7 @@
 //! * An edit that is flushed ([`Flush::now`](super::Flush::now)) is flushed on the other vCPUs for all their spaces
 //!   (`shootdown.rs`: the engine empties their caches).
 //! * On the vCPU that flushes itself, it is flushed for the space in use only. Each edit counts, and a load compares the counts.
+//! * Who edits while others load counts again after the edit, or flushes them.
 //! * Who edits after a load, with tables that it took before, has counted too early: such a load remembers nothing.
 //! * A vCPU that changes hands comes with a new block, which knows nothing.
 

@@ -136,9 +136,14 @@ impl<'m> AddressSpace<'m> {
     /// be [ignored](super::Flush::ignore): the next switch to it flushes.
     pub fn page_tables(&self) -> Result<PageTables<'m>, EditError> {
         let tables = self.memory.tables(self.root)?;
-        // Before the edits: see `caches.rs`.
-        self.edits.fetch_add(1, Ordering::Relaxed);
+        self.note_edit();
         Ok(tables)
+    }
+
+    /// Has each vCPU forget this space's translations when it loads it next: before edits whose flush may be left to that, and after edits
+    /// that others may have read before.
+    pub(crate) fn note_edit(&self) {
+        self.edits.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Switches to this space until the guard is dropped, which switches back to the process's own.

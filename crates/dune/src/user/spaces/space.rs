@@ -195,8 +195,10 @@ impl UserSpace {
 
     /// Discharges the flush of an edit of this space's tables; whether a thread may have used the old ones meanwhile.
     ///
-    /// A thread that comes after the edit sees that there was one, and flushes itself (`memory/caches.rs`).
+    /// A thread that comes after this sees that there was an edit, and flushes itself (`memory/caches.rs`); one that came before it, and has
+    /// left since the edit began, may have cached what was there, with the count from the edit's beginning.
     fn settle(&self, dune: Dune, flush: Flush<'_>) -> bool {
+        self.space.note_edit();
         let is_in_use = self.running.load(Ordering::SeqCst) > 0;
         if is_in_use {
             flush.now(dune)
