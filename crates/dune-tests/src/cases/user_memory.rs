@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case::new("user_memory::copies_end_where_pages_end", copies_end_where_pages_end),
     Case::new("user_memory::copies_of_what_linux_has_lost", copies_of_what_linux_has_lost),
     Case::new("user_memory::contexts_are_cloned_and_sent", contexts_are_cloned_and_sent),
+    Case::new("user_memory::more_than_a_window_shows", more_than_a_window).on_svm(),
 ];
 
 ring3_code!(double, "mov rax, [rdi]", "add rax, rax", "mov [rdi], rax", "mov eax, 7", "syscall", "ud2");
@@ -304,5 +305,20 @@ fn contexts_are_cloned_and_sent() -> CaseResult {
     let (call, child) = (last(context).ok_or("no call")?, child.ok_or("no call of the clone's")?);
     assert_eq!((call.arguments[0], call.arguments[1]), (1234, 55));
     assert_eq!((child.arguments[0], child.arguments[1] as i64), (1234, -2));
+    Ok(())
+}
+
+/// Of so much memory the page tables show a part when it is mapped, and the rest when ring 3 is given it.
+fn more_than_a_window() -> CaseResult {
+    let dune = dune::enter()?;
+    let bytes = 100 << 30;
+    let memory = UserMemory::new(dune, bytes, PagePermissions::READ_WRITE)?;
+    for offset in [0, 5 << 30, 70 << 30, bytes - 8] {
+        let at = memory.start() + offset;
+        dune.copy_to_user(at.as_u64(), &offset.to_le_bytes())?;
+        let mut seen = [0; 8];
+        memory.read(at, &mut seen)?;
+        assert_eq!(u64::from_le_bytes(seen), offset);
+    }
     Ok(())
 }

@@ -233,19 +233,23 @@ impl UserMemory {
         loop {
             // SAFETY: 1. and 2. the mapping is this value's own, and there are no references into it; 3. it is given back when
             // the value is dropped, which keeps ring 3 out before.
-            match unsafe { self.memory.protect_for_user(range, user) } {
+            let error = match unsafe { self.memory.protect_for_user(range, user) } {
                 Ok(flush) => {
                     flush.now(dune);
                     return Ok(());
                 }
-                // Of much memory the tables may not show all yet: each time they show more.
-                Err(EditError::OutsideWindows { address }) if address > reached => {
-                    let address = VirtAddr::new_truncate(address);
-                    dune.reach(address).ok_or(EditError::OutsideWindows { address: address.as_u64() })?;
-                    reached = address.as_u64();
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => error,
+            };
+            // Of much memory the tables may not show all yet: each time they show more.
+            let missing = match error {
+                EditError::OutsideWindows { address } => address,
+                EditError::NotMapped { address } => address.as_u64(),
+                _ => return Err(error.into()),
+            };
+            if missing <= reached || dune.reach(VirtAddr::new_truncate(missing)).is_none() {
+                return Err(error.into());
             }
+            reached = missing;
         }
     }
 
