@@ -7,7 +7,7 @@ use dune::memory::{PagePermissions, VirtAddr};
 use dune::user::{
     SpaceMemory, SystemCall, UserContext, UserExit, UserRegisters, UserSpace, UserSpaceError, UserSpaces,
 };
-use dune::{Dune, Vector};
+use dune::{Dune, PageFaultErrorCode, Vector};
 
 use crate::compartments::STACK;
 use crate::error::Access;
@@ -232,15 +232,12 @@ impl Contexts {
 impl Seat {
     /// Why the function came back by `exit`, which is no system call.
     fn error(&self, exit: UserExit) -> CallError {
-        // Bits of a page fault's error code (Intel SDM vol. 3 §4.7).
-        const WRITE: u64 = 1 << 1;
-        const FETCH: u64 = 1 << 4;
         let instruction = self.context.registers.rip;
         match exit {
             UserExit::Trap { vector: Vector::PAGE_FAULT, error_code, address } => {
-                let access = match error_code {
-                    code if code & FETCH != 0 => Access::Execute,
-                    code if code & WRITE != 0 => Access::Write,
+                let access = match PageFaultErrorCode::from_bits_truncate(error_code) {
+                    code if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) => Access::Execute,
+                    code if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) => Access::Write,
                     _ => Access::Read,
                 };
                 CallError::Fault { access, address, instruction }

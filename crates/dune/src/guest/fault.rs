@@ -141,6 +141,27 @@ impl Dune {
         let (start, end) = (range.first().max(window.first()), range.end().min(window.end()));
         PageRange::new(VirtAddr::new_truncate(start), end.checked_sub(start)?).ok()
     }
+
+    /// Has `edit` edit the page tables of a mapping, of which they may not show all yet: each time that it misses something, they are made to
+    /// show more.
+    pub(crate) fn reaching<T>(self, mut edit: impl FnMut() -> Result<T, EditError>) -> Result<T, EditError> {
+        let mut reached = 0;
+        loop {
+            let error = match edit() {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let missing = match error {
+                EditError::OutsideWindows { address } => address,
+                EditError::NotMapped { address } => address.as_u64(),
+                _ => return Err(error),
+            };
+            if missing <= reached || self.reach(VirtAddr::new_truncate(missing)).is_none() {
+                return Err(error);
+            }
+            reached = missing;
+        }
+    }
 }
 
 /// What the access of a fault with this error code takes: one of these.

@@ -1,10 +1,10 @@
 //! What spaces of ring 3 are granted (`user/spaces/`): pages that come and go often, in tables that stay.
 
-use super::entry::{Entry, Table};
+use super::entry::Entry;
 use super::error::EditError;
 use super::flush::Flush;
 use super::table::PageTables;
-use crate::arch::page::{Level, PAGE_BYTES, PagePermissions, PageRange, PageSize};
+use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, PageSize};
 
 impl<'m> PageTables<'m> {
     /// As [`remap`](Self::remap), for `range` of a space that ring 3 runs in. Also whether there may be tables now that were not there.
@@ -18,7 +18,7 @@ impl<'m> PageTables<'m> {
         permissions: PagePermissions,
     ) -> Result<(Flush<'m>, bool), EditError> {
         let window = self.windows.find(range.start()).filter(|window| range.end() <= window.range.end());
-        if let Some((table, indices)) = self.only_table(range)
+        if let Some((table, indices)) = self.only_table(range, true)
             && let Some(window) = window
             && (indices.0..=indices.1).all(|index| table.get(index).is_empty())
         {
@@ -42,7 +42,7 @@ impl<'m> PageTables<'m> {
         range: PageRange,
         mut written: impl FnMut(u64, u64),
     ) -> Result<Flush<'m>, EditError> {
-        if let Some((table, indices)) = self.only_table(range) {
+        if let Some((table, indices)) = self.only_table(range, true) {
             let mut seen = 0;
             for (at, index) in (range.first()..).step_by(PAGE_BYTES as usize).zip(indices.0..=indices.1) {
                 let old = table.swap(index, Entry::EMPTY);
@@ -59,13 +59,5 @@ impl<'m> PageTables<'m> {
             written(start, end - start);
         }
         self.unmap(range)
-    }
-
-    /// The table of 4 KiB pages that decides about all of `range`, and the indices there, if one does and ring 3 gets that far.
-    fn only_table(&self, range: PageRange) -> Option<(&'m Table, (usize, usize))> {
-        let (first, last) = (range.first(), range.end() - 1);
-        let is_one = (first ^ last) >> Level(2).shift() == 0;
-        let table = is_one.then(|| self.leaf_table(first, true)).flatten()?;
-        Some((table, (Level(1).index(first), Level(1).index(last))))
     }
 }

@@ -263,15 +263,11 @@ impl<'m> PageTables<'m> {
     /// [`Self::set_permissions`] for more than one page.
     #[inline(never)]
     fn protect_range(&mut self, range: PageRange, bits: u64, user: bool) -> Result<Flush<'m>, EditError> {
-        let (start, last) = (range.first(), range.end() - 1);
-        if (start ^ last) >> Level(2).shift() == 0
-            && let Some(table) = self.leaf_table(start, user)
+        if let Some((table, indices)) = self.only_table(range, user)
+            && table.all_mapped(indices)
         {
-            let indices = (Level(1).index(start), Level(1).index(last));
-            if table.all_mapped(indices) {
-                let seen = table.update_all(indices, |entry| entry.with_permissions(bits));
-                return Ok(Flush::run(start, range.pages() as u32, seen));
-            }
+            let seen = table.update_all(indices, |entry| entry.with_permissions(bits));
+            return Ok(Flush::run(range.first(), range.pages() as u32, seen));
         }
         self.snapshots.refuse(range)?;
         self.edit_leaves(range, user, |entry| entry.with_permissions(bits))
@@ -362,6 +358,16 @@ impl<'m> PageTables<'m> {
     #[inline]
     pub(super) fn leaf_table(&self, address: u64, user: bool) -> Option<&'m Table> {
         leaf_table(self.frames, self.root, address, user)
+    }
+
+    /// The table of 4 KiB pages that decides about all of `range`, if one does and can be edited as it is, and the first and the last index
+    /// there.
+    #[inline]
+    pub(super) fn only_table(&self, range: PageRange, user: bool) -> Option<(&'m Table, (usize, usize))> {
+        let (first, last) = (range.first(), range.end() - 1);
+        let is_one = (first ^ last) >> Level(2).shift() == 0;
+        let table = if is_one { self.leaf_table(first, user) } else { None };
+        table.map(|table| (table, (Level(1).index(first), Level(1).index(last))))
     }
 
     /// The entry that decides about `address`: a leaf, or an empty entry, with its level and table.

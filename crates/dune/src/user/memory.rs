@@ -229,28 +229,13 @@ impl UserMemory {
     fn set(&self, dune: Dune, range: PageRange, permissions: PagePermissions) -> Result<(), UserMemoryError> {
         let permissions = permissions & PagePermissions::ALL;
         let user = if permissions.is_empty() { permissions } else { permissions | PagePermissions::USER };
-        let mut reached = 0;
-        loop {
+        dune.reaching(|| {
             // SAFETY: 1. and 2. the mapping is this value's own, and there are no references into it; 3. it is given back when
             // the value is dropped, which keeps ring 3 out before.
-            let error = match unsafe { self.memory.protect_for_user(range, user) } {
-                Ok(flush) => {
-                    flush.now(dune);
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            // Of much memory the tables may not show all yet: each time they show more.
-            let missing = match error {
-                EditError::OutsideWindows { address } => address,
-                EditError::NotMapped { address } => address.as_u64(),
-                _ => return Err(error.into()),
-            };
-            if missing <= reached || dune.reach(VirtAddr::new_truncate(missing)).is_none() {
-                return Err(error.into());
-            }
-            reached = missing;
-        }
+            unsafe { self.memory.protect_for_user(range, user) }
+        })?
+        .now(dune);
+        Ok(())
     }
 
     /// Copies by process_vm_readv(2) or process_vm_writev(2): with the rights that the mapping has in Linux.

@@ -4,8 +4,6 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use x86_64::VirtAddr;
-
 use super::{Reserve, SpaceMemory, UserSpaceError, lock};
 use crate::arch::page::{Level, PAGE_BYTES, PagePermissions};
 use crate::arch::token::Dune;
@@ -73,20 +71,10 @@ impl UserSpace {
                 grant.permissions = permissions;
             }
             None => {
-                let mut reached = 0;
-                let (flush, has_more) = loop {
+                let (flush, has_more) = dune.reaching(|| {
                     // SAFETY: as above; nothing is there, so nobody relies on what is.
-                    match unsafe { self.space.page_tables()?.show(range, user) } {
-                        Ok(done) => break done,
-                        // Of much memory there may not be windows for all yet.
-                        Err(EditError::OutsideWindows { address }) if address > reached => {
-                            dune.reach(VirtAddr::new_truncate(address))
-                                .ok_or(EditError::OutsideWindows { address })?;
-                            reached = address;
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                };
+                    unsafe { self.space.page_tables()?.show(range, user) }
+                })?;
                 self.settle(dune, flush);
                 if has_more {
                     self.spread.fetch_add(1 + (range.bytes() >> Level(2).shift()), Ordering::Relaxed);
