@@ -71,15 +71,17 @@ Examples:
   dune run --stats -- busybox seq 1000
   dune run --learn web.toml -- ./server        then: dune run --explain web.toml; dune run --policy web.toml -- ./server
   dune run --policy tool --diff -- sh fix.sh   then: dune changes --apply NAME
+  dune run --policy tool --connect github.com:443 -- git fetch
   dune run --policy ask.toml -- ./untrusted    asks at the terminal about addresses, if the file says so (denial)
   dune run --json report.json -- ./untrusted   what was allowed, denied, and how it ended, for other programs
 
 The program runs in ring 3 of Dune mode: it sees its own memory only, and each of its system calls is checked before Linux gets
 it, if the policy allows it:
   compute    the standard streams, memory and clocks; no files, no network, no other processes: for static programs
-  cli        reads the working directory and what is installed, but no credentials; writes what --write names; no network
+  cli        reads the working directory and what is installed, but no credentials; writes what --write names; of the network only what
+             --connect names
   tool       the same, in a private layer of the working directory, whose changes are shown, and applied on request; for what a
-             language model wrote
+             language model wrote; of the network what --connect names
   build      the same as cli, and writes the working directory and /tmp
   web        the same as cli, and listens and answers
   allow-all  whatever the user may do; only the program's memory is confined
@@ -237,6 +239,10 @@ pub(crate) struct RunOptions {
     /// Let the program write PATH, a file or a directory that is there, too. Of the policies cli, tool, build, web, and files.
     #[arg(long, value_name = "PATH")]
     pub(crate) write: Vec<PathBuf>,
+    /// Let the program connect to RULE, too: a host or an address with a port, as crates.io:443, or a unix socket, as in policies in files. Of the same
+    /// policies; may be given several times.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) connect: Vec<String>,
     /// Show system calls on standard error, as strace does: all, or those of these classes (file, network, memory…) and names; with
     /// the word `denied` only what is not made.
     #[arg(long, value_name = "CLASS|CALL,…", num_args = 0..=1, require_equals = true, default_missing_value = "",

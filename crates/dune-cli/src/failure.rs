@@ -30,9 +30,12 @@ pub(crate) enum Failure {
     /// The file has no policy in it.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// A policy without files.
-    #[error("the policy {} has no files that could be written to besides; --write is for cli, build, web and files", policy.display())]
-    WritesNothing { policy: PathBuf },
+    /// A policy that is no file.
+    #[error(
+        "the policy {} has no files and addresses to which others could be added; --write and --connect are for cli, tool, build, web and files",
+        policy.display()
+    )]
+    AddsNothing { policy: PathBuf },
     /// A policy without layers.
     #[error(
         "the policy {policy} has no private layer, which --layer, --diff, --apply and --discard are about; use the policy tool, or one \
@@ -103,7 +106,7 @@ impl Failure {
             Failure::Load(error) => error.exit_status(),
             Failure::Sandbox(error) => error.exit_status(),
             Failure::Policy(_)
-            | Failure::WritesNothing { .. }
+            | Failure::AddsNothing { .. }
             | Failure::NoLayer { .. }
             | Failure::OnlyInRing0
             | Failure::Create { .. } => 2,

@@ -8,10 +8,10 @@ mod stats;
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
 
-use dune_sandbox::policy::{self, Decision, FromFile, Policy};
+use dune_sandbox::policy::{self, Additions, Decision, FromFile, Policy};
 use dune_sandbox::{Effective, Files, Filter, Observation, Sandbox};
 
 use crate::arguments::{LayerOptions, RunOptions};
@@ -21,7 +21,7 @@ use crate::output;
 /// Becomes the program, or its launcher. Returns only if that fails.
 pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     if let Some(path) = &options.explain {
-        let effective = Effective::of(&*policy_of(path)?);
+        let effective = Effective::of(&*policy_of(path, &additions(options))?);
         match &options.json {
             Some(to) => json::Target::open(to)?.write(&json::explained(&effective))?,
             None => output::line(&effective.words())?,
@@ -31,10 +31,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     let program = options.command.first().expect("the command line requires a program");
     let usual = if options.learn.is_some() { "allow-all" } else { "compute" };
     let policy = options.policy.as_deref().unwrap_or(usual.as_ref());
-    let policy = match &*options.write {
-        [] => policy_of(policy)?,
-        writable => policy_that_writes(policy, writable)?,
-    };
+    let policy = policy_of(policy, &additions(options))?;
     let LayerOptions { layer, diff, apply, discard } = &options.layer;
     let asks_for_layer = layer.is_some() || *diff || *apply || *discard;
     if asks_for_layer && !policy.files().is_some_and(Files::has_layers) {
@@ -93,21 +90,23 @@ pub(crate) fn run(options: &RunOptions) -> Result<Infallible, Failure> {
     report.end()
 }
 
-fn policy_of(path: &Path) -> Result<Box<dyn Policy>, Failure> {
-    match path.to_str().and_then(policy::by_name) {
-        Some(policy) => Ok(policy?),
-        None => Ok(Box::new(FromFile::read(path)?)),
-    }
+/// What the command line lets the program do besides what the policy says.
+fn additions(options: &RunOptions) -> Additions {
+    let mut more = Additions::default();
+    more.write.clone_from(&options.write);
+    more.connect.clone_from(&options.connect);
+    more
 }
 
-/// A policy that is a file, or shipped as one, for a program that may write these paths, too.
-fn policy_that_writes(path: &Path, writable: &[PathBuf]) -> Result<Box<dyn Policy>, Failure> {
-    let shipped = path.to_str().and_then(|name| FromFile::shipped(name, writable));
-    let is_file = || !path.to_str().is_some_and(|name| policy::NAMES.contains(&name));
-    match shipped {
-        Some(policy) => Ok(Box::new(policy?)),
-        None if is_file() => Ok(Box::new(FromFile::read_with(path, writable)?)),
-        None => Err(Failure::WritesNothing { policy: path.to_owned() }),
+fn policy_of(path: &Path, more: &Additions) -> Result<Box<dyn Policy>, Failure> {
+    let name = path.to_str();
+    if let Some(policy) = name.and_then(|name| FromFile::shipped(name, more)) {
+        return Ok(Box::new(policy?));
+    }
+    match name.and_then(policy::by_name) {
+        Some(_) if !more.is_empty() => Err(Failure::AddsNothing { policy: path.to_owned() }),
+        Some(policy) => Ok(policy?),
+        None => Ok(Box::new(FromFile::read_with(path, more)?)),
     }
 }
 

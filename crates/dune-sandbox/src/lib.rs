@@ -24,6 +24,7 @@
 //! | what a program may do | [`policy`] |
 //! | files by paths: what is below a policy's roots | `files.rs`, `last_part.rs`, `supervisor/places.rs`, `supervisor/changes.rs` |
 //! | who may connect to sockets that listen | `peers.rs`, `supervisor/accepting.rs` |
+//! | hosts by names, and what the program's own resolver finds | `policy/hosts.rs` |
 //! | unix sockets by paths | `files/sockets.rs`, `supervisor/sockets.rs` |
 //! | private layers, directories in memory, and what policies serve, in the place of roots | `layers.rs`, `served.rs`, crate `dune-layer` |
 //! | putting a program in its place | `load.rs` |

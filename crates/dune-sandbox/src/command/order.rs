@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hook::Hook;
 use crate::observe::Report;
-use crate::policy::{FromFile, Limits, Policy, by_name};
+use crate::policy::{Additions, FromFile, Limits, Policy, by_name};
 
 /// How another process of the same program makes a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Recipe(Kind);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     Shipped(String),
-    File { name: PathBuf, text: String, writable: Vec<PathBuf> },
+    File { name: PathBuf, text: String, more: Additions },
     Own { name: String, argument: Vec<u8> },
 }
 
@@ -33,9 +33,9 @@ impl Recipe {
         Recipe(Kind::Shipped(name.to_owned()))
     }
 
-    /// A policy of a file with this name and text, and what may be written besides.
-    pub(crate) fn file(name: PathBuf, text: String, writable: Vec<PathBuf>) -> Recipe {
-        Recipe(Kind::File { name, text, writable })
+    /// A policy of a file with this name and text, and what may be done besides.
+    pub(crate) fn file(name: PathBuf, text: String, more: Additions) -> Recipe {
+        Recipe(Kind::File { name, text, more })
     }
 
     /// The name, if it is a policy of one's own.
@@ -52,7 +52,7 @@ impl Recipe {
                 Some(made) => made.map_err(|error| error.to_string()),
                 None => Err(format!("there is no policy {name}")),
             },
-            Kind::File { name, text, writable } => match FromFile::of_text_with(name, text, writable) {
+            Kind::File { name, text, more } => match FromFile::of_text_with(name, text, more) {
                 Ok(policy) => Ok(Box::new(policy)),
                 Err(error) => Err(error.to_string()),
             },

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::checked::Request;
 use crate::files::{Access, Files};
-use crate::policy::{Decision, Limits, Policy};
+use crate::policy::{Decision, Host, Limits, Policy};
 
 /// What a policy comes to, here.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +30,8 @@ pub struct Effective {
     pub families: Vec<&'static str>,
     /// With which addresses, if the policy has rules about that.
     pub network: Vec<String>,
+    /// The hosts that the policy names, with their addresses in this run.
+    pub hosts: Vec<Host>,
     /// The names of variables of this environment that the program gets, and of those that the policy adds.
     pub variables: Vec<String>,
     /// The names of those that it does not get.
@@ -125,6 +127,7 @@ impl Effective {
             absent: policy.files().map(|files| files.absent().to_vec()).unwrap_or_default(),
             families: families(policy),
             network: policy.network_rules(),
+            hosts: policy.hosts().to_vec(),
             variables,
             variables_withheld,
             limits: policy.limits(),

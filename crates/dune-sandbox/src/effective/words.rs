@@ -1,6 +1,7 @@
 //! A policy in words.
 
 use std::fmt::{Display, Write};
+use std::net::IpAddr;
 
 use super::{ClassRule, Effective, here};
 use crate::files::Access;
@@ -17,6 +18,19 @@ pub(super) fn of(policy: &Effective) -> String {
         policy.network.iter().for_each(|rule| out.item(rule));
         if policy.network.is_empty() {
             out.item("no rules about addresses are in the policy");
+        }
+    }
+    for host in &policy.hosts {
+        let addresses = |list: &[IpAddr]| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        match &*host.addresses {
+            [] => out.item(format_args!("not found, and left out: the host {}", host.name)),
+            all => out.item(format_args!("for the program the host {} is {}", host.name, addresses(all))),
+        }
+        if !host.withheld.is_empty() {
+            let withheld = addresses(&host.withheld);
+            out.item(format_args!(
+                "not opened by its name: {withheld}, of this computer, a private network or a cloud"
+            ));
         }
     }
     out.part("Environment (names; of the variables that are set now)");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::Spanned;
 
@@ -33,6 +33,14 @@ pub enum PolicyError {
         #[source]
         why: io::Error,
     },
+    /// What shall be connected to besides is nothing that can be.
+    #[error("the program can not be let connect to {rule}: {why}")]
+    Connect {
+        /// The rule.
+        rule: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Something in it is not as docs/sandbox.md says.
     #[error("{}:{line}: {what}, in `{text}`", path.display())]
     Wrong {
@@ -45,6 +53,23 @@ pub enum PolicyError {
         /// The line's text: the key is in it.
         text: String,
     },
+}
+
+/// What a program may do besides what a policy in a file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Additions {
+    /// Files and directories that it may write, as by `write` under `[files]`.
+    pub write: Vec<PathBuf>,
+    /// Whom it may connect to, as by `connect` under `[network]`.
+    pub connect: Vec<String>,
+}
+
+impl Additions {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.write.is_empty() && self.connect.is_empty()
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,5 +1,7 @@
 //! Policies in files (TOML).
 
+mod rules;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -7,15 +9,18 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use dune_syscalls::{Call, Form};
+use rules::Rules;
 
-use super::contents::{Contents, Denial, Family, Missing, Paths, PolicyError, Use};
+use super::contents::{Additions, Contents, Denial, Missing, Paths, PolicyError, Use};
 use super::environment::Variables;
+use super::hosts::{Host, Lookup, Own, find};
 use super::network::Network;
 use super::{Compute, Decision, Limits, Policy, signal};
 use crate::checked::Request;
 use crate::command::Recipe;
 use crate::files::{Access, Files, SocketUse};
 use crate::peers::Peers;
+use crate::served::Tree;
 use crate::supervisor::CHANGES;
 use crate::wall::{Ports, Wall};
 
@@ -24,9 +29,12 @@ use crate::wall::{Ports, Wall};
 pub struct FromFile {
     name: String,
     text: String,
-    writable: Vec<PathBuf>,
+    additions: Additions,
     files: Files,
     network: Network,
+    hosts: Vec<Host>,
+    /// What the program finds in the place of files, by their canonical paths.
+    served: Vec<(PathBuf, String)>,
     peers: Option<Peers>,
     variables: Variables,
     limits: Limits,
@@ -37,36 +45,36 @@ pub struct FromFile {
 }
 
 impl FromFile {
-    /// Reads the policy in the file `path`. What its paths lead to is looked up now.
+    /// Reads the policy in the file `path`. What its paths and hosts lead to is looked up now.
     ///
     /// # Errors
     ///
     /// [`PolicyError`], which names the line.
     pub fn read(path: &Path) -> Result<FromFile, PolicyError> {
-        FromFile::read_with(path, &[])
+        FromFile::read_with(path, &Additions::default())
     }
 
-    /// Whether there are paths in it, which would be looked up.
+    /// Whether there are paths or hosts in it, which would be looked up.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn names_files(text: &str) -> bool {
+    pub(crate) fn looks_up(text: &str) -> bool {
         toml::from_str::<Contents>(text).is_ok_and(|contents| {
             let Paths { read, write, layer, memory, execute, hidden, .. } = contents.files;
             let network = contents.network;
             let mut rules = [&network.connect, &network.send, &network.bind].into_iter().flatten();
-            rules.any(|rule| is_path(rule.get_ref()))
+            rules.any(|rule| rules::is_looked_up(rule.get_ref()))
                 || ![read, write, layer, memory, execute, hidden].iter().all(Vec::is_empty)
         })
     }
 
-    /// The same, and the program may write `writable`, too.
+    /// The same, and the program may do what `more` says, too.
     ///
     /// # Errors
     ///
     /// [`PolicyError`].
-    pub fn read_with(path: &Path, writable: &[PathBuf]) -> Result<FromFile, PolicyError> {
+    pub fn read_with(path: &Path, more: &Additions) -> Result<FromFile, PolicyError> {
         let text =
             fs::read_to_string(path).map_err(|why| PolicyError::Read { path: path.to_owned(), why })?;
-        FromFile::of_text_with(path, &text, writable)
+        FromFile::of_text_with(path, &text, more)
     }
 
     /// The policy that this text is, which is named `path` in errors.
@@ -75,22 +83,27 @@ impl FromFile {
     ///
     /// [`PolicyError::Wrong`], which names the line.
     pub fn of_text(path: &Path, text: &str) -> Result<FromFile, PolicyError> {
-        FromFile::of_text_with(path, text, &[])
+        FromFile::of_text_with(path, text, &Additions::default())
     }
 
-    /// The same, and the program may write `writable`, too, whatever the text says of that.
+    /// The same, and the program may do what `more` says, too, whatever the text says of that.
     ///
     /// # Errors
     ///
     /// [`PolicyError`].
-    pub fn of_text_with(path: &Path, text: &str, writable: &[PathBuf]) -> Result<FromFile, PolicyError> {
-        let wrong = |span: Range<usize>, what: String| {
-            let start = span.start.min(text.len());
-            let line = text[..start].matches('\n').count();
-            let shown = text.lines().nth(line).unwrap_or_default().trim().to_owned();
-            PolicyError::Wrong { path: path.to_owned(), line: line + 1, what, text: shown }
-        };
-        let contents: Contents = toml::from_str(text)
+    pub fn of_text_with(path: &Path, text: &str, more: &Additions) -> Result<FromFile, PolicyError> {
+        FromFile::looked_up(path, text, more, &Lookup { find: &find, own: &Own::read })
+    }
+
+    fn looked_up(
+        path: &Path,
+        text: &str,
+        more: &Additions,
+        lookup: &Lookup<'_>,
+    ) -> Result<FromFile, PolicyError> {
+        let place = Text { path, text };
+        let wrong = |span, what| place.wrong(span, what);
+        let mut contents: Contents = toml::from_str(text)
             .map_err(|error| wrong(error.span().unwrap_or(0..0), error.message().replace('\n', ", ")))?;
         let mut files = Files::new();
         let Paths { read, write, layer, memory, execute, hidden, absent, missing, layer_bytes } =
@@ -98,13 +111,16 @@ impl FromFile {
         if let Some(bytes) = layer_bytes {
             files.set_layer_bytes(bytes);
         }
+        let rules = Rules::new(&mut contents.network, &more.connect, missing);
+        let (mut network, hosts) = rules.internet(&place, &contents.network.families, lookup)?;
         let mut named = Vec::new();
-        for path in writable {
+        for path in &more.write {
             let not_there = |why| PolicyError::Writable { path: path.clone(), why };
             let path = std::path::absolute(path).and_then(|path| path.canonicalize()).map_err(not_there)?;
             files.add(&path, Access::Write).map_err(not_there)?;
             named.push(path);
         }
+        let served = rules.serve(&place, &hosts, &mut files)?;
         // Last: what is executed is written to if it is so without that.
         for (list, how) in [
             (read, Use::Have(Access::Read)),
@@ -127,6 +143,14 @@ impl FromFile {
                 let is_named =
                     !named.is_empty() && path.canonicalize().is_ok_and(|path| named.contains(&path));
                 if is_named && matches!(how, Use::Have(access) if access > Access::Hidden) {
+                    continue;
+                }
+                // It is read, as it is served.
+                let is_served = |canonical| served.iter().any(|(path, _)| *path == canonical);
+                if matches!(how, Use::Have(Access::Read))
+                    && !served.is_empty()
+                    && path.canonicalize().is_ok_and(is_served)
+                {
                     continue;
                 }
                 let why = |why: io::Error| match why.raw_os_error() {
@@ -152,42 +176,14 @@ impl FromFile {
             let variable = variable.ok().filter(|_| !name.is_empty() && !name.contains('='));
             set.push(variable.ok_or_else(|| wrong(span, format!("{name:?} can not be a variable so")))?);
         }
-        let mut network = Network::default();
+        rules.unix(&place, &mut files, &mut network)?;
         let asked = contents.network;
-        for family in asked.families {
-            match family {
-                Family::Inet => network.inet = true,
-                Family::Inet6 => network.inet6 = true,
-            }
-        }
-        for (rules, list, how) in [
-            (&mut network.connect, asked.connect, SocketUse::Connect),
-            (&mut network.send, asked.send, SocketUse::Send),
-            (&mut network.bind, asked.bind, SocketUse::Bind),
-        ] {
-            for rule in list {
-                let (span, rule) = (rule.span(), rule.into_inner());
-                if !is_path(&rule) {
-                    rules.push(rule.parse().map_err(|error| wrong(span, error))?);
-                    continue;
-                }
-                let path = absolute(rule.into()).map_err(|why| wrong(span.clone(), why))?;
-                match files.add_socket(&path, how) {
-                    Err(why) if why.kind() == io::ErrorKind::NotFound && missing == Missing::Skip => continue,
-                    added => added.map_err(|why| wrong(span, no_socket(&path, &why)))?,
-                }
-                if !network.unix.contains(&how) {
-                    network.unix.push(how);
-                }
-            }
-        }
         let mut peers = asked.accept.as_ref().map(|_| Peers::default());
         for rule in asked.accept.into_iter().flatten() {
             let (span, rule) = (rule.span(), rule.into_inner());
             let added = peers.as_mut().map_or(Ok(()), |peers| peers.add(&rule));
             added.map_err(|error| wrong(span, error))?;
         }
-        network.add_families();
         // Whoever is asked may allow any address.
         network.asks = contents.denial == Denial::Ask;
         network.inet |= network.asks;
@@ -195,10 +191,12 @@ impl FromFile {
         Ok(FromFile {
             name: path.display().to_string(),
             text: text.to_owned(),
-            writable: named,
+            additions: Additions { write: named, connect: more.connect.clone() },
             children: contents.children.unwrap_or(files.has_executables()),
             files,
             network,
+            hosts: hosts.list(),
+            served,
             peers,
             variables: Variables { keep: contents.environment.keep, set },
             limits: contents.limits,
@@ -258,26 +256,19 @@ impl FromFile {
     }
 }
 
-/// Whether a rule of the network names a unix socket.
-fn is_path(rule: &str) -> bool {
-    ["/", "./", "~/"].iter().any(|start| rule.starts_with(start))
+/// The text of a policy, and its name.
+struct Text<'t> {
+    path: &'t Path,
+    text: &'t str,
 }
 
-/// Why a path is none of a unix socket's.
-fn no_socket(path: &Path, why: &io::Error) -> String {
-    let path = path.display();
-    match why.raw_os_error() {
-        Some(libc::EROFS) => format!(
-            "no socket can be made at {path}: it is below nothing that `write`, `layer` or `memory` names; name its directory there"
-        ),
-        Some(libc::EXDEV) => {
-            format!(
-                "the directory {path} is below nothing that [files] names; name it there, or single sockets here"
-            )
-        }
-        Some(libc::ENOTSOCK) => format!("{path} is neither a socket nor a directory"),
-        Some(libc::ENOTUNIQ) => format!("the path {path} is hidden by [files]"),
-        _ => format!("the path {path} cannot be had: {why}"),
+impl Text<'_> {
+    /// What is wrong there.
+    fn wrong(&self, span: Range<usize>, what: String) -> PolicyError {
+        let start = span.start.min(self.text.len());
+        let line = self.text[..start].matches('\n').count();
+        let shown = self.text.lines().nth(line).unwrap_or_default().trim().to_owned();
+        PolicyError::Wrong { path: self.path.to_owned(), line: line + 1, what, text: shown }
     }
 }
 
@@ -369,6 +360,20 @@ impl Policy for FromFile {
         self.network.rules().into_iter().chain(unix).chain(accepted).chain(asked).collect()
     }
 
+    fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    fn serve(&self, path: &Path, tree: &mut Tree<'_>) -> io::Result<()> {
+        match self.served.iter().find(|(served, _)| served == path) {
+            Some((_, text)) => tree.file("", 0o644, &mut text.as_bytes()),
+            None => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the policy in a file does not say what is there",
+            )),
+        }
+    }
+
     fn peers(&self) -> Option<&Peers> {
         self.peers.as_ref()
     }
@@ -378,7 +383,7 @@ impl Policy for FromFile {
     }
 
     fn recipe(&self) -> Option<Recipe> {
-        let recipe = || Recipe::file(PathBuf::from(&self.name), self.text.clone(), self.writable.clone());
+        let recipe = || Recipe::file(PathBuf::from(&self.name), self.text.clone(), self.additions.clone());
         (!self.is_changed).then(recipe)
     }
 

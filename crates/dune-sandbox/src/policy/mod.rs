@@ -5,6 +5,7 @@ mod compute;
 mod contents;
 mod environment;
 mod file;
+mod hosts;
 mod limits;
 mod network;
 mod rule;
@@ -18,8 +19,9 @@ use std::path::Path;
 
 pub use allow_all::AllowAll;
 pub use compute::Compute;
-pub use contents::PolicyError;
+pub use contents::{Additions, PolicyError};
 pub use file::FromFile;
+pub use hosts::Host;
 pub use limits::Limits;
 pub(crate) use network::{KIND, PAIRS, internet_address};
 pub(crate) use rule::Rule;
@@ -123,6 +125,11 @@ pub trait Policy: Debug + Send + Sync {
     /// What [`decide`](Self::decide) allows of addresses of the network, for people to read: rules by which it decides. Default: none are told.
     fn network_rules(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The hosts that the policy names, with their addresses in this run, for people to read. Default: none.
+    fn hosts(&self) -> &[Host] {
+        &[]
     }
 
     /// Who may connect to sockets that listen. Default: everybody.

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Who has what a cloud tells its computers, keys among it: of Amazon (also for containers), Google, Azure, Alibaba, Oracle.
 const METADATA: [IpAddr; 10] = [
@@ -33,6 +34,19 @@ pub(crate) struct Rule {
     /// The first bits of the addresses, and how many those are; `None` for all of both families.
     network: Option<(IpAddr, u32)>,
     ports: RangeInclusive<u16>,
+    /// The host whose address it is, if the policy names that.
+    host: Option<Arc<str>>,
+}
+
+/// The ports that a rule has behind its colon; without one all of them.
+pub(super) fn ports(text: Option<&str>) -> Option<RangeInclusive<u16>> {
+    let text = match text {
+        None | Some("*") => return Some(0..=u16::MAX),
+        Some(text) => text,
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some(first..=last)
 }
 
 impl FromStr for Rule {
@@ -46,22 +60,12 @@ impl FromStr for Rule {
             None => text.split_at(text.find(['/', ':']).unwrap_or(text.len())),
         };
         let (prefix, ports) = match rest.split_once(':') {
-            Some((prefix, ports)) => (prefix, Some(ports)),
-            None => (rest, None),
+            Some((prefix, text)) => (prefix, ports(Some(text))),
+            None => (rest, ports(None)),
         };
-        let ports = match ports {
-            None | Some("*") => 0..=u16::MAX,
-            Some(ports) => {
-                let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-                let (first, last) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-                if first > last {
-                    return Err(wrong());
-                }
-                first..=last
-            }
-        };
+        let ports = ports.ok_or_else(wrong)?;
         if address == "*" && prefix.is_empty() {
-            return Ok(Rule { network: None, ports });
+            return Ok(Rule { network: None, ports, host: None });
         }
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         if address.is_ipv6() != text.starts_with('[') {
@@ -81,7 +85,7 @@ impl FromStr for Rule {
             IpAddr::V4(inner) if most == 128 && length >= 96 => (inner.into(), length - 96),
             _ => (address, length),
         };
-        Ok(Rule { network: Some(network), ports })
+        Ok(Rule { network: Some(network), ports, host: None })
     }
 }
 
@@ -100,26 +104,35 @@ impl Display for Rule {
             Some((IpAddr::V6(address), length)) => write!(f, "[{address}]/{length}")?,
         }
         match (self.ports.start(), self.ports.end()) {
-            (0, &u16::MAX) => f.write_str(", all ports"),
-            (first, last) if first == last => write!(f, ":{first}"),
-            (first, last) => write!(f, ":{first}-{last}"),
+            (0, &u16::MAX) => f.write_str(", all ports")?,
+            (first, last) if first == last => write!(f, ":{first}")?,
+            (first, last) => write!(f, ":{first}-{last}")?,
         }
+        self.host.as_ref().map_or(Ok(()), |host| write!(f, ", which is {host}"))
     }
 }
 
 impl Rule {
+    /// About an address, [as Linux means it](canonical), that a host has.
+    pub(super) fn of_host(address: IpAddr, ports: RangeInclusive<u16>, host: Arc<str>) -> Rule {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Rule { network: Some((address, length)), ports, host: Some(host) }
+    }
+
+    /// Whether it has one of these ports of the address.
+    pub(super) fn has_some(&self, address: IpAddr, ports: &RangeInclusive<u16>) -> bool {
+        let first = *self.ports.start().max(ports.start());
+        first <= *ports.end() && self.has(address, first)
+    }
+
     pub(super) fn has(&self, address: IpAddr, port: u16) -> bool {
         let is_exact = matches!(self.network, Some((own, _)) if own == address && self.is_one());
-        (is_exact || !METADATA.contains(&address)) && self.covers(address, port)
+        (is_exact || !is_of_cloud(address)) && self.covers(address, port)
     }
 
     /// The same, whoever has the address.
     pub(crate) fn covers(&self, address: IpAddr, port: u16) -> bool {
-        let is_in = self.network.is_none_or(|(own, length)| {
-            let most: u32 = if own.is_ipv4() { 32 } else { 128 };
-            let differs = bits(own) ^ bits(address);
-            own.is_ipv4() == address.is_ipv4() && differs.checked_shr(most - length).unwrap_or(0) == 0
-        });
+        let is_in = self.network.is_none_or(|network| is_within(address, network));
         is_in && self.ports.contains(&port)
     }
 
@@ -140,6 +153,49 @@ impl Rule {
     pub(super) fn has_family(&self, is_v4: bool) -> bool {
         self.network.is_none_or(|(own, _)| own.is_ipv4() == is_v4)
     }
+}
+
+/// Whether a cloud tells its computers keys there.
+pub(super) fn is_of_cloud(address: IpAddr) -> bool {
+    METADATA.contains(&address)
+}
+
+/// Networks that are this computer's, or that others than everybody have (RFC 6890 and the registries of IANA that it began), and those in which other
+/// addresses are wrapped (6to4, Teredo, translators' own).
+const NOT_PUBLIC: [(IpAddr, u32); 20] = [
+    (v4([0, 0, 0, 0]), 8),
+    (v4([10, 0, 0, 0]), 8),
+    (v4([100, 64, 0, 0]), 10),
+    (v4([127, 0, 0, 0]), 8),
+    (v4([169, 254, 0, 0]), 16),
+    (v4([172, 16, 0, 0]), 12),
+    (v4([192, 0, 0, 0]), 24),
+    (v4([192, 168, 0, 0]), 16),
+    (v4([198, 18, 0, 0]), 15),
+    (v4([224, 0, 0, 0]), 3),
+    // ::, ::1, and IPv4 addresses as IPv6 once had them.
+    (v6([0; 8]), 96),
+    (v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0]), 48),
+    (v6([0x100, 0, 0, 0, 0, 0, 0, 0]), 64),
+    (v6([0x2001, 0, 0, 0, 0, 0, 0, 0]), 23),
+    (v6([0x2002, 0, 0, 0, 0, 0, 0, 0]), 16),
+    (v6([0x5f00, 0, 0, 0, 0, 0, 0, 0]), 16),
+    (v6([0xfc00, 0, 0, 0, 0, 0, 0, 0]), 7),
+    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
+    (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0]), 10),
+    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0]), 8),
+];
+
+/// Whether an address, [as Linux means it](canonical), is one that everybody can reach.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    !is_of_cloud(address) && !NOT_PUBLIC.iter().any(|network| is_within(address, *network))
+}
+
+/// Whether the first bits are those.
+fn is_within(address: IpAddr, (network, length): (IpAddr, u32)) -> bool {
+    let most: u32 = if network.is_ipv4() { 32 } else { 128 };
+    let differs = bits(network) ^ bits(address);
+    network.is_ipv4() == address.is_ipv4() && differs.checked_shr(most - length).unwrap_or(0) == 0
 }
 
 /// The address that Linux means: an IPv4 address may be within one of IPv6 (RFC 4291 §2.5.5.2), and in one for a translator (RFC 6052).

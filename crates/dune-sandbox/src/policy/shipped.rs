@@ -1,8 +1,8 @@
 //! The policies that are shipped: two types, and files that are built in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{AllowAll, Compute, FromFile, Policy, PolicyError};
+use super::{Additions, AllowAll, Compute, FromFile, Policy, PolicyError};
 
 /// The policies that are shipped.
 pub const NAMES: [&str; 6] = ["compute", "cli", "tool", "build", "web", "allow-all"];
@@ -20,19 +20,21 @@ pub fn by_name(name: &str) -> Option<Result<Box<dyn Policy>, PolicyError>> {
     match name {
         "compute" => Some(Ok(Box::new(Compute))),
         "allow-all" => Some(Ok(Box::new(AllowAll))),
-        name => Some(FromFile::shipped(name, &[])?.map(|policy| Box::new(policy) as Box<dyn Policy>)),
+        name => Some(
+            FromFile::shipped(name, &Additions::default())?.map(|policy| Box::new(policy) as Box<dyn Policy>),
+        ),
     }
 }
 
 impl FromFile {
-    /// The shipped policy with this name, if that is a file: `cli`, `tool`, `build` or `web`. The program may write `writable`, too.
+    /// The shipped policy with this name, if that is a file: `cli`, `tool`, `build` or `web`. The program may do what `more` says, too.
     ///
     /// # Errors
     ///
     /// [`PolicyError`], for paths that are not there, and where the environment names no home.
-    pub fn shipped(name: &str, writable: &[PathBuf]) -> Option<Result<FromFile, PolicyError>> {
+    pub fn shipped(name: &str, more: &Additions) -> Option<Result<FromFile, PolicyError>> {
         let (name, text) = FILES.iter().find(|(shipped, _)| *shipped == name)?;
-        Some(FromFile::of_text_with(Path::new(name), text, writable))
+        Some(FromFile::of_text_with(Path::new(name), text, more))
     }
 }
 
@@ -48,7 +50,7 @@ mod tests {
             let policy = by_name(name).expect("shipped").expect("a policy");
             assert_eq!(policy.name(), name);
         }
-        assert!(by_name("strict").is_none() && FromFile::shipped("compute", &[]).is_none());
+        assert!(by_name("strict").is_none() && FromFile::shipped("compute", &Additions::default()).is_none());
     }
 
     #[test]

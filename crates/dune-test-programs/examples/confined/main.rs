@@ -15,6 +15,7 @@ mod directories;
 mod escapes;
 mod execs;
 mod filters;
+mod hosts;
 mod identities;
 mod instructions;
 mod landlock;
@@ -107,6 +108,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "numbers" => escapes::numbers(),
         "devices" => escapes::devices(&words[1..]),
         "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
+        "hosts" => hosts::all(&words[1..]),
         "asking" => asking::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
         "opened" => opened::all(&words[1]),
         "peers" => peers::all(words[1].parse().expect("a port")),

@@ -6,6 +6,7 @@ mod attempts;
 mod directories;
 mod escapes;
 mod executed;
+mod hosts;
 mod layers;
 mod library;
 mod limits;
@@ -118,6 +119,8 @@ pub const CASES: &[Case] = &[
     Case::new("sandbox::layer_in_memory", layers::memory).on_svm(),
     Case::new("sandbox::layer_behind_second_wall", layers::behind_second_wall),
     Case::new("sandbox::policy_network", network::addresses),
+    Case::new("sandbox::policy_hosts", hosts::named),
+    Case::new("sandbox::policy_hosts_errors", hosts::errors).on_svm(),
     Case::new("sandbox::policy_asks", asking::drivers),
     Case::new("sandbox::policy_peers", peers::named),
     Case::new("sandbox::policy_sockets", sockets::paths),

@@ -1,7 +1,20 @@
+use std::net::Ipv4Addr;
+
 use super::*;
+use crate::policy::hosts::Own;
+
+/// The policy, where hosts have these addresses.
+fn read(text: &str, more: &Additions) -> Result<FromFile, PolicyError> {
+    let find = |name: &str| match name {
+        "good.example" => Ok(vec![Ipv4Addr::new(192, 0, 2, 1).into()]),
+        "rebound.example" => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    FromFile::looked_up(Path::new("p.toml"), text, more, &Lookup { find: &find, own: &Own::default })
+}
 
 fn error(text: &str) -> String {
-    FromFile::of_text(Path::new("p.toml"), text).expect_err(text).to_string()
+    read(text, &Additions::default()).expect_err(text).to_string()
 }
 
 #[test]
@@ -31,7 +44,19 @@ fn errors_name_line_and_key() {
         ),
         ("[files]\nread = [\"/usr\"]\nabsent = [\"usr\"]\n", 3, &["usr is not absolute", "absent = "]),
         ("[files]\nlayer_bytes = -1\n", 2, &["layer_bytes = -1"]),
-        ("[network]\nconnect = [\"*:1\",\n \"there:80\"]\n", 3, &["\"there:80\" is not an address like"]),
+        (
+            "[network]\nconnect = [\"*:1\",\n \"there:80\"]\n",
+            3,
+            &["the host there is not found: ", "missing = \"skip\""],
+        ),
+        ("[network]\nconnect = [\"*.example:80\"]\n", 2, &["nobody can list", "connect = "]),
+        ("[network]\nsend = [\"rebound.example:80\"]\n", 2, &["leads to 127.0.0.1, which is", "send = "]),
+        ("[network]\nbind = [\"good.example:80\"]\n", 2, &["hosts are for `connect` and `send`", "bind = "]),
+        (
+            "[files]\nwrite = [\"/etc/hosts\"]\n[network]\nconnect = [\"good.example:80\"]\n",
+            2,
+            &["/etc/hosts is there already", "write = "],
+        ),
         ("[network]\nbind = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8"]),
         ("[network]\naccept = [\"10.0.0.1/8\"]\n", 2, &["has bits behind the first 8", "accept = "]),
         ("[network]\naccept = [\"/socket\"]\n", 2, &["\"/socket\" is not an address like"]),
@@ -113,5 +138,73 @@ fn nothing_is_allowed_that_is_not_named() {
     for name in ["open", "socket", "execve", "fork"] {
         let call = dune_syscalls::by_name(name).expect("a call");
         assert!(!policy.may_allow(call, &call.form), "{name}");
+    }
+}
+
+/// What a policy says to connecting there.
+fn connecting(policy: &FromFile, address: [u8; 4], port: u8) -> Decision {
+    let mut request = Request::of_registers(dune_syscalls::by_name("connect").expect("a call"), &[0; 6]);
+    let [a, b, c, d] = address;
+    request.name_socket(&[2, 0, 0, port, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]);
+    policy.decide(&request)
+}
+
+#[test]
+fn hosts_are_connected_to_and_found() {
+    let text = "[files]\nread = [\"/etc/hosts\", \"/etc\"]\n[network]\nconnect = [\"good.example:80\"]\n";
+    let policy = read(text, &Additions::default()).expect("a policy");
+    let denied = Decision::Deny(libc::EACCES);
+    for (address, port, expected) in [
+        ([192, 0, 2, 1], 80, Decision::Allow),
+        ([192, 0, 2, 1], 81, denied),
+        ([192, 0, 2, 2], 80, denied),
+        ([127, 0, 0, 1], 80, denied),
+        // A name server.
+        ([127, 0, 0, 1], 53, denied),
+        ([192, 0, 2, 1], 53, denied),
+    ] {
+        assert_eq!(connecting(&policy, address, port), expected, "{address:?}:{port}");
+    }
+    assert_eq!(policy.network_rules(), ["connect to 192.0.2.1/32:80, which is good.example"]);
+    assert_eq!(policy.hosts().len(), 1);
+    // What the program reads is served, and nobody reads what is there.
+    let files = policy.files().expect("files");
+    let root = files.root_of(Path::new("/etc/hosts")).map(|(root, _)| root.access);
+    assert_eq!(root, Some(Access::Served));
+    let served = policy.served.iter().find(|(path, _)| path.ends_with("hosts")).expect("served");
+    assert!(served.1.ends_with("192.0.2.1 good.example\n"), "{}", served.1);
+    // Another process makes the same.
+    assert!(policy.recipe().is_some());
+}
+
+#[test]
+fn hosts_that_are_not_found_can_be_left_out() {
+    let text = "[files]\nmissing = \"skip\"\n[network]\nconnect = [\"no.example:80\", \"good.example:81\"]\n";
+    let policy = read(text, &Additions::default()).expect("a policy");
+    assert_eq!(policy.network_rules(), ["connect to 192.0.2.1/32:81, which is good.example"]);
+    let words = crate::effective::Effective::of(&policy).words();
+    for part in ["left out: the host no.example\n", "the host good.example is 192.0.2.1\n"] {
+        assert!(words.contains(part), "{words}");
+    }
+    let refused = read(&text.replace("good", "rebound"), &Additions::default()).expect_err("it is there");
+    assert!(refused.to_string().contains("leads to 127.0.0.1"), "{refused}");
+}
+
+#[test]
+fn the_command_line_adds_whom_to_connect_to() {
+    let more = |rule: &str| Additions { write: Vec::new(), connect: vec![rule.to_owned()] };
+    let text = "[files]\nmissing = \"skip\"\n[network]\nconnect = [\"192.0.2.9:9\", \"no.example:8\", \"/no/socket\"]\n";
+    let policy = read(text, &more("good.example:80")).expect("a policy");
+    assert_eq!(connecting(&policy, [192, 0, 2, 1], 80), Decision::Allow);
+    assert_eq!(connecting(&policy, [192, 0, 2, 9], 9), Decision::Allow);
+    assert_eq!(policy.additions, more("good.example:80"));
+    for (rule, part) in [
+        ("no.example:80", "is not found"),
+        ("10.0.0.1/8", "behind the first 8"),
+        ("/no/socket", "cannot be had"),
+    ] {
+        let said = read(text, &more(rule)).expect_err(rule).to_string();
+        assert!(said.starts_with(&format!("the program can not be let connect to {rule}: ")), "{said}");
+        assert!(said.contains(part), "{said}");
     }
 }

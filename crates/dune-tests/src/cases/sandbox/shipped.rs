@@ -70,7 +70,7 @@ pub fn cli() -> CaseResult {
     let output = shell(&home, &["--policy", "cli"], "echo new > out/other || echo not made").output()?;
     assert_eq!(said(&output), "not made\n", "{output:?}");
     for (options, text) in [
-        (&["--write", "out"][..], "the policy compute has no files"),
+        (&["--write", "out"][..], "the policy compute has no files and addresses"),
         (&["--policy", "cli", "--write", "none"], "none: No such file"),
     ] {
         let output = shell(&home, options, "true").output()?;
