@@ -48,7 +48,7 @@ pub enum SandboxError {
     Layer(#[from] LayerError),
     /// Nobody is there to make them, and to look after them when the program has ended.
     #[error(
-        "the policy {policy} has private layers or directories in memory, which a launcher beside the program makes; run it with \
+        "the policy {policy} has private layers, directories in memory or hosts, which a launcher beside the program makes; run it with \
          `Sandbox::run_observed` or `Sandbox::command`"
     )]
     NoLauncher {

@@ -195,7 +195,7 @@ impl Sandbox {
     /// the caller is a launcher, with one thread, that does nothing afterwards but tell why it failed.
     ///
     /// There is nobody who could end all processes of the run: [`Limits::wall_seconds`] is for [`run_observed`](Self::run_observed), and so are policies
-    /// with private layers or directories in memory.
+    /// with private layers, directories in memory or hosts.
     ///
     /// # Errors
     ///
