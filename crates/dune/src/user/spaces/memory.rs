@@ -1,5 +1,6 @@
 //! Memory that spaces are granted.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,12 +65,32 @@ impl SpaceMemory {
     pub fn write(&self, offset: u64, from: &[u8]) -> Result<(), UserSpaceError> {
         let to = self.address(offset, from.len() as u64)?;
         let Some(last) = (from.len() as u64).checked_sub(1) else { return Ok(()) };
-        let (first, last) = (offset / PAGE_BYTES, (offset + last) / PAGE_BYTES);
-        self.mark_page(first);
-        self.mark(first + 1..last + 1);
         // SAFETY: 1. the bytes at `to` are this memory's, to which no code of Rust's has a reference; 2. those at `from` can be read.
         unsafe { copy::plain(to, from.as_ptr().expose_provenance() as u64, from.len() as u64) };
+        // Afterwards: who clears it meanwhile takes the marks away first.
+        (offset / PAGE_BYTES..(offset + last) / PAGE_BYTES + 1).for_each(|page| self.mark_page(page));
         Ok(())
+    }
+
+    /// Fills it with zeros where it may hold something else: what [`write`](Self::write) has written, and what ring 3 has in spaces that
+    /// have it no longer. Takes time for these pages only.
+    pub fn clear(&self) {
+        let (first, others) = &self.written;
+        for (first, word) in (0..).step_by(64).zip([first].into_iter().chain(others)) {
+            if word.load(Ordering::Relaxed) != 0 {
+                self.clear_pages(first, word.swap(0, Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// Clears the pages of `marks`, bit 0 of which is page `first`.
+    fn clear_pages(&self, first: u64, mut marks: u64) {
+        while marks != 0 {
+            let page = first + u64::from(marks.trailing_zeros());
+            // SAFETY: the page is this value's own, and no code of Rust's has a reference to it.
+            unsafe { copy::clear(self.range.first() + page * PAGE_BYTES, PAGE_BYTES) };
+            marks &= marks - 1;
+        }
     }
 
     /// Whether `reserve` made it.
@@ -77,9 +98,19 @@ impl SpaceMemory {
         Arc::ptr_eq(&self.reserve, reserve)
     }
 
-    /// Notes that these pages may hold something.
-    pub(super) fn mark(&self, pages: core::ops::Range<u64>) {
-        pages.for_each(|page| self.mark_page(page));
+    /// The pages in which `bytes` lie; `None` if that is no byte.
+    pub(super) fn pages(&self, bytes: Range<u64>) -> Result<Option<PageRange>, UserSpaceError> {
+        let Some(count) = bytes.end.checked_sub(bytes.start).filter(|count| *count > 0) else {
+            return Ok(None);
+        };
+        let start = self.address(bytes.start, count)? & !(PAGE_BYTES - 1);
+        Ok(Some(PageRange::known(start, (self.range.first() + bytes.end).next_multiple_of(PAGE_BYTES))))
+    }
+
+    /// Notes that these pages, which are its own, may hold something.
+    pub(super) fn mark_range(&self, range: PageRange) {
+        let first = (range.first() - self.range.first()) / PAGE_BYTES;
+        (first..first + range.pages()).for_each(|page| self.mark_page(page));
     }
 
     #[inline]
@@ -105,16 +136,8 @@ impl SpaceMemory {
 
 impl Drop for SpaceMemory {
     fn drop(&mut self) {
-        let (first, others) = &mut self.written;
-        for (first, word) in (0..).step_by(64).zip([first].into_iter().chain(others)) {
-            let mut left = *word.get_mut();
-            while left != 0 {
-                let page = first + u64::from(left.trailing_zeros());
-                // SAFETY: the page is this value's own, and no space has it: each that does has a reference to this value.
-                unsafe { copy::clear(self.range.first() + page * PAGE_BYTES, PAGE_BYTES) };
-                left &= left - 1;
-            }
-        }
+        // No space has it: each that does has a reference to this value.
+        self.clear();
         self.reserve.give_back(self.range);
     }
 }

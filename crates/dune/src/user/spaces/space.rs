@@ -1,11 +1,12 @@
 //! One space of ring 3's.
 
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Reserve, SpaceMemory, UserSpaceError, lock};
-use crate::arch::page::{Level, PAGE_BYTES, PagePermissions};
+use crate::arch::page::{Level, PagePermissions, PageRange};
 use crate::arch::token::Dune;
 use crate::memory::{AddressSpace, EditError, Flush, PageTables};
 use crate::user::error::UserError;
@@ -22,16 +23,21 @@ pub struct UserSpace {
     reserve: Arc<Reserve>,
     /// There until this is dropped.
     space: ManuallyDrop<AddressSpace<'static>>,
-    granted: Mutex<Vec<Grant>>,
+    granted: Mutex<Grants>,
     /// How many tables of pages there may be for what it was ever granted.
     spread: AtomicU64,
     /// How many threads run ring 3 in it.
     running: AtomicU32,
 }
 
-#[derive(Clone, Debug)]
+/// What the space has, without overlaps.
+type Grants = Vec<Grant>;
+
+/// Pages that the space has, all of one memory.
+#[derive(Debug)]
 struct Grant {
     memory: Arc<SpaceMemory>,
+    range: PageRange,
     permissions: PagePermissions,
 }
 
@@ -46,11 +52,41 @@ impl UserSpace {
     ///
     /// # Errors
     ///
-    /// [`UserSpaceError::Foreign`], [`UserSpaceError::Tables`]; it is then as it was.
+    /// [`UserSpaceError::Foreign`], [`UserSpaceError::Tables`]; it is then as it was, but for parts that had rights of their own
+    /// ([`grant_part`](Self::grant_part)), of which some may have the new ones.
     pub fn grant(
         &self,
         dune: Dune,
         memory: &Arc<SpaceMemory>,
+        permissions: PagePermissions,
+    ) -> Result<(), UserSpaceError> {
+        self.grant_pages(dune, memory, memory.range(), permissions)
+    }
+
+    /// As [`grant`](Self::grant), for the pages of `memory` in which `bytes` lie.
+    ///
+    /// # Errors
+    ///
+    /// As for that; [`UserSpaceError::Outside`].
+    pub fn grant_part(
+        &self,
+        dune: Dune,
+        memory: &Arc<SpaceMemory>,
+        bytes: Range<u64>,
+        permissions: PagePermissions,
+    ) -> Result<(), UserSpaceError> {
+        match memory.pages(bytes)? {
+            Some(range) => self.grant_pages(dune, memory, range, permissions),
+            None => Ok(()),
+        }
+    }
+
+    /// `range` is in `memory`.
+    fn grant_pages(
+        &self,
+        dune: Dune,
+        memory: &Arc<SpaceMemory>,
+        range: PageRange,
         permissions: PagePermissions,
     ) -> Result<(), UserSpaceError> {
         let permissions = permissions & PagePermissions::ALL;
@@ -58,29 +94,31 @@ impl UserSpace {
             return Err(UserSpaceError::Foreign { start: memory.start() });
         }
         if permissions.is_empty() {
-            return self.revoke(dune, memory);
+            return self.revoke_pages(dune, memory, range);
         }
-        let (range, user) = (memory.range(), permissions | PagePermissions::USER);
+        let user = permissions | PagePermissions::USER;
         let mut granted = lock(&self.granted);
-        match granted.iter_mut().find(|grant| Arc::ptr_eq(&grant.memory, memory)) {
-            Some(grant) => {
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let (part, index, left) = next_part(&granted, range);
+            if let Some(index) = index {
                 // SAFETY: 1. and 2. the mapping is `memory`'s own, without references into it; 3. it is not given back before this space
                 // has dropped it.
-                let flush = unsafe { self.space.page_tables()?.protect_for_user(range, user) }?;
+                let flush = unsafe { self.space.page_tables()?.protect_for_user(part, user) }?;
                 self.settle(dune, flush);
-                grant.permissions = permissions;
-            }
-            None => {
+                take_part(&mut granted, index, part);
+            } else {
                 let (flush, has_more) = dune.reaching(|| {
                     // SAFETY: as above; nothing is there, so nobody relies on what is.
-                    unsafe { self.space.page_tables()?.show(range, user) }
+                    unsafe { self.space.page_tables()?.show(part, user) }
                 })?;
                 self.settle(dune, flush);
                 if has_more {
-                    self.spread.fetch_add(1 + (range.bytes() >> Level(2).shift()), Ordering::Relaxed);
+                    self.spread.fetch_add(1 + (part.bytes() >> Level(2).shift()), Ordering::Relaxed);
                 }
-                granted.push(Grant { memory: Arc::clone(memory), permissions });
             }
+            granted.push(Grant { memory: Arc::clone(memory), range: part, permissions });
+            rest = left;
         }
         Ok(())
     }
@@ -89,31 +127,68 @@ impl UserSpace {
     ///
     /// # Errors
     ///
-    /// [`UserSpaceError::Tables`]; it is granted still then.
+    /// [`UserSpaceError::Tables`]; it is granted still then, but for parts that had rights of their own, which may be gone.
     pub fn revoke(&self, dune: Dune, memory: &Arc<SpaceMemory>) -> Result<(), UserSpaceError> {
-        let mut granted = lock(&self.granted);
-        let Some(index) = granted.iter().position(|grant| Arc::ptr_eq(&grant.memory, memory)) else {
-            return Ok(());
-        };
-        let mut tables = self.space.page_tables()?;
-        let flush = take_out(&mut tables, memory)?;
-        drop(tables);
-        if self.settle(dune, flush) {
-            // A thread may have written between the look at the marks and the flush.
-            memory.mark(0..memory.range().pages());
+        self.revoke_pages(dune, memory, memory.range())
+    }
+
+    /// As [`revoke`](Self::revoke), for the pages of `memory` in which `bytes` lie.
+    ///
+    /// # Errors
+    ///
+    /// As for that; [`UserSpaceError::Outside`].
+    pub fn revoke_part(
+        &self,
+        dune: Dune,
+        memory: &Arc<SpaceMemory>,
+        bytes: Range<u64>,
+    ) -> Result<(), UserSpaceError> {
+        match memory.pages(bytes)? {
+            Some(range) => self.revoke_pages(dune, memory, range),
+            None => Ok(()),
         }
-        granted.swap_remove(index);
+    }
+
+    /// `range` is in `memory`.
+    fn revoke_pages(
+        &self,
+        dune: Dune,
+        memory: &Arc<SpaceMemory>,
+        range: PageRange,
+    ) -> Result<(), UserSpaceError> {
+        if !memory.is_of(&self.reserve) {
+            return Ok(());
+        }
+        let mut granted = lock(&self.granted);
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let (part, index, left) = next_part(&granted, range);
+            if let Some(index) = index {
+                let mut tables = self.space.page_tables()?;
+                let flush = take_out(&mut tables, memory, part)?;
+                drop(tables);
+                if self.settle(dune, flush) {
+                    // A thread may have written between the look at the marks and the flush.
+                    memory.mark_range(part);
+                }
+                take_part(&mut granted, index, part);
+            }
+            rest = left;
+        }
         Ok(())
     }
 
-    /// What ring 3 may do with `bytes` bytes at `address`, all of which are in one memory that it was granted: that memory, and the offset
-    /// in it. For supervisors that are given addresses.
+    /// What ring 3 may do with `bytes` bytes at `address`, all of which it was granted at once, or by parts that end at none of them: the
+    /// memory that they are in, and the offset in it. For supervisors that are given addresses.
     pub fn find(&self, address: u64, bytes: u64) -> Option<(Arc<SpaceMemory>, u64, PagePermissions)> {
         let granted = lock(&self.granted);
         granted.iter().find_map(|grant| {
-            let offset = address.checked_sub(grant.memory.range().first())?;
-            let is_within = offset.checked_add(bytes)? <= grant.memory.range().bytes();
-            is_within.then(|| (Arc::clone(&grant.memory), offset, grant.permissions))
+            let is_within =
+                address >= grant.range.first() && address.checked_add(bytes)? <= grant.range.end();
+            is_within.then(|| {
+                let offset = address - grant.memory.range().first();
+                (Arc::clone(&grant.memory), offset, grant.permissions)
+            })
         })
     }
 
@@ -197,12 +272,41 @@ impl UserSpace {
     }
 }
 
-/// Takes `memory` out of `tables`, and notes which of its pages were written to.
-fn take_out<'m>(tables: &mut PageTables<'m>, memory: &SpaceMemory) -> Result<Flush<'m>, EditError> {
-    let first = memory.range().first();
-    tables.hide(memory.range(), |start, bytes| {
-        memory.mark((start - first) / PAGE_BYTES..(start - first + bytes) / PAGE_BYTES);
-    })
+/// The first part of `range` that is all granted, by which grant, or that is not; and what is left behind it.
+#[inline]
+fn next_part(granted: &Grants, range: PageRange) -> (PageRange, Option<usize>, Option<PageRange>) {
+    let (first, mut end) = (range.first(), range.end());
+    let mut found = None;
+    for (index, grant) in granted.iter().enumerate() {
+        let (from, to) = (grant.range.first(), grant.range.end());
+        if (from..to).contains(&first) {
+            (found, end) = (Some(index), end.min(to));
+            break;
+        }
+        if from > first {
+            end = end.min(from);
+        }
+    }
+    let left = (end < range.end()).then(|| PageRange::known(end, range.end()));
+    (PageRange::known(first, end), found, left)
+}
+
+/// Takes `part` out of the grant `index`, which has it.
+fn take_part(granted: &mut Grants, index: usize, part: PageRange) {
+    let Grant { memory, range, permissions } = granted.swap_remove(index);
+    let around = [(range.first(), part.first()), (part.end(), range.end())];
+    for (from, to) in around.into_iter().filter(|(from, to)| from < to) {
+        granted.push(Grant { memory: Arc::clone(&memory), range: PageRange::known(from, to), permissions });
+    }
+}
+
+/// Takes `range` of `memory` out of `tables`, and notes which of its pages were written to.
+fn take_out<'m>(
+    tables: &mut PageTables<'m>,
+    memory: &SpaceMemory,
+    range: PageRange,
+) -> Result<Flush<'m>, EditError> {
+    tables.hide(range, |start, bytes| memory.mark_range(PageRange::known(start, start + bytes)))
 }
 
 impl Drop for UserSpace {
@@ -214,7 +318,7 @@ impl Drop for UserSpace {
         for grant in core::mem::take(granted) {
             let taken = space.page_tables().and_then(|mut tables| {
                 // Nobody runs in it, and who will run in it flushes first.
-                take_out(&mut tables, &grant.memory).map(Flush::unused)
+                take_out(&mut tables, &grant.memory, grant.range).map(Flush::unused)
             });
             if taken.is_err() {
                 // Who has interrupted an edit drops this. Better lost than found in the next space.
