@@ -123,6 +123,10 @@ fn add_programs(root: &mut Root, artifacts: &[Artifact], scratch: &Path) -> Resu
     for library in libraries {
         root.file(&library.to_string_lossy(), true, read(&library)?);
     }
+    for library in packages::decoders()? {
+        let name = library.file_name().expect("a library's").to_string_lossy();
+        root.file(&format!("/usr/lib/x86_64-linux-gnu/{name}"), false, read(&library)?);
+    }
     Ok(())
 }
 

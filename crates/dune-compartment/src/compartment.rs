@@ -1,5 +1,6 @@
 //! One compartment.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -13,6 +14,7 @@ use crate::compartments::STACK;
 use crate::error::Access;
 use crate::raw::entry::{self, Wish};
 use crate::raw::run;
+use crate::raw::thread_block::ThreadBlock;
 use crate::{CallError, CallOptions, Gates};
 
 /// A part of the program that sees only what it was granted. Threads may call it at once, and calls may nest, by way of gates.
@@ -23,6 +25,8 @@ pub struct Compartment {
     spaces: UserSpaces,
     contexts: Arc<Contexts>,
     space: UserSpace,
+    /// Where the heap of C functions is, and its bytes.
+    heap: Option<[u64; 2]>,
     /// For calls: one for each of those that have been made at once.
     seats: Mutex<Seats>,
 }
@@ -59,9 +63,10 @@ impl Compartment {
         dune: Dune,
         spaces: UserSpaces,
         contexts: Arc<Contexts>,
+        heap: Option<[u64; 2]>,
     ) -> Result<Compartment, UserSpaceError> {
         let space = spaces.space(dune)?;
-        let compartment = Compartment { spaces, contexts, space, seats: Mutex::default() };
+        let compartment = Compartment { spaces, contexts, space, heap, seats: Mutex::default() };
         let seat = compartment.new_seat(dune)?;
         compartment.seats().push(seat);
         Ok(compartment)
@@ -80,6 +85,21 @@ impl Compartment {
         permissions: PagePermissions,
     ) -> Result<(), UserSpaceError> {
         self.space.grant(dune, memory, permissions)
+    }
+
+    /// As [`grant`](Self::grant), for the pages of `memory` in which `bytes` lie.
+    ///
+    /// # Errors
+    ///
+    /// [`UserSpaceError`]; some of the pages may have the new rights then.
+    pub fn grant_part(
+        &self,
+        dune: Dune,
+        memory: &Arc<SpaceMemory>,
+        bytes: Range<u64>,
+        permissions: PagePermissions,
+    ) -> Result<(), UserSpaceError> {
+        self.space.grant_part(dune, memory, bytes, permissions)
     }
 
     /// Takes `memory` away from it, also where it runs now.
@@ -137,6 +157,7 @@ impl Compartment {
         registers.rdi = function as *const () as u64;
         registers.rsi = at;
         registers.rdx = at + result_at as u64;
+        seat.context.set_fs_base(seat.stack.start());
         loop {
             let exit = run::run(dune, &self.space, &mut seat.context, options.limit)?;
             let UserExit::SystemCall(call) = exit else { return Err(seat.error(exit)) };
@@ -175,6 +196,15 @@ impl Compartment {
         Ok(())
     }
 
+    /// Takes all stacks away; calls get new ones, all zeros.
+    pub(crate) fn drop_stacks(&mut self, dune: Dune) -> Result<(), UserSpaceError> {
+        while let Some(seat) = self.seats().pop() {
+            self.space.revoke(dune, &seat.stack)?;
+            self.contexts.give_back(seat.context);
+        }
+        Ok(())
+    }
+
     fn seats(&self) -> MutexGuard<'_, Seats> {
         // Nothing is half done when a panic comes under this lock.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,6 +219,9 @@ impl Compartment {
     fn new_seat(&self, dune: Dune) -> Result<Box<Seat>, UserSpaceError> {
         let stack = self.spaces.memory(dune, STACK)?;
         self.space.grant(dune, &stack, PagePermissions::READ_WRITE)?;
+        if let Some(heap) = self.heap {
+            stack.write(0, bytemuck::bytes_of(&ThreadBlock::new(stack.start().as_u64(), heap)))?;
+        }
         Ok(Box::new(Seat { context: self.contexts.take(), stack }))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dune::Dune;
-use dune::user::{SpaceMemory, UserSpaces};
+use dune::user::{SpaceMemory, UserSpaceError, UserSpaces};
 
 use crate::compartment::Contexts;
 use crate::raw::code;
@@ -53,7 +53,25 @@ impl Compartments {
     ///
     /// [`CompartmentError::Space`].
     pub fn create(&self, dune: Dune) -> Result<Compartment, CompartmentError> {
-        Ok(Compartment::new(dune, self.spaces.clone(), Arc::clone(&self.contexts))?)
+        Ok(self.create_beside(dune, None)?)
+    }
+
+    /// As [`create`](Self::create), for functions of C that take memory from `heap`.
+    pub(crate) fn create_with_heap(
+        &self,
+        dune: Dune,
+        heap: &Arc<SpaceMemory>,
+    ) -> Result<Compartment, UserSpaceError> {
+        self.create_beside(dune, Some(heap))
+    }
+
+    fn create_beside(
+        &self,
+        dune: Dune,
+        heap: Option<&Arc<SpaceMemory>>,
+    ) -> Result<Compartment, UserSpaceError> {
+        let heap = heap.map(|heap| [heap.start().as_u64(), heap.range().bytes()]);
+        Compartment::new(dune, self.spaces.clone(), Arc::clone(&self.contexts), heap)
     }
 
     /// Memory that compartments can be granted, all zeros. The caller has it, too, by copies.

@@ -50,6 +50,7 @@ mod compartment;
 mod compartments;
 mod error;
 mod gate;
+mod library;
 #[expect(unsafe_code, reason = "shows ring 3 the program's code, enters it, and is what runs there first")]
 mod raw;
 mod slice;
@@ -62,4 +63,5 @@ pub use dune::memory::PagePermissions;
 pub use dune::user::{SpaceMemory, TimeLimit};
 pub use error::{Access, CallError, CompartmentError};
 pub use gate::{Gate, GateError, Gates};
+pub use library::{Library, LibraryError, LibraryOptions};
 pub use slice::Slice;

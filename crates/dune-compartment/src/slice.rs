@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::{Pod, Zeroable};
 use dune::user::SpaceMemory;
 
 /// Where bytes of granted memory are: how a caller tells a compartment.
@@ -24,7 +25,7 @@ use dune::user::SpaceMemory;
 /// assert_eq!(compartment.call(dune, lines, &Slice::new(&memory, 0..8))?, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Slice {
     address: u64,

@@ -87,6 +87,7 @@ impl Machine {
     /// Fetches what it needs beside a kernel, if that was not done before.
     pub fn prepare(self) -> Result<()> {
         packages::busybox()?;
+        packages::decoders()?;
         match self {
             Self::Svm => packages::qemu().map(drop),
             Self::Vtx => {

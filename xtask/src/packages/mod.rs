@@ -88,6 +88,15 @@ const BUSYBOX: Set<'static> = Set {
     remedy: "install a static busybox",
 };
 
+/// Libraries of C that tests load into compartments.
+const DECODERS: Set<'static> = Set {
+    name: "decoders",
+    packages: &["libpng16-16t64|libpng16-16", "zlib1g"],
+    needs: Needs::Nothing,
+    archive: Archive::Release,
+    remedy: "install libpng16 and zlib",
+};
+
 /// The version of [`KERNEL`].
 pub const DEFAULT_KERNEL: &str = "6.12";
 
@@ -273,6 +282,20 @@ pub fn busybox() -> Result<PathBuf> {
                 .ok_or_else(|| incomplete(&BUSYBOX))
         }
     }
+}
+
+/// libpng and zlib, which no program here names.
+pub fn decoders() -> Result<Vec<PathBuf>> {
+    let names = ["libpng16.so.16", "libz.so.1"];
+    let files = |tree: &Path| {
+        let folders = library_folders(tree);
+        let find = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
+        names.iter().map(|name| find(name)).collect::<Option<Vec<PathBuf>>>()
+    };
+    if let Some(installed) = files(Path::new("/")) {
+        return Ok(installed);
+    }
+    files(&fetch(&DECODERS)?).ok_or_else(|| incomplete(&DECODERS))
 }
 
 /// A kernel and its modules.

@@ -41,6 +41,13 @@ pub(crate) unsafe extern "C" fn start<A, R>(function: fn(&A) -> R, argument: *co
     }
 }
 
+/// Calls a constructor of a library's. For the compartment.
+pub(crate) fn construct(function: &u64) {
+    // SAFETY: constructors have this type (System V ABI: glibc passes what main gets); in a compartment anything else is its own harm.
+    let function: extern "C" fn(i32, u64, u64) = unsafe { std::mem::transmute(*function) };
+    function(0, 0, 0);
+}
+
 /// Asks by gate `number`; whether there was an answer.
 #[inline]
 pub(crate) fn ask(number: u16, argument: &[u8], answer: &mut [u8]) -> bool {

@@ -2,11 +2,6 @@
 
 use crate::Slice;
 
-// SAFETY: two numbers, without padding.
-unsafe impl bytemuck::Zeroable for Slice {}
-// SAFETY: as above; any two numbers make one.
-unsafe impl bytemuck::Pod for Slice {}
-
 impl Slice {
     /// The bytes. For code in a compartment.
     ///

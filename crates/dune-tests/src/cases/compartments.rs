@@ -1,6 +1,7 @@
 //! Compartments: functions of this program that see only what they were granted.
 
 mod attacks;
+mod libraries;
 mod spaces;
 
 use std::hint::black_box;
@@ -33,6 +34,12 @@ pub const CASES: &[Case] = &[
     Case::new("compartments::lose_what_is_revoked", attacks::stale_grants),
     Case::new("compartments::in_later_memory", spaces::later_memory),
     Case::new("compartments::beside_spaces", spaces::beside),
+    Case::new("compartments::decode_by_c", libraries::decoding),
+    Case::new("compartments::survive_bad_files", libraries::bad_files),
+    Case::new("compartments::tell_what_is_missing", libraries::missing),
+    Case::new("compartments::with_c_are_reset", libraries::reset),
+    Case::new("compartments::keep_c_inside", libraries::inside),
+    Case::new("spaces::granted_by_parts", spaces::by_parts),
     Case::new("spaces::of_many_threads", spaces::of_many_threads),
     Case::new("spaces::handed_over", spaces::handed_over),
 ];

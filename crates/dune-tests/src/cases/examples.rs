@@ -51,6 +51,16 @@ pub const CASES: &[Case] = &[
             ],
         )
     }),
+    Case::new("examples::key", || {
+        run("key", &[], &["\"hello\" has the tag ", "an attack on the key: the compartment read 0x"])
+    }),
+    Case::new("examples::png", || {
+        run(
+            "png",
+            &["--few"],
+            &["a picture of 24 x 16 pixels", "CRC error", "an attack: ", "again: 384 pixels"],
+        )
+    }),
     Case::new("examples::lisp", || run("lisp", &["dune-dirty"], &["7 queens: 40 ways", "dune-dirty: "])),
     Case::new("examples::segments", || {
         run(

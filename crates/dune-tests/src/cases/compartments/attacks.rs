@@ -182,15 +182,11 @@ pub fn leftovers() -> CaseResult {
 /// What a function finds in its registers is what it is to have.
 pub fn registers() -> CaseResult {
     #[repr(C)]
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
     struct Found {
         general: [u64; 16],
         vector: [u128; 16],
     }
-    // SAFETY: numbers, without padding.
-    unsafe impl dune_compartment::bytemuck::Zeroable for Found {}
-    // SAFETY: as above.
-    unsafe impl dune_compartment::bytemuck::Pod for Found {}
     fn look(_: &u64) -> Found {
         let mut found = Found { general: [0; 16], vector: [0; 16] };
         // SAFETY: stores 384 bytes to `found`.

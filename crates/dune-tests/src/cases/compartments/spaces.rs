@@ -5,7 +5,7 @@ use std::sync::{Barrier, mpsc};
 use std::thread;
 
 use dune::memory::{MapSize, PageRange, PageSize, SpaceKind, VirtAddr};
-use dune::user::{UserContext, UserExit, UserSpaces};
+use dune::user::{UserContext, UserExit, UserSpaceError, UserSpaces};
 use dune_compartment::PagePermissions;
 
 use super::{new, sum};
@@ -212,4 +212,67 @@ pub fn handed_over() -> CaseResult {
         other.join().expect("no panic");
     });
     Ok(())
+}
+
+/// Parts of one memory with rights of their own, which are joined, cut, and taken away.
+pub fn by_parts() -> CaseResult {
+    const PAGE: u64 = 4096;
+    const READ: PagePermissions = PagePermissions::READ;
+    const BOTH: PagePermissions = PagePermissions::READ_WRITE;
+    const NONE: PagePermissions = PagePermissions::empty();
+    let (dune, compartments) = new()?;
+    let compartment = compartments.create(dune)?;
+    // With large pages, where Linux gives such.
+    for pages in [8u64, 1024] {
+        let memory = compartments.memory(dune, pages * PAGE)?;
+        let mut expected = vec![NONE; pages as usize];
+        let steps = [
+            (1..3, READ),
+            (5..7, BOTH),
+            (0..8, READ),
+            (2..6, BOTH),
+            (3..4, NONE),
+            (0..pages, BOTH),
+            (pages - 2..pages - 1, READ),
+            (1..pages - 1, NONE),
+            (0..pages, READ),
+            (4..5, BOTH),
+            (0..pages, NONE),
+        ];
+        for (range, permissions) in steps {
+            // Any byte of a page stands for it.
+            let bytes = range.start * PAGE + 17..range.end * PAGE - 5;
+            compartment.grant_part(dune, &memory, bytes, permissions)?;
+            expected[range.start as usize..range.end as usize].fill(permissions);
+            for page in [0, 1, 2, 3, 4, 5, 6, 7, pages - 2, pages - 1] {
+                let address = memory.start().as_u64() + page * PAGE;
+                let has = expected[page as usize];
+                assert_eq!(
+                    compartment.call(dune, read_at, &address).is_ok(),
+                    has.contains(READ),
+                    "{page} {has:?}"
+                );
+                assert_eq!(compartment.call(dune, write_at, &address).is_ok(), has == BOTH, "{page} {has:?}");
+            }
+        }
+        // What was written to is gone for whoever gets it next.
+        let start = memory.start();
+        drop(memory);
+        let memory = compartments.memory(dune, pages * PAGE)?;
+        assert_eq!(memory.start(), start);
+        let mut bytes = vec![1; (pages * PAGE) as usize];
+        memory.read(0, &mut bytes)?;
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        let refused = compartment.grant_part(dune, &memory, 0..pages * PAGE + 1, READ);
+        assert!(matches!(refused, Err(UserSpaceError::Outside { .. })), "{refused:?}");
+    }
+    Ok(())
+}
+
+fn read_at(address: &u64) -> u64 {
+    peek(VirtAddr::new(*address))
+}
+
+fn write_at(address: &u64) {
+    poke(VirtAddr::new(*address), 0xff);
 }
