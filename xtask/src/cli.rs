@@ -116,6 +116,8 @@ pub enum Comparison {
     Run,
     /// The pauses of an in-memory store that saves itself: by a snapshot, and by a fork.
     Store,
+    /// A web server with compartments and without, under ab and openssl.
+    Web,
 }
 
 /// Arguments of `cargo xtask test`.

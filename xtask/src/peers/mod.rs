@@ -1,4 +1,4 @@
-//! `cargo xtask peers`: what `dune run`, and what a snapshot, costs beside what people use instead, on the machine that counts
+//! `cargo xtask peers`: what `dune run`, a snapshot and compartments cost beside what people use instead, on the machine that counts
 //! instructions.
 
 use crate::artifacts;
@@ -48,6 +48,19 @@ impl Comparison {
                     "liblz4.so.1",
                     "libssl.so.3",
                     "libcrypto.so.3",
+                ],
+            },
+            Comparison::Web => Needs {
+                script: "web.sh",
+                programs: &["ab", "openssl"],
+                libraries: &[
+                    "libaprutil-1.so.0",
+                    "libapr-1.so.0",
+                    "libssl.so.3",
+                    "libcrypto.so.3",
+                    "libexpat.so.1",
+                    "libcrypt.so.1",
+                    "libuuid.so.1",
                 ],
             },
         }

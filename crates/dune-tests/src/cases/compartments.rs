@@ -3,6 +3,7 @@
 mod attacks;
 mod libraries;
 mod spaces;
+mod web;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,9 @@ pub const CASES: &[Case] = &[
     Case::new("compartments::tell_what_is_missing", libraries::missing),
     Case::new("compartments::with_c_are_reset", libraries::reset),
     Case::new("compartments::keep_c_inside", libraries::inside),
+    Case::new("compartments::parse_for_a_server", web::attacked),
+    // Bochs gets a signature wrong that other CPUs get right: ring's code for ADX, also without Dune.
+    Case::new("compartments::sign_for_a_server", web::by_tls).on_svm(),
     Case::new("spaces::granted_by_parts", spaces::by_parts),
     Case::new("spaces::of_many_threads", spaces::of_many_threads),
     Case::new("spaces::handed_over", spaces::handed_over),
