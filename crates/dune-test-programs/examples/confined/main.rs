@@ -22,6 +22,7 @@ mod landlock;
 mod limits;
 mod mapped;
 mod mounted;
+mod named;
 mod network;
 mod opened;
 mod peers;
@@ -109,6 +110,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "devices" => escapes::devices(&words[1..]),
         "network" => network::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
         "hosts" => hosts::all(&words[1..]),
+        "named-memory" => named::all(),
         "asking" => asking::all(std::array::from_fn(|index| words[index + 1].parse().expect("a port"))),
         "opened" => opened::all(&words[1]),
         "peers" => peers::all(words[1].parse().expect("a port")),

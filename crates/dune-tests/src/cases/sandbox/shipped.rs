@@ -108,10 +108,22 @@ pub fn build() -> CaseResult {
     let script = format!(
         "{busybox} mkdir made && cd made && {{ echo '#!{busybox} sh'; echo 'echo built $1'; }} > tool && {busybox} chmod +x tool \
          && ./tool well; {busybox} rm tool; echo x > /tmp/shipped-scratch && echo scratch; {busybox} cat ../.env || echo no secret; \
-         echo x > ../../outside || echo stays; {busybox} nc 127.0.0.1 {port} || echo alone"
+         echo x > ../../outside || echo stays; {busybox} nc 127.0.0.1 {port} || echo alone; ../confined named-memory; \
+         for f in /dev/shm/*; do echo ${{f##*-}}; done"
     );
+    // What others share is theirs.
+    let others = "/dev/shm/shipped-others";
+    fs::write(others, "")?;
+    fs::copy(path_of("confined")?, format!("{home}/work/confined"))?;
     let output = shell(&home, &["--policy", "build"], &script).output()?;
-    assert_eq!(said(&output), "built well\nscratch\nno secret\nstays\nalone\n", "{output:?}");
+    let expected = "built well\nscratch\nno secret\nstays\nalone\nshared: 0 42\nmemory\ntests\n";
+    assert_eq!(said(&output), expected, "{output:?}");
+    fs::remove_file(others)?;
+    assert!(
+        fs::read_dir("/dev/shm")?
+            .flatten()
+            .all(|entry| !entry.file_name().to_string_lossy().contains("dune-"))
+    );
     assert!(
         Path::new(&format!("{home}/work/made")).is_dir()
             && fs::read_to_string(format!("{home}/outside"))? == "secret\n"
