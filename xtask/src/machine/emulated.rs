@@ -140,7 +140,7 @@ fn boot(run: &Run<'_>, parts: &Parts<'_>, out: &mut dyn Output) -> Result<Outcom
     watch(run, started, start, parts, out)
 }
 
-/// Gathers and packs the root file system.
+/// Gathers the root file system and writes it to `initramfs`.
 fn pack(run: &Run<'_>, kernel: &Kernel, folder: &Path, initramfs: &Path) -> Result<()> {
     let contents = Contents {
         machine: run.machine,
@@ -153,12 +153,12 @@ fn pack(run: &Run<'_>, kernel: &Kernel, folder: &Path, initramfs: &Path) -> Resu
     };
     let root = image::root(&contents, folder)?;
     let file = File::create(initramfs).map_err(Error::file("create", initramfs))?;
+    // Not compressed: to unpack what gzip has made takes vtx half a minute, and to load more by its firmware a second.
     let packed = || -> std::io::Result<()> {
         use std::io::Write;
-        let mut out =
-            flate2::write::GzEncoder::new(std::io::BufWriter::new(file), flate2::Compression::fast());
+        let mut out = std::io::BufWriter::new(file);
         root.write(&mut out)?;
-        out.finish()?.flush()
+        out.flush()
     };
     packed().map_err(Error::file("write", initramfs))
 }

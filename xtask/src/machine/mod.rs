@@ -20,7 +20,7 @@ use std::time::Duration;
 pub enum MachineName {
     /// An AMD computer with SVM, emulated by QEMU: several processors, boots in seconds.
     Svm,
-    /// An Intel computer with VT-x, emulated by Bochs: strict, counts instructions, boots in a minute.
+    /// An Intel computer with VT-x, emulated by Bochs: strict, counts instructions, boots in half a minute.
     Vtx,
     /// This computer, as it is.
     Host,
@@ -80,7 +80,7 @@ impl Machine {
     pub fn usual_boot(self) -> Duration {
         match self {
             Self::Svm => Duration::from_secs(10),
-            Self::Vtx => Duration::from_secs(60),
+            Self::Vtx => Duration::from_secs(25),
         }
     }
 

@@ -21,8 +21,13 @@ use std::path::Path;
 /// enters a virtual machine. Processors do that with one WRMSR (IA32_FLUSH_CMD), which every microcode since 2018 has
 /// and processors since Cascade Lake do not need; Bochs' Skylake has no such register, so KVM would read 64 KiB in a
 /// loop of some 5,300 instructions at each entry, more than all the rest of the way.
+///
+/// `cryptomgr.notests` and `initcall_blacklist`: self-tests of ciphers and of a source of random numbers, the kernel's certificates
+/// (its modules come without signatures, see `image.rs`), and what offers kernel functions to BPF programs: a quarter of a minute,
+/// and nobody uses them.
 pub const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 lpj=1000000 tsc=reliable no_timer_check clocksource=tsc \
-     tsc_early_khz=50000 l1tf=off";
+     tsc_early_khz=50000 l1tf=off cryptomgr.notests=1 initcall_blacklist=jent_mod_init,load_system_certificate_list,\
+     bpf_tcp_ca_kfunc_init,bpf_dummy_struct_ops_init,init_kprobe_trace,trace_eval_init";
 
 /// Starts the emulator.
 pub fn start(parts: &Parts<'_>) -> Result<Started> {
