@@ -31,6 +31,19 @@ pub fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
+/// Whether two things at a time take less time than one after the other.
+pub fn several_processors() -> bool {
+    std::thread::available_parallelism().is_ok_and(|count| count.get() > 1)
+}
+
+/// Has this thread, and what it starts from now on, give way to what is waited for longest. Linux keeps that per thread
+/// (setpriority(2), "C library/kernel differences").
+pub fn yield_processors() {
+    const NICE: i32 = 5;
+    // Who may not is as quick as the others.
+    let _ = rustix::process::nice(NICE);
+}
+
 /// The program of that name on PATH or in the folders of system programs.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

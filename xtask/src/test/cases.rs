@@ -16,11 +16,11 @@ pub struct Cases {
     pub failed: Vec<String>,
     /// The one that has begun and not ended, and when.
     running: Option<(String, Instant)>,
-    /// How long each that has ended took, the longest first.
-    slowest: Vec<(Duration, String)>,
+    /// How long each that has ended took.
+    times: Vec<(Duration, String)>,
 }
 
-/// How many of the slowest cases are kept.
+/// How many of the slowest cases are told.
 const SLOWEST: usize = 20;
 
 impl Cases {
@@ -52,8 +52,16 @@ impl Cases {
     /// The slowest cases with their times, in words; nothing if none took long.
     pub fn slowest(&self) -> String {
         const LONG: Duration = Duration::from_secs(5);
-        let long = self.slowest.iter().filter(|(time, _)| *time >= LONG);
+        let times = self.times();
+        let long = times.iter().filter(|(time, _)| *time >= LONG).take(SLOWEST);
         long.map(|(time, name)| format!("{name} {} s", time.as_secs())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// How long each case that has ended took, the longest first.
+    pub fn times(&self) -> Vec<(Duration, &str)> {
+        let mut times: Vec<_> = self.times.iter().map(|(time, name)| (*time, name.as_str())).collect();
+        times.sort_by(|one, other| other.cmp(one));
+        times
     }
 
     /// Reads a line like `test NAME ... ok`, or its start. Other lines may come between the start and the end of one: what
@@ -95,9 +103,7 @@ impl Cases {
         };
         let Some((name, since)) = self.running.take() else { return false };
         *count += 1;
-        self.slowest.push((since.elapsed(), name.clone()));
-        self.slowest.sort_by(|one, other| other.cmp(one));
-        self.slowest.truncate(SLOWEST);
+        self.times.push((since.elapsed(), name.clone()));
         if word == "FAILED" {
             self.failed.push(name);
         }

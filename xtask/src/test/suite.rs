@@ -8,7 +8,9 @@ use crate::packages::Kernel;
 use crate::process;
 use crate::progress::print;
 use crate::tally::Tally;
+use crate::workspace;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -45,19 +47,24 @@ impl Suite<'_> {
         Limits { whole: self.limit, stall: Some(STALL) }
     }
 
-    /// Runs it on emulated machines, at the same time where there are processors enough. What failed on one is shown again
-    /// when the last has ended: else it stood hundreds of lines above.
+    /// Runs it on emulated machines, at the same time where there are processors enough; vtx, which takes longest, goes first.
+    /// What failed on one is shown again when the last has ended: else it stood hundreds of lines above.
     pub fn on_emulated(&self, machines: &[Machine]) -> Result<Tally> {
-        let together =
-            machines.len() > 1 && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let together = machines.len() > 1 && process::several_processors();
         let verdicts: Vec<Result<Verdict>> = if together {
             // Fetched beforehand, so that one progress bar at a time is drawn.
             for machine in machines {
                 machine.prepare()?;
             }
             std::thread::scope(|scope| {
+                let one = |machine| {
+                    if machine != Machine::Vtx {
+                        process::yield_processors();
+                    }
+                    self.on_one(machine)
+                };
                 let running: Vec<_> =
-                    machines.iter().map(|&machine| scope.spawn(move || self.on_one(machine))).collect();
+                    machines.iter().map(|&machine| scope.spawn(move || one(machine))).collect();
                 running
                     .into_iter()
                     .map(|thread| thread.join().expect("a machine's thread does not panic"))
@@ -193,12 +200,22 @@ impl Lines {
         Verdict { tally, failures }
     }
 
-    /// Tells which cases took longest.
+    /// Tells which cases took longest, and leaves the times of all in a file.
     fn tell_slowest(&self) {
         let slowest = self.cases.slowest();
-        if !slowest.is_empty() {
-            print(&format!("{} | slowest: {slowest}", self.name));
+        if slowest.is_empty() {
+            return;
         }
+        let file = workspace::root().join(format!("target/times-{}.txt", self.name));
+        let times = self.cases.times();
+        let lines: String =
+            times.iter().map(|(time, name)| format!("{:8.2} {name}\n", time.as_secs_f64())).collect();
+        let place = match fs::write(&file, lines) {
+            Ok(()) => format!("; all: {}", file.display()),
+            // Who can not keep them has at least the slowest.
+            Err(_) => String::new(),
+        };
+        print(&format!("{} | slowest: {slowest}{place}", self.name));
     }
 
     /// Counts the tests, after the suite has ended with `status`. A suite that ran none has failed, and so has one
