@@ -76,7 +76,7 @@ impl Case {
 
     /// Runs the case in a child process and judges its end.
     pub fn run_in_child(self) -> Result<Completion, Failed> {
-        if self.svm_alone && std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx") {
+        if self.svm_alone && pace::is_vtx() {
             let reason = "left to svm, which is faster";
             println!("skip {}: {reason}", self.name);
             return Ok(Completion::ignored_with(reason));

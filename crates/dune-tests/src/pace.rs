@@ -3,6 +3,12 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+/// Whether this is the machine that interprets each instruction: what a case does many times it does there less often, where `svm` does it in
+/// full.
+pub fn is_vtx() -> bool {
+    std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx")
+}
+
 /// Steps of the loop that is timed.
 const STEPS: u32 = 40_000_000;
 

@@ -25,7 +25,7 @@ fn named(descriptor: i64) -> String {
 
 /// A thread duplicates the lowest number that is free, all the time, while others make the runtime open what it needs: for new threads, and
 /// to learn what is mapped.
-pub fn descriptors() {
+pub fn descriptors(turns: u32) {
     static STOP: AtomicBool = AtomicBool::new(false);
     static TURNS: AtomicU64 = AtomicU64::new(0);
     let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
@@ -58,7 +58,7 @@ pub fn descriptors() {
         seen
     });
     let (mut refused, mut threads) = (0, Vec::new());
-    for turn in 0..3000 {
+    for turn in 0..turns {
         // Linux refuses the one, and what it may have done before that the runtime asks it.
         let arguments = [page, 4096, (libc::PROT_READ | libc::PROT_WRITE) as u64, 0, 0, 0];
         refused += u32::from(call(libc::SYS_mprotect as u64, arguments) < 0);
@@ -76,7 +76,7 @@ pub fn descriptors() {
     let seen = watcher.join().expect("no panic");
     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     seen.iter().for_each(|what| println!("seen: {what}"));
-    println!("tried {}", refused > 1000 && TURNS.load(Ordering::Relaxed) > 100);
+    println!("tried {}", refused > turns && TURNS.load(Ordering::Relaxed) > 100);
 }
 
 /// A thread whose table of descriptors is its own has another file where the first thread has the memory.

@@ -96,7 +96,7 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
         "far" => mapped::far(),
         "end-of-file" => mapped::end_of_file(),
         "replaced" => mapped::replaced(words[1].parse().expect("turns")),
-        "descriptors" => escapes::descriptors(),
+        "descriptors" => escapes::descriptors(words[1].parse().expect("turns")),
         "table" => escapes::table(),
         "options" => escapes::options(),
         "passing" => escapes::passing(),

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::case::{Case, CaseResult};
+use crate::pace;
 use crate::probe;
 
 pub const CASES: &[Case] = &[
@@ -37,13 +38,13 @@ pub const CASES: &[Case] = &[
     Case::new("programs::variables_of_the_linker", followed::variables_of_the_linker).on_svm(),
     Case::new("programs::where_the_device_does_not_open", followed::where_the_device_does_not_open),
     Case::new("programs::where_dune_mode_fails", followed::where_dune_mode_fails),
-    Case::new("programs::interpreters", followed::interpreters),
+    Case::new("programs::interpreters", followed::interpreters).on_svm(),
     Case::new("programs::set_user_id_interpreter", followed::set_user_id_interpreter),
     Case::new("programs::links_that_are_no_paths", followed::links_that_are_no_paths),
     Case::new("programs::traced_children", followed::traced_children),
     Case::new("programs::traced_from_the_start", followed::traced_from_the_start),
     Case::new("programs::busy", executable::busy),
-    Case::new("programs::watched", executable::watched),
+    Case::new("programs::watched", executable::watched).on_svm(),
     Case::new("programs::refused_by_a_watcher", executable::refused),
     Case::new("programs::descriptors_beyond_the_limit", seen::descriptors),
     Case::new("programs::listings", || in_all_ways(&["listings"], "fd ")),
@@ -61,7 +62,14 @@ pub const CASES: &[Case] = &[
     Case::new("programs::ring_3_options", ring_3::options),
 ];
 
-const WAYS: [&str; 4] = ["dynamic-pie", "dynamic-nopie", "static-pie", "static-nopie"];
+/// The ways to link a program; on `vtx` two in which all differs.
+fn ways() -> &'static [&'static str] {
+    if pace::is_vtx() {
+        &["dynamic-pie", "static-nopie"]
+    } else {
+        &["dynamic-pie", "dynamic-nopie", "static-pie", "static-nopie"]
+    }
+}
 
 /// The example `program` in one of the four ways.
 fn example(way: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
@@ -128,12 +136,12 @@ fn same(program: &Path, arguments: &[&str], native: &Output, dune: &Output, text
 
 fn in_all_ways(arguments: &[&str], text: &str) -> CaseResult {
     let text = &format!("ring 0\n{text}");
-    WAYS.iter().try_for_each(|way| compare(&example(way)?, arguments, text, |_| ()))
+    ways().iter().try_for_each(|way| compare(&example(way)?, arguments, text, |_| ()))
 }
 
 /// Arguments, environment, auxiliary vector, signals, descriptors, name, /proc, rseq: nothing of the launcher's is left.
 fn start_as_by_execve() -> CaseResult {
-    for way in WAYS {
+    for way in ways() {
         for arguments in [&["report", "two words", "", "--memory", "ü"][..], &["report"]] {
             compare(&example(way)?, arguments, "cmdline true\nenviron true\n", |_| ())?;
         }
@@ -177,7 +185,7 @@ fn names_are_as_typed() -> CaseResult {
 }
 
 fn pipes() -> CaseResult {
-    for way in WAYS {
+    for way in ways() {
         let run = |dune: &[&str]| -> std::io::Result<Output> {
             let mut child = command(&example(way).unwrap_or_default(), &["upper"], dune)
                 .stdin(Stdio::piped())
@@ -195,7 +203,7 @@ fn pipes() -> CaseResult {
 }
 
 fn exit_statuses() -> CaseResult {
-    for way in WAYS {
+    for way in ways() {
         compare(&example(way)?, &["exit", "42"], "ring 0", |_| ())?;
     }
     let aborted = command(&example("dynamic-pie")?, &["abort"], ENTER).output()?;
@@ -274,7 +282,8 @@ fn shell_script() -> CaseResult {
 
 /// By posix_spawn, by fork and exec, through a shell, through `/proc/self/exe`: all in Dune mode, with the same results.
 fn programs_that_they_execute() -> CaseResult {
-    for way in ["dynamic-pie", "static-nopie"] {
+    let inner_ways = if pace::is_vtx() { &["static-nopie"][..] } else { &["dynamic-pie", "static-nopie"] };
+    for way in inner_ways {
         let inner = example(way)?;
         let inner = inner.to_str().ok_or("UTF-8")?;
         for arguments in [&["exit", "5"][..], &["report", "", "--argv0"]] {

@@ -12,6 +12,7 @@ use x86_64::VirtAddr;
 
 use crate::both::forked;
 use crate::case::{Case, CaseResult};
+use crate::pace;
 use crate::probe;
 
 pub const CASES: &[Case] = &[
@@ -340,7 +341,7 @@ fn moved_mappings() -> CaseResult {
         assert_eq!(moved, away as i64);
     };
     beside(move_one, || -> CaseResult {
-        for _ in 0..2000 {
+        for _ in 0..if pace::is_vtx() { 800 } else { 2000 } {
             let address = probe::map(0, PAGE, READ_WRITE, 0);
             let page = VirtAddr::new(address);
             dune.page_tables()?.protect(PageRange::page(page), PagePermissions::READ)?.now(dune);
@@ -356,8 +357,7 @@ fn moved_mappings() -> CaseResult {
 /// Children have the limit of descriptors that their parent has, and one vCPU, whatever other threads are about.
 fn forks_while_threads_are_made() -> CaseResult {
     // On the slow machine fewer: each child has its parent's mappings copied, two dozen for each thread.
-    let is_slow = std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx");
-    let (forks, threads) = if is_slow { (10, 40) } else { (30, 80) };
+    let (forks, threads) = if pace::is_vtx() { (10, 40) } else { (30, 80) };
     let limit = || {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the call writes to `limit`.

@@ -1,11 +1,12 @@
 //! Whatever a program does to its memory, it sees the same in Dune mode as in host mode.
 //!
-//! The machine `svm` makes 100,000 steps per run. `vtx`, which interprets each instruction, makes 10,000.
+//! The machine `svm` makes 100,000 steps per run. `vtx`, which interprets each instruction, makes 5,000.
 
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::case::{Case, CaseResult};
+use crate::pace;
 use crate::random::access::catch_faults;
 use crate::random::lane::Lane;
 use crate::random::record::Log;
@@ -25,8 +26,7 @@ const ALL_PARTS: usize = 100;
 fn same(case: u64, parts: &[usize]) -> CaseResult {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
     let seed = variable("DUNE_SEED")?.unwrap_or(now);
-    let usual =
-        if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx") { 10_000 } else { 100_000 };
+    let usual = if pace::is_vtx() { 5_000 } else { 100_000 };
     let steps = variable("DUNE_STEPS")?.unwrap_or(usual) as usize;
     eprintln!("DUNE_SEED={seed}: {steps} steps in all cases");
     let logs =

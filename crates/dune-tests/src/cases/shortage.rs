@@ -6,6 +6,7 @@ use std::thread;
 use crate::both::{self, Mode, Notes, alike, forked, outcome};
 use crate::case::{Case, CaseResult};
 use crate::cgroup::Cgroup;
+use crate::pace;
 use crate::probe;
 
 pub const CASES: &[Case] = &[
@@ -28,7 +29,11 @@ pub const CASES: &[Case] = &[
 ];
 
 const MIB: u64 = 1 << 20;
-const GROUP_BYTES: u64 = 48 * MIB;
+
+/// What a group has.
+fn group_bytes() -> u64 {
+    MIB * if pace::is_vtx() { 24 } else { 48 }
+}
 
 /// Joins `group` as the one to be killed first.
 fn join(group: &Cgroup) {
@@ -38,7 +43,7 @@ fn join(group: &Cgroup) {
 
 /// Takes more than the group has, in one of several ways.
 fn devour(way: usize) {
-    let bytes = 2 * GROUP_BYTES;
+    let bytes = 2 * group_bytes();
     let all = libc::PROT_READ | libc::PROT_WRITE;
     match way {
         // By the program's own stores.
@@ -70,7 +75,7 @@ fn devour(way: usize) {
 /// The process is killed, whatever took the last page; who started it is not.
 fn out_of_memory() -> CaseResult {
     for way in 0..4 {
-        let group = Cgroup::with_memory("memory", GROUP_BYTES)?;
+        let group = Cgroup::with_memory("memory", group_bytes())?;
         let _ = group.set("memory.swap.max", 0);
         let mut kills = 0;
         for mode in [Mode::Host, Mode::Dune] {
@@ -94,7 +99,7 @@ fn out_of_memory() -> CaseResult {
 
 /// The child takes too much and is killed; its parent in Dune mode, in the same group, is told and goes on.
 fn out_of_memory_in_a_child() -> CaseResult {
-    let group = Cgroup::with_memory("family", GROUP_BYTES)?;
+    let group = Cgroup::with_memory("family", group_bytes())?;
     let _ = group.set("memory.swap.max", 0);
     alike(|notes| {
         group.join().expect("the group is there");

@@ -9,6 +9,7 @@ use super::touch::{
     FETCH, PAGE, PRESENT, READ_WRITE, WRITE, enter, execute, load, mmap, mprotect, munmap, peek, poke, store,
 };
 use crate::case::CaseResult;
+use crate::pace;
 use crate::probe;
 
 pub fn data_is_not_executable() -> CaseResult {
@@ -188,7 +189,7 @@ pub fn random_calls() -> CaseResult {
         seed ^= seed << 17;
         (seed >> 16) % limit
     };
-    for step in 0..1500 {
+    for step in 0..if pace::is_vtx() { 500 } else { 1500 } {
         let first = random(PAGES);
         let limit = [1, 4, 64, PAGES][random(4) as usize].min(PAGES - first);
         let pages = 1 + random(limit);

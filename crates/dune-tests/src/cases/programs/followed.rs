@@ -6,14 +6,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::{ENTER, WAYS, command, compare, example, folder, script};
+use super::{ENTER, command, compare, example, folder, script, ways};
 use crate::case::CaseResult;
 use crate::probe;
 
 /// What the environment tells the dynamic linker and the C library is for the program, and for those that it executes in turn:
 /// the linker complains once for each, statically linked programs pass over it, and all find their environment as it was.
 pub fn variables_of_the_linker() -> CaseResult {
-    for way in WAYS {
+    for way in ways() {
         let (outer, inner) = (example("dynamic-pie")?, example(way)?);
         let (outer, inner) = (outer.display(), inner.display());
         let set =

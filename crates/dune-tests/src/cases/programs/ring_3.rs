@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::{WAYS, command, example, folder};
+use super::{command, example, folder, ways};
 use crate::case::CaseResult;
 use crate::probe;
 
@@ -35,7 +35,7 @@ fn shell(line: &str, text: &str) -> CaseResult {
 
 /// Threads, children, heaps, deep stacks.
 pub fn programs() -> CaseResult {
-    for way in WAYS {
+    for way in ways() {
         let program = example(way)?;
         for (arguments, text) in [
             (&["threads"][..], "ring 3\nthreads 4 in my ring: true\nsum 6\n"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 
-use super::{ENTER, WAYS, command, compare, example, folder};
+use super::{ENTER, command, compare, example, folder, ways};
 use crate::case::{CaseResult, Skip};
 use crate::probe;
 
@@ -29,7 +29,7 @@ pub fn descriptors() -> CaseResult {
 
 /// A thread's stack grows into a hole, in which nothing of Dune's is.
 pub fn growing_stack() -> CaseResult {
-    WAYS.iter().try_for_each(|way| {
+    ways().iter().try_for_each(|way| {
         compare(&example(way)?, &["growing-stack"], "grown from 4 pages\ngrown from 16 pages\n", |_| ())
     })
 }

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::{WAYS, compare, example};
+use super::{compare, example, ways};
 use crate::case::{CaseResult, Skip};
 
 /// In all ways a program has its heap, prepared by the call, which returns a negative number if it fails.
@@ -13,7 +13,7 @@ fn have_a_heap(prepare: fn() -> i32) -> CaseResult {
         // SAFETY: one system call between fork and exec.
         unsafe { command.pre_exec(before) };
     };
-    WAYS.iter().try_for_each(|way| {
+    ways().iter().try_for_each(|way| {
         compare(&example(way)?, &["heap"], "break grows: true\nzeros: true\n", prepare)?;
         compare(&example(way)?, &["fork"], "child in my ring: true\n", prepare)
     })

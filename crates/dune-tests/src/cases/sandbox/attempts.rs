@@ -112,7 +112,7 @@ impl Outside {
         std::fs::write(&policy, &text)?;
         let limited = tree.path("limited.toml");
         let limits = "memory_bytes = 200_000_000\nopen_files = 64\nthreads = 8\nfile_bytes = 1_000_000\n";
-        std::fs::write(&limited, format!("{text}[limits]\ncpu_seconds = {}\n{limits}", cpu_seconds()))?;
+        std::fs::write(&limited, format!("{text}[limits]\ncpu_seconds = {CPU_SECONDS}\n{limits}"))?;
         std::fs::write(tree.path("singlf"), "secret\n")?;
         // Who has connected is taken, or no more could.
         for listener in [&allowed, &denied] {
@@ -131,7 +131,7 @@ impl Outside {
             "path" => vec![self.tree.path("single"), self.tree.path("singlf")],
             "link" => vec![self.tree.path("out"), self.tree.path("secret")],
             "mounted" => vec![self.tree.path("in"), self.tree.path("out")],
-            "spin" => vec![(cpu_seconds() + 1).to_string()],
+            "spin" => vec![(CPU_SECONDS + 1).to_string()],
             "fill" => vec![self.tree.path("out/full")],
             "abstract" => vec![NAME.to_owned()],
             "random" => vec![count.to_string(), seed().to_string()],
@@ -266,14 +266,8 @@ fn seed() -> u64 {
     seed
 }
 
-/// A limit of CPU time. `vtx` counts instructions, of which the start takes many.
-fn cpu_seconds() -> u64 {
-    if is_vtx() { 4 } else { 2 }
-}
-
-fn is_vtx() -> bool {
-    std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx")
-}
+/// A limit of CPU time.
+const CPU_SECONDS: u64 = 2;
 
 /// Random calls: a million on a computer. An emulated one takes 200 us for each.
 fn random_calls() -> u64 {

@@ -8,6 +8,7 @@ use std::{fs, thread, time};
 use super::attacks::Confined;
 use super::{command, path_of};
 use crate::case::{CaseResult, Skip};
+use crate::pace;
 
 /// What `confined` says with these words.
 fn said(words: &[&str], policy: &str) -> Result<(String, Output), Box<dyn std::error::Error>> {
@@ -19,7 +20,8 @@ fn said(words: &[&str], policy: &str) -> Result<(String, Output), Box<dyn std::e
 
 /// What Dune opens for itself no thread of the program's ever finds, not for a moment.
 pub fn descriptors_of_the_runtime() -> CaseResult {
-    let (said, _) = said(&["descriptors"], "allow-all")?;
+    let turns = if pace::is_vtx() { "1000" } else { "3000" };
+    let (said, _) = said(&["descriptors", turns], "allow-all")?;
     assert_eq!(said, "tried true\n");
     Ok(())
 }
@@ -99,7 +101,7 @@ pub fn code_of_ring_3() -> CaseResult {
 /// SGDT and its like tell no address, where KVM has UMIP or makes up for it.
 pub fn table_registers() -> CaseResult {
     needs("UMIP")?;
-    if std::env::var("DUNE_MACHINE").is_ok_and(|machine| machine == "vtx") {
+    if pace::is_vtx() {
         // Ring 3 executes SGDT there with CR4.UMIP set by KVM, too.
         return Err(Skip("KVM has UMIP here, and the emulator does not heed it".to_owned()).into());
     }

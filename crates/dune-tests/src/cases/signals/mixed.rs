@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::scenario::{Log, alarm, block, mask, note, noted, raise, set};
 use crate::case::CaseResult;
+use crate::pace;
 use crate::probe;
 
 /// No longer than this for as many as wanted; fewer do on a slow machine.
@@ -80,7 +81,8 @@ pub(super) fn faults() -> CaseResult {
         || {
             let deadline = Instant::now() + TIME;
             let mut faults = 0;
-            while faults < 1000 && Instant::now() < deadline {
+            let enough = if pace::is_vtx() { 200 } else { 1000 };
+            while faults < enough && Instant::now() < deadline {
                 // SAFETY: the page is this case's own; its handler makes it writable.
                 unsafe {
                     libc::mprotect(page.cast(), 4096, libc::PROT_NONE);
@@ -230,7 +232,8 @@ pub(super) fn own_code() -> CaseResult {
         |target| send(target, libc::SIGUSR1),
         || {
             let deadline = Instant::now() + TIME;
-            while HANDLED.load(Ordering::Relaxed) < 5000 && Instant::now() < deadline {
+            let enough = if pace::is_vtx() { 1000 } else { 5000 };
+            while HANDLED.load(Ordering::Relaxed) < enough && Instant::now() < deadline {
                 // SAFETY: the calls change nothing but what is declared.
                 unsafe {
                     asm!(
