@@ -196,12 +196,21 @@ impl Compartment {
         Ok(())
     }
 
-    /// Takes all stacks away; calls get new ones, all zeros.
-    pub(crate) fn drop_stacks(&mut self, dune: Dune) -> Result<(), UserSpaceError> {
-        while let Some(seat) = self.seats().pop() {
-            self.space.revoke(dune, &seat.stack)?;
-            self.contexts.give_back(seat.context);
+    /// Makes all stacks and registers as new.
+    pub(crate) fn renew(&mut self, dune: Dune) -> Result<(), UserSpaceError> {
+        for seat in self.seats.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            self.space.harvest(dune, &seat.stack)?;
+            seat.stack.clear();
+            seat.write_block(self.heap)?;
+            seat.context.clone_from(&self.contexts.clean);
         }
+        Ok(())
+    }
+
+    /// Fills `memory` with zeros where it may hold something else.
+    pub(crate) fn clear(&mut self, dune: Dune, memory: &Arc<SpaceMemory>) -> Result<(), UserSpaceError> {
+        self.space.harvest(dune, memory)?;
+        memory.clear();
         Ok(())
     }
 
@@ -219,10 +228,9 @@ impl Compartment {
     fn new_seat(&self, dune: Dune) -> Result<Box<Seat>, UserSpaceError> {
         let stack = self.spaces.memory(dune, STACK)?;
         self.space.grant(dune, &stack, PagePermissions::READ_WRITE)?;
-        if let Some(heap) = self.heap {
-            stack.write(0, bytemuck::bytes_of(&ThreadBlock::new(stack.start().as_u64(), heap)))?;
-        }
-        Ok(Box::new(Seat { context: self.contexts.take(), stack }))
+        let seat = Box::new(Seat { context: self.contexts.take(), stack });
+        seat.write_block(self.heap)?;
+        Ok(seat)
     }
 }
 
@@ -263,6 +271,12 @@ impl Contexts {
 }
 
 impl Seat {
+    /// Tells C functions where they have `heap`; without one zeros do.
+    fn write_block(&self, heap: Option<[u64; 2]>) -> Result<(), UserSpaceError> {
+        let Some(heap) = heap else { return Ok(()) };
+        self.stack.write(0, bytemuck::bytes_of(&ThreadBlock::new(self.stack.start().as_u64(), heap)))
+    }
+
     /// Why the function came back by `exit`, which is no system call.
     fn error(&self, exit: UserExit) -> CallError {
         let instruction = self.context.registers.rip;

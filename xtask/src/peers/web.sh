@@ -14,7 +14,7 @@ start() {
 }
 stop() {
     kill $server
-    wait $server
+    wait $server 2>/dev/null
 }
 # Milliseconds of a request, as ab tells them. Its requests must all have been answered.
 load() {
@@ -29,6 +29,10 @@ for mode in compartments trusting; do
     load -n 20 http://127.0.0.1:8443/ >/dev/null
     echo "$mode, HTTP, milliseconds a request: keep-alive $(load -k -c 4 -n $requests http://127.0.0.1:8443/)" \
         "a connection each $(load -c 4 -n $requests http://127.0.0.1:8443/)"
+    # The hole, aimed at the key.
+    key=$(sed -n 's/.*the key is at 0x//p' /tmp/web.log)
+    printf "GET / HTTP/1.1\r\nX-Peek: $key\r\nConnection: close\r\n\r\n" | nc 127.0.0.1 8443 >/tmp/attack
+    echo "$mode: an attack on the key gets: $(sed -n '1p;s/^there is .*/eight of its bytes/p' /tmp/attack | tr -d '\r' | tr '\n' ' ')"
     stop
     # Bochs gets signatures wrong that other CPUs get right (code for ADX), also without Dune.
     [ "$DUNE_MACHINE" = vtx ] && continue
@@ -41,10 +45,5 @@ for mode in compartments trusting; do
         grep -q '^hello$' /tmp/answer || { cat /tmp/answer /tmp/client.log /tmp/web.log; exit 1; }
         echo "$mode: openssl s_client -$version has the answer, and the certificate is good"
     done
-    # The hole, aimed at the key.
-    key=$(sed -n 's/.*the key is at 0x//p' /tmp/web.log)
-    printf "GET / HTTP/1.1\\r\\nX-Peek: $key\\r\\n\\r\\n" | openssl s_client -quiet -connect 127.0.0.1:8443 2>/dev/null |
-        sed -n 's/^there is [0-9a-f]*$/the attack got eight bytes of the key/p; s/^HTTP.1.1 400 .*/the attack on the key got nothing/p' >/tmp/attack
-    echo "$mode: $(cat /tmp/attack)"
     stop
 done

@@ -34,6 +34,11 @@ fn spy(address: &u64) -> u64 {
     unsafe { std::ptr::with_exposed_provenance::<u64>(*address as usize).read_volatile() }
 }
 
+fn ticks() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let argument = std::env::args_os().nth(1);
     let is_short = argument.as_ref().is_some_and(|argument| argument == "--few");
@@ -72,6 +77,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(error) => println!("an attack: {error}"),
     }
     decoder.library.reset(dune)?;
+
+    // What a fuzzer does for each input, but for the new input.
+    decoder.decode(&file, limit)?;
+    let start = ticks();
+    decoder.library.reset(dune)?;
+    println!("a reset takes {} ticks of the time-stamp counter", ticks() - start);
     println!("and the picture again: {} pixels", decoder.decode(&file, None)?.pixels.len() / 4);
     Ok(())
 }

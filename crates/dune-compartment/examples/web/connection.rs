@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dune::Dune;
 use dune_compartment::{
@@ -15,8 +15,10 @@ use crate::parser::{self, Request};
 /// The longest request.
 const ROOM: usize = 16 << 10;
 
-/// How long a request may be parsed.
+/// How long a request may be parsed, at most and at least: a time limit takes two system calls to set and to drop, so it is for all requests
+/// that come while it has enough left.
 const LIMIT: Duration = Duration::from_secs(5);
+const LEAST: Duration = Duration::from_secs(3);
 
 /// What a connection has for itself.
 pub struct Connection {
@@ -24,6 +26,8 @@ pub struct Connection {
     /// None if its parser is trusted.
     compartment: Option<Compartment>,
     memory: Arc<SpaceMemory>,
+    /// The time limit, and when it is over.
+    limit: Option<(TimeLimit, Instant)>,
 }
 
 /// What the peer is told.
@@ -41,11 +45,11 @@ impl Connection {
     ) -> Result<Connection, Box<dyn std::error::Error>> {
         let memory = compartments.memory(dune, ROOM as u64)?;
         if trusting {
-            return Ok(Connection { dune, compartment: None, memory });
+            return Ok(Connection { dune, compartment: None, memory, limit: None });
         }
         let compartment = compartments.create(dune)?;
         compartment.grant(dune, &memory, PagePermissions::READ)?;
-        Ok(Connection { dune, compartment: Some(compartment), memory })
+        Ok(Connection { dune, compartment: Some(compartment), memory, limit: None })
     }
 
     /// Where its bytes lie: for an attacker.
@@ -54,13 +58,17 @@ impl Connection {
     }
 
     /// Answers the peer's requests until one of them has enough.
-    pub fn serve(&self, mut stream: impl Read + Write, log: impl Fn(&str)) -> io::Result<()> {
+    pub fn serve(&mut self, mut stream: impl Read + Write, log: impl Fn(&str)) -> io::Result<()> {
         let mut text = Vec::new();
         let mut buffer = [0; 4096];
         loop {
             let answer = match self.request(&text) {
                 Ok(None) => {
-                    let count = stream.read(&mut buffer)?;
+                    let count = match stream.read(&mut buffer) {
+                        // A time limit that is over ends what waits.
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        count => count?,
+                    };
                     if count == 0 {
                         return Ok(());
                     }
@@ -91,7 +99,7 @@ impl Connection {
     }
 
     /// The request at the start of `text`; `None` if it has not come as a whole.
-    fn request(&self, text: &[u8]) -> Result<Option<Checked>, String> {
+    fn request(&mut self, text: &[u8]) -> Result<Option<Checked>, String> {
         if text.is_empty() {
             return Ok(None);
         }
@@ -100,8 +108,16 @@ impl Connection {
         let slice = Slice::new(&self.memory, 0..text.len() as u64);
         let request = match &self.compartment {
             Some(compartment) => {
-                let limit = TimeLimit::new(self.dune, LIMIT).map_err(|why| why.to_string())?;
-                let options = CallOptions::new().limit(&limit);
+                let now = Instant::now();
+                if self.limit.as_ref().is_none_or(|(_, end)| *end < now + LEAST) {
+                    self.limit = None;
+                    let limit = TimeLimit::new(self.dune, LIMIT).map_err(|why| why.to_string())?;
+                    self.limit = Some((limit, now + LIMIT));
+                }
+                let mut options = CallOptions::new();
+                if let Some((limit, _)) = &self.limit {
+                    options = options.limit(limit);
+                }
                 compartment
                     .call_with(self.dune, options, parser::parse, &slice)
                     .map_err(|why| why.to_string())?

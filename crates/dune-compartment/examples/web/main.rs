@@ -71,8 +71,9 @@ impl Server {
 
     fn serve(&self, dune: Dune, stream: TcpStream, number: u64) -> Result<(), Failure> {
         stream.set_nodelay(true)?;
-        let connection = Connection::new(dune, &self.compartments, self.trusting)?;
-        let log = |what: &str| eprintln!("connection {number} at {:#x}: {what}", connection.address());
+        let mut connection = Connection::new(dune, &self.compartments, self.trusting)?;
+        let address = connection.address();
+        let log = |what: &str| eprintln!("connection {number} at {address:#x}: {what}");
         if number < 3 {
             log("its bytes are here");
         }

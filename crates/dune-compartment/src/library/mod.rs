@@ -199,14 +199,11 @@ impl Library {
     ///
     /// [`LibraryError`]; it is to be reset again then, or dropped.
     pub fn reset(&mut self, dune: Dune) -> Result<(), LibraryError> {
-        self.compartment.drop_stacks(dune)?;
+        self.compartment.renew(dune)?;
+        self.compartment.clear(dune, &self.heap)?;
         for (offset, bytes) in &self.variables {
             self.image.write(*offset, bytes)?;
         }
-        // What it has written to there is known when it has it no more.
-        self.compartment.revoke(dune, &self.heap)?;
-        self.heap.clear();
-        self.compartment.grant(dune, &self.heap, PagePermissions::READ_WRITE)?;
         self.construct(dune)
     }
 

@@ -3,8 +3,12 @@
 use super::entry::Entry;
 use super::error::EditError;
 use super::flush::Flush;
+use super::map::MapSize;
 use super::table::PageTables;
 use crate::arch::page::{PAGE_BYTES, PagePermissions, PageRange, PageSize};
+
+/// Ranges of up to so many bytes are shown by pages of 4 KiB: what ring 3 has written is known by the page, and cleared so.
+const MOST_SMALL: u64 = 32 << 20;
 
 impl<'m> PageTables<'m> {
     /// As [`remap`](Self::remap), for `range` of a space that ring 3 runs in. Also whether there may be tables now that were not there.
@@ -31,8 +35,9 @@ impl<'m> PageTables<'m> {
             // The CPU caches no page that is not there.
             return Ok((Flush::none(), false));
         }
-        // SAFETY: the caller's.
-        unsafe { self.remap(range, permissions) }.map(|flush| (flush, true))
+        let is_small = range.bytes() <= MOST_SMALL;
+        let size = if is_small { MapSize::Exactly(PageSize::Size4KiB) } else { MapSize::Largest };
+        self.map_identically_by(range, permissions, size).map(|flush| (flush.owed(), true))
     }
 
     /// Takes the pages of `range` out, all of which [`show`](Self::show) has put there, and tells those that were written to: where they

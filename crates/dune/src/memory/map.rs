@@ -138,7 +138,17 @@ impl<'m> PageTables<'m> {
         range: PageRange,
         permissions: PagePermissions,
     ) -> Result<Flush<'m>, EditError> {
-        self.map_pieces(range, Form::new(permissions, MapSize::Largest), |tables, at| {
+        self.map_identically_by(range, permissions, MapSize::Largest)
+    }
+
+    /// [`Self::map_identically`], with pages of this size.
+    pub(super) fn map_identically_by(
+        &mut self,
+        range: PageRange,
+        permissions: PagePermissions,
+        size: MapSize,
+    ) -> Result<Flush<'m>, EditError> {
+        self.map_pieces(range, Form::new(permissions, size), |tables, at| {
             let window = tables.windows.find(VirtAddr::new_truncate(at));
             let window = window.ok_or(EditError::OutsideWindows { address: at })?;
             let delta = window.gpa.as_u64().wrapping_sub(window.range.first());

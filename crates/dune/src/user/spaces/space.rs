@@ -178,6 +178,28 @@ impl UserSpace {
         Ok(())
     }
 
+    /// Notes what ring 3 has written to `memory` in this space, as revoking does, and leaves it its rights: for
+    /// [`SpaceMemory::clear`]. What a thread writes that runs there now is noted the next time, if not this time.
+    ///
+    /// # Errors
+    ///
+    /// [`UserSpaceError::Tables`].
+    pub fn harvest(&self, dune: Dune, memory: &Arc<SpaceMemory>) -> Result<(), UserSpaceError> {
+        let granted = lock(&self.granted);
+        for grant in granted.iter().filter(|grant| Arc::ptr_eq(&grant.memory, memory)) {
+            let mut tables = self.space.page_tables()?;
+            let flush = tables.harvest_dirty(grant.range, |start, size| {
+                let start = start.as_u64();
+                let (from, to) =
+                    (start.max(grant.range.first()), (start + size.bytes()).min(grant.range.end()));
+                memory.mark_range(PageRange::known(from, to));
+            });
+            drop(tables);
+            self.settle(dune, flush);
+        }
+        Ok(())
+    }
+
     /// What ring 3 may do with `bytes` bytes at `address`, all of which it was granted at once, or by parts that end at none of them: the
     /// memory that they are in, and the offset in it. For supervisors that are given addresses.
     pub fn find(&self, address: u64, bytes: u64) -> Option<(Arc<SpaceMemory>, u64, PagePermissions)> {
