@@ -15,6 +15,7 @@ use crate::error::Access;
 use crate::raw::entry::{self, Wish};
 use crate::raw::run;
 use crate::raw::thread_block::ThreadBlock;
+use crate::weakness::{Defence, lacks};
 use crate::{CallError, CallOptions, Gates};
 
 /// A part of the program that sees only what it was granted. Threads may call it at once, and calls may nest, by way of gates.
@@ -151,7 +152,9 @@ impl Compartment {
         let at = seat.stack.start().as_u64() + frame;
         // Nothing of ring 0's registers, nor of the last call's. The stack is as after a CALL; `start` does not return.
         let registers = &mut seat.context.registers;
-        *registers = UserRegisters::default();
+        if !lacks(Defence::Registers) {
+            *registers = UserRegisters::default();
+        }
         registers.rip = entry::start::<A, R> as *const () as u64;
         registers.rsp = at - 8;
         registers.rdi = function as *const () as u64;
@@ -183,12 +186,17 @@ impl Compartment {
         let forged = |address, bytes| CallError::Forged { number: number.into(), address, bytes };
         let find = |address, bytes: u64, size: usize, needed| {
             let found = self.space.find(address, bytes).filter(|_| bytes == size as u64);
-            let found = found.filter(|(_, _, permissions)| permissions.contains(needed));
+            let found = found
+                .filter(|(_, _, permissions)| permissions.contains(needed) || lacks(Defence::GateRights));
             found.map(|(memory, offset, _)| (memory, offset)).ok_or(forged(address, bytes))
         };
-        let (memory, offset) = find(from, bytes, handler.argument, PagePermissions::READ)?;
         let mut argument = vec![0; handler.argument];
-        memory.read(offset, &mut argument)?;
+        if lacks(Defence::GateGrants) {
+            run::read_unseen(from, &mut argument);
+        } else {
+            let (memory, offset) = find(from, bytes, handler.argument, PagePermissions::READ)?;
+            memory.read(offset, &mut argument)?;
+        }
         let (memory, offset) = find(to, room, handler.answer, PagePermissions::WRITE)?;
         let mut answer = vec![0; handler.answer];
         (handler.handle)(&argument, &mut answer);
@@ -258,7 +266,9 @@ impl Contexts {
     fn take(&self) -> UserContext {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(mut context) = used else { return self.clean.clone() };
-        context.clone_from(&self.clean);
+        if !lacks(Defence::Registers) {
+            context.clone_from(&self.clean);
+        }
         context
     }
 

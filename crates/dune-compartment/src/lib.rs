@@ -54,6 +54,7 @@ mod library;
 #[expect(unsafe_code, reason = "shows ring 3 the program's code, enters it, and is what runs there first")]
 mod raw;
 mod slice;
+mod weakness;
 
 pub use bytemuck;
 pub use call::CallOptions;

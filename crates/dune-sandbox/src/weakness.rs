@@ -1,10 +1,5 @@
-//! The defences that a build for the test suite can do without.
-//!
-//! That an attack fails says something only if it would get out without what stops it. So the suite runs each attack (dune-tests,
-//! `cases/sandbox/attempts.rs`) once more in a build of its own, with the feature `_weakened`, in which the environment variable
-//! `DUNE_WEAKENED` names the defences that are left out. In all other builds [`lacks`] is a constant, and what depends on it is not there.
-//!
-//! Such a build protects from nothing. So the feature is not enough: whoever compiles it has to set `DUNE_BUILD_WEAKENED`, too.
+//! The defences that a build for the test suite can do without: see `weakness.rs` of libdune. The attacks are in dune-tests,
+//! `cases/sandbox/attempts.rs`.
 
 /// Something that stops attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +66,6 @@ mod chosen {
 
     use super::Defence;
 
-    const _: () = assert!(
-        option_env!("DUNE_BUILD_WEAKENED").is_some(),
-        "a sandbox with the feature `_weakened` protects from nothing: leave the feature out (the test suite's build sets DUNE_BUILD_WEAKENED)"
-    );
-
     const ALL: [Defence; 19] = [
         Defence::Pointers,
         Defence::Copies,
@@ -104,15 +94,11 @@ mod chosen {
         LACKING.get_or_init(named).contains(&defence)
     }
 
-    /// The defences that the environment names, with commas between them.
+    /// The defences that the environment names.
     fn named() -> Vec<Defence> {
-        let names = std::env::var("DUNE_WEAKENED").unwrap_or_default();
-        let named = |name: &str| ALL.into_iter().find(|defence| format!("{defence:?}") == name);
-        let is_name = |name: &&str| !name.is_empty();
-        names
-            .split(',')
-            .filter(is_name)
-            .map(|name| named(name).unwrap_or_else(|| panic!("DUNE_WEAKENED: no defence is called {name:?}")))
-            .collect()
+        let known = |name: &String| ALL.into_iter().find(|defence| format!("{defence:?}") == *name);
+        let named =
+            |name| known(name).unwrap_or_else(|| panic!("DUNE_WEAKENED: no defence is called {name:?}"));
+        dune::weakness::named().iter().map(named).collect()
     }
 }

@@ -33,6 +33,11 @@ pub mod memory;
 mod report;
 pub mod soundness;
 pub mod user;
+#[cfg(feature = "_weakened")]
+#[doc(hidden)]
+pub mod weakness;
+#[cfg(not(feature = "_weakened"))]
+mod weakness;
 
 pub use arch::cpu;
 pub use arch::frame::{GeneralRegisters, TrapFrame};

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders, and files beside them, from those that need nothing to those that need all (ARCHITECTURE.md, *Map*).
-const ORDER: [&str; 14] = [
-    "arch", "linux", "report", "lock", "engine", "memory", "contract", "guest", "doctor", "user", "counters",
-    "host", "fuzzing", "api",
+const ORDER: [&str; 15] = [
+    "weakness", "arch", "linux", "report", "lock", "engine", "memory", "contract", "guest", "doctor", "user",
+    "counters", "host", "fuzzing", "api",
 ];
 
 /// Imports that run back and stay, each with its reason: the file, and what it imports.

@@ -6,6 +6,7 @@ use dune::Dune;
 use dune::memory::{EditError, Flush, PAGE_BYTES, PagePermissions, PageRange, VirtAddr};
 
 use crate::CompartmentError;
+use crate::weakness::{Defence, lacks};
 
 /// Lets ring 3 read and execute what of each loaded object is not writable: its code, its constants, and what is read-only since its
 /// addresses were filled in (PT_GNU_RELRO).
@@ -27,7 +28,9 @@ fn show_range(dune: Dune, range: PageRange) -> Result<(), EditError> {
         for at in (start..start + range.bytes()).step_by(PAGE_BYTES as usize) {
             // Of a part that is filled in lazily, pages are writable still: they are variables.
             let leaf = tables.lookup(VirtAddr::new(at));
-            if leaf.is_some_and(|leaf| !leaf.permissions.contains(PagePermissions::WRITE)) {
+            if leaf.is_some_and(|leaf| {
+                !leaf.permissions.contains(PagePermissions::WRITE) || lacks(Defence::Constants)
+            }) {
                 let page = PageRange::page(VirtAddr::new(at));
                 // SAFETY: the page is not writable, so ring 3 changes nothing there, and ring 0 does not try to.
                 flush = flush + unsafe { tables.grant_user(page, PagePermissions::empty()) }?;
@@ -62,7 +65,7 @@ unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, parts: *mut 
         let start = info.dlpi_addr.wrapping_add(header.p_vaddr);
         let end = start.wrapping_add(header.p_memsz);
         let is_constant = match header.p_type {
-            libc::PT_LOAD => header.p_flags & libc::PF_W == 0,
+            libc::PT_LOAD => header.p_flags & libc::PF_W == 0 || lacks(Defence::Constants),
             libc::PT_GNU_RELRO => true,
             _ => false,
         };

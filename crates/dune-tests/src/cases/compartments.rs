@@ -1,8 +1,10 @@
 //! Compartments: functions of this program that see only what they were granted.
 
 mod attacks;
+mod attempts;
 mod libraries;
 mod spaces;
+mod weakened;
 mod web;
 
 use std::hint::black_box;
@@ -33,6 +35,8 @@ pub const CASES: &[Case] = &[
     Case::new("compartments::leave_no_bytes", attacks::leftovers),
     Case::new("compartments::see_no_registers", attacks::registers),
     Case::new("compartments::lose_what_is_revoked", attacks::stale_grants),
+    Case::new("compartments::attacks_fail", weakened::fail),
+    Case::new("compartments::attacks_succeed_without_defence", weakened::succeed_without_defence),
     Case::new("compartments::in_later_memory", spaces::later_memory),
     Case::new("compartments::beside_spaces", spaces::beside),
     Case::new("compartments::decode_by_c", libraries::decoding),

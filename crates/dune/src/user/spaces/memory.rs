@@ -9,6 +9,7 @@ use x86_64::VirtAddr;
 use super::{Reserve, UserSpaceError};
 use crate::arch::page::{PAGE_BYTES, PageRange};
 use crate::guest::copy;
+use crate::weakness::{Defence, lacks};
 
 /// Memory that can be granted to spaces of ring 3 ([`UserSpace::grant`](super::UserSpace::grant)).
 ///
@@ -137,7 +138,9 @@ impl SpaceMemory {
 impl Drop for SpaceMemory {
     fn drop(&mut self) {
         // No space has it: each that does has a reference to this value.
-        self.clear();
+        if !lacks(Defence::Clearing) {
+            self.clear();
+        }
         self.reserve.give_back(self.range);
     }
 }

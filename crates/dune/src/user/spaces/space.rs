@@ -11,6 +11,7 @@ use crate::arch::token::Dune;
 use crate::memory::{AddressSpace, EditError, Flush, PageTables};
 use crate::user::error::UserError;
 use crate::user::{TimeLimit, UserContext, UserExit, enter_ring3};
+use crate::weakness::{Defence, lacks};
 
 /// A space that may have more tables than this is not kept for the next one.
 const MOST_TABLES: u64 = 8;
@@ -285,7 +286,7 @@ impl UserSpace {
     fn settle(&self, dune: Dune, flush: Flush<'_>) -> bool {
         self.space.note_edit();
         let is_in_use = self.running.load(Ordering::SeqCst) > 0;
-        if is_in_use {
+        if is_in_use && !lacks(Defence::Flush) {
             flush.now(dune)
         } else {
             flush.unused()
