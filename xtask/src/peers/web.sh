@@ -34,7 +34,7 @@ for mode in compartments trusting; do
     printf "GET / HTTP/1.1\r\nX-Peek: $key\r\nConnection: close\r\n\r\n" | nc 127.0.0.1 8443 >/tmp/attack
     echo "$mode: an attack on the key gets: $(sed -n '1p;s/^there is .*/eight of its bytes/p' /tmp/attack | tr -d '\r' | tr '\n' ' ')"
     stop
-    # Bochs gets signatures wrong that other CPUs get right (code for ADX), also without Dune.
+    # On Bochs signatures of P-256 are wrong for ring that are right elsewhere, also without Dune.
     [ "$DUNE_MACHINE" = vtx ] && continue
     start /tmp/certificate.pem $argument
     echo "$mode, TLS, milliseconds a request: keep-alive $(load -k -c 4 -n $requests https://127.0.0.1:8443/)" \

@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     Case::new("compartments::with_c_are_reset", libraries::reset),
     Case::new("compartments::keep_c_inside", libraries::inside),
     Case::new("compartments::parse_for_a_server", web::attacked),
-    // Bochs gets a signature wrong that other CPUs get right: ring's code for ADX, also without Dune.
+    // On Bochs ring finds signatures of P-256 wrong that are right elsewhere, also without Dune.
     Case::new("compartments::sign_for_a_server", web::by_tls).on_svm(),
     Case::new("spaces::granted_by_parts", spaces::by_parts),
     Case::new("spaces::of_many_threads", spaces::of_many_threads),
