@@ -25,14 +25,14 @@ extern "C" fn register_end() -> i32 {
     0
 }
 
-extern "C" fn frexp(number: f64, exponent: *mut i32) -> f64 {
+unsafe extern "C" fn frexp(number: f64, exponent: *mut i32) -> f64 {
     let (fraction, power) = libm::frexp(number);
     // SAFETY: C's rules.
     unsafe { exponent.write(power) };
     fraction
 }
 
-extern "C" fn modf(number: f64, whole: *mut f64) -> f64 {
+unsafe extern "C" fn modf(number: f64, whole: *mut f64) -> f64 {
     let (fraction, integer) = libm::modf(number);
     // SAFETY: C's rules.
     unsafe { whole.write(integer) };

@@ -180,7 +180,7 @@ impl UserSpace {
     }
 
     /// Notes what ring 3 has written to `memory` in this space, as revoking does, and leaves it its rights: for
-    /// [`SpaceMemory::clear`]. What a thread writes that runs there now is noted the next time, if not this time.
+    /// [`SpaceMemory::clear`]. As long as a thread runs there, that is all of it.
     ///
     /// # Errors
     ///
@@ -196,7 +196,10 @@ impl UserSpace {
                 memory.mark_range(PageRange::known(from, to));
             });
             drop(tables);
-            self.settle(dune, flush);
+            if self.settle(dune, flush) {
+                // A thread may have written since, by a translation that says that the page is marked already.
+                memory.mark_range(grant.range);
+            }
         }
         Ok(())
     }
