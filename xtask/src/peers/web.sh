@@ -14,7 +14,7 @@ start() {
 }
 stop() {
     kill $server
-    wait $server 2>/dev/null
+    wait $server 2>/dev/null || :
 }
 # Milliseconds of a request, as ab tells them. Its requests must all have been answered.
 load() {
