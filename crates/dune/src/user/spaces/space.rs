@@ -64,7 +64,7 @@ impl UserSpace {
         self.grant_pages(dune, memory, memory.range(), permissions)
     }
 
-    /// As [`grant`](Self::grant), for the pages of `memory` in which `bytes` lie.
+    /// As [`grant`](Self::grant), for the pages of `memory` in which `bytes` lie. No permissions take them away.
     ///
     /// # Errors
     ///
@@ -131,23 +131,6 @@ impl UserSpace {
     /// [`UserSpaceError::Tables`]; it is granted still then, but for parts that had rights of their own, which may be gone.
     pub fn revoke(&self, dune: Dune, memory: &Arc<SpaceMemory>) -> Result<(), UserSpaceError> {
         self.revoke_pages(dune, memory, memory.range())
-    }
-
-    /// As [`revoke`](Self::revoke), for the pages of `memory` in which `bytes` lie.
-    ///
-    /// # Errors
-    ///
-    /// As for that; [`UserSpaceError::Outside`].
-    pub fn revoke_part(
-        &self,
-        dune: Dune,
-        memory: &Arc<SpaceMemory>,
-        bytes: Range<u64>,
-    ) -> Result<(), UserSpaceError> {
-        match memory.pages(bytes)? {
-            Some(range) => self.revoke_pages(dune, memory, range),
-            None => Ok(()),
-        }
     }
 
     /// `range` is in `memory`.
