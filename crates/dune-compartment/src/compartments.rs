@@ -53,19 +53,11 @@ impl Compartments {
     ///
     /// [`CompartmentError::Space`].
     pub fn create(&self, dune: Dune) -> Result<Compartment, CompartmentError> {
-        Ok(self.create_beside(dune, None)?)
+        Ok(self.create_with_heap(dune, None)?)
     }
 
     /// As [`create`](Self::create), for functions of C that take memory from `heap`.
     pub(crate) fn create_with_heap(
-        &self,
-        dune: Dune,
-        heap: &Arc<SpaceMemory>,
-    ) -> Result<Compartment, UserSpaceError> {
-        self.create_beside(dune, Some(heap))
-    }
-
-    fn create_beside(
         &self,
         dune: Dune,
         heap: Option<&Arc<SpaceMemory>>,

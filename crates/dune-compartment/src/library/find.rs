@@ -23,7 +23,7 @@ pub(super) struct File {
 
 /// The library at `path`, and those that it needs, each once: what needs others comes before them.
 pub(super) fn with_needed(path: &Path) -> Result<Vec<File>, LibraryError> {
-    let is_name = path.components().count() == 1 && !path.starts_with("/");
+    let is_name = path.parent().is_some_and(|parent| parent.as_os_str().is_empty());
     let found = if is_name { find(path, None) } else { None };
     let path = &found.unwrap_or_else(|| path.to_owned());
     let mut files = vec![File::read(path)?];

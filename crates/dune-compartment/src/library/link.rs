@@ -1,6 +1,7 @@
 //! Putting libraries into memory: where each comes to lie, and what its addresses are then.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use object::LittleEndian as LE;
 use object::elf::{
@@ -16,8 +17,8 @@ use crate::raw::c_library;
 
 /// Libraries, one behind the other.
 pub(super) struct Plan<'d> {
-    /// With the offset at which each lies.
-    objects: Vec<(Object<'d>, u64)>,
+    /// With the bytes where each lies.
+    objects: Vec<(Object<'d>, Range<u64>)>,
     /// The bytes of all.
     pub bytes: u64,
 }
@@ -43,9 +44,9 @@ impl<'d> Plan<'d> {
         let (mut objects, mut bytes) = (Vec::new(), 0);
         for file in files {
             let object = Object::read(&file.path, &file.bytes)?;
-            let span = object.span()?;
-            objects.push((object, bytes));
-            bytes += span;
+            let start = bytes;
+            bytes += object.span()?;
+            objects.push((object, start..bytes));
             if bytes > Library::MOST_BYTES {
                 return Err(LibraryError::TooLarge { bytes });
             }
@@ -53,13 +54,9 @@ impl<'d> Plan<'d> {
         Ok(Plan { objects, bytes })
     }
 
-    /// How many places for what nobody has are needed at most.
-    pub(super) fn most_missing(&self) -> Result<u64, LibraryError> {
-        let mut count = 0;
-        for (object, _) in &self.objects {
-            count += object.relocations()?.len() as u64;
-        }
-        Ok(count)
+    /// How many places for what nobody has are needed at most: one for each name.
+    pub(super) fn most_missing(&self) -> u64 {
+        self.objects.iter().map(|(object, _)| object.names()).sum()
     }
 
     /// All of it for memory at `start`. `imports` come first; what nobody has gets an address from `missing` on.
@@ -70,17 +67,18 @@ impl<'d> Plan<'d> {
         missing: u64,
     ) -> Result<Linked, LibraryError> {
         let mut names = Names { exports: BTreeMap::new(), imports, missing: (missing, Vec::new()) };
-        for (object, offset) in &self.objects {
+        for (object, place) in &self.objects {
             for (name, symbol) in object.exports() {
-                let address = symbol.address.wrapping_add(start + offset);
+                let address = symbol.address.wrapping_add(start + place.start);
                 names.exports.entry(name).or_insert(Symbol { address, ..symbol });
             }
         }
         let mut bytes = vec![0; self.bytes as usize];
         let (mut parts, mut constructors) = (Vec::new(), Vec::new());
         // Who needs others is constructed after them.
-        for (file, (object, offset)) in self.objects.iter().enumerate().rev() {
-            let memory = &mut bytes[*offset as usize..(offset + object.span()?) as usize];
+        for (file, (object, place)) in self.objects.iter().enumerate().rev() {
+            let offset = place.start;
+            let memory = &mut bytes[offset as usize..place.end as usize];
             object.load(memory)?;
             let mut placed = Placed { object, base: start + offset, memory };
             placed.relocate(&mut names)?;
@@ -191,7 +189,7 @@ impl<'d> Placed<'_, 'd, '_> {
         Ok(functions)
     }
 
-    fn place(&self, at: u64) -> Result<std::ops::Range<usize>, LibraryError> {
+    fn place(&self, at: u64) -> Result<Range<usize>, LibraryError> {
         let end = at.checked_add(8).filter(|end| *end <= self.memory.len() as u64);
         let end = end.ok_or_else(|| self.object.broken("an address is to be filled in outside of it"))?;
         Ok(at as usize..end as usize)

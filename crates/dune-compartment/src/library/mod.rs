@@ -127,11 +127,11 @@ impl Library {
         let plan = Plan::new(&files)?;
         let image = compartments.memory(dune, plan.bytes)?;
         let heap = compartments.memory(dune, options.heap)?;
-        let missing = compartments.memory(dune, plan.most_missing()? * MISSING_STEP)?;
+        let missing = compartments.memory(dune, plan.most_missing() * MISSING_STEP)?;
         let linked = plan.link(image.start().as_u64(), &options.imports, missing.start().as_u64())?;
         let Linked { bytes, parts, symbols, constructors, missing: names } = linked;
         image.write(0, &bytes)?;
-        let compartment = compartments.create_with_heap(dune, &heap)?;
+        let compartment = compartments.create_with_heap(dune, Some(&heap))?;
         compartment.grant(dune, &heap, PagePermissions::READ_WRITE)?;
         for (range, permissions) in &parts {
             compartment.grant_part(dune, &image, range.clone(), *permissions)?;

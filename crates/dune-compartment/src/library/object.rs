@@ -138,6 +138,11 @@ impl<'d> Object<'d> {
         })
     }
 
+    /// How many names it has, of its own and others'.
+    pub(super) fn names(&self) -> u64 {
+        self.symbols.len() as u64
+    }
+
     /// The symbol `index`: its name, and what it is here.
     pub(super) fn symbol(&self, index: SymbolIndex) -> Result<(&'d str, &'d Sym64<LE>), LibraryError> {
         let symbol = self.symbols.symbol(index).map_err(wrong(self.path))?;
