@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::both::{Notes, alike, forked};
 use crate::case::{Case, CaseResult, Skip};
-use crate::probe;
+use crate::{pace, probe};
 
 pub const CASES: &[Case] = &[
     Case::new("compatibility::int_0x80", || alike(|notes| in_child(notes, int_0x80))),
@@ -118,7 +118,7 @@ fn vsyscalls(notes: &Notes) {
 
 /// AMD's CPUs have no SYSENTER for code of 64 bits, which KVM would emulate.
 fn sysenter() -> CaseResult {
-    if std::env::var("DUNE_MACHINE").as_deref() == Ok("vtx") {
+    if pace::is_vtx() {
         return Err(
             Skip("Intel's SYSENTER from code of 64 bits comes back to code of 32 bits".to_owned()).into()
         );

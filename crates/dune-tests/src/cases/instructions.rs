@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::both::{self, Mode, Notes, alike, errno, forked};
 use crate::case::{Case, CaseResult, Skip};
-use crate::probe;
+use crate::{pace, probe};
 
 pub const CASES: &[Case] = &[
     Case::new("instructions::interrupts_off_by_popf", || alike(interrupts_off)),
@@ -62,7 +62,7 @@ fn start_timer(microseconds: i64) {
 
 /// Signals come to code that has cleared IF, when it computes.
 fn computing_with_interrupts_off() -> CaseResult {
-    if std::env::var("DUNE_MACHINE").as_deref() == Ok("vtx") {
+    if pace::is_vtx() {
         // Its VM entry takes interrupts for masked, and nothing, not even the host's timer, ends that.
         return Err(Skip("Bochs does not interrupt a guest that it enters with IF clear".to_owned()).into());
     }

@@ -8,22 +8,12 @@ use std::thread;
 
 use dune_compartment::{Access, CallError, CallOptions, Gates, PagePermissions, Slice};
 
+use super::attempts::{read, write};
 use super::{SQUARE, is_fault, new, sum, wait_for};
 use crate::case::CaseResult;
 
 static PUBLIC: u64 = 0x1234;
 static SECRET: AtomicU64 = AtomicU64::new(0x5ec2e7);
-
-fn read(address: &u64) -> u64 {
-    // SAFETY: granted, or a fault.
-    unsafe { std::ptr::with_exposed_provenance::<u64>(*address as usize).read_volatile() }
-}
-
-fn write(address: &u64) -> u64 {
-    // SAFETY: as above.
-    unsafe { std::ptr::with_exposed_provenance_mut::<u64>(*address as usize).write_volatile(1) };
-    1
-}
 
 fn jump(address: &u64) -> u64 {
     // SAFETY: a fault.

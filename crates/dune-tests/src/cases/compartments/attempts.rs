@@ -24,7 +24,7 @@ pub const ATTACKS: &[(&str, Attempt)] = &[
     ("Constants", variable),
 ];
 
-const KEY: u64 = 0x5ec2_e75e_c2e7_5ec2;
+pub const KEY: u64 = 0x5ec2_e75e_c2e7_5ec2;
 const GATE: Gate<u64, u64> = Gate::new(0);
 /// RAX of a question by [`GATE`].
 const ASK: u64 = 0x7fff_0001;
@@ -32,12 +32,14 @@ const ASK: u64 = 0x7fff_0001;
 /// A variable of the program's.
 static VARIABLE: AtomicU64 = AtomicU64::new(KEY);
 
-fn read(address: &u64) -> u64 {
+/// For a compartment: what lies there.
+pub fn read(address: &u64) -> u64 {
     // SAFETY: granted, or a fault.
     unsafe { std::ptr::with_exposed_provenance::<u64>(*address as usize).read_volatile() }
 }
 
-fn write(address: &u64) -> u64 {
+/// For a compartment: puts [`KEY`] there.
+pub fn write(address: &u64) -> u64 {
     // SAFETY: granted, or a fault.
     unsafe { std::ptr::with_exposed_provenance_mut::<u64>(*address as usize).write_volatile(KEY) };
     0

@@ -8,8 +8,10 @@ use std::arch::asm;
 use dune_compartment::{Access, CallError, CallOptions, Compartments, Library, LibraryError, LibraryOptions};
 
 use self::decoder::{DecodeError, Decoder, Picture};
+use super::attempts::{KEY, read, write};
 use super::{Result, is_fault, new};
 use crate::case::CaseResult;
+use crate::pace;
 
 const WIDTH: u32 = 40;
 const HEIGHT: u32 = 30;
@@ -56,7 +58,7 @@ pub fn bad_files() -> CaseResult {
     let (_, _, mut decoder) = decoder()?;
     let (file, expected) = picture(3);
     // On vtx, which is slow, fewer.
-    let step = if std::env::var("DUNE_MACHINE").as_deref() == Ok("vtx") { 29 } else { 1 };
+    let step = if pace::is_vtx() { 29 } else { 1 };
     let mut refused = 0;
     for at in (0..file.len()).step_by(step) {
         let mut bad = file.clone();
@@ -116,16 +118,6 @@ pub fn missing() -> CaseResult {
     Ok(())
 }
 
-fn peek(address: &u64) -> u64 {
-    // SAFETY: granted, or a fault.
-    unsafe { std::ptr::with_exposed_provenance::<u64>(*address as usize).read_volatile() }
-}
-
-fn poke(address: &u64) {
-    // SAFETY: granted, or a fault.
-    unsafe { std::ptr::with_exposed_provenance_mut::<u64>(*address as usize).write_volatile(0x5ec2e7) };
-}
-
 /// Where the heap of C functions is (`raw/thread_block.rs`).
 fn heap(_: &()) -> u64 {
     let heap;
@@ -135,7 +127,7 @@ fn heap(_: &()) -> u64 {
 }
 
 fn is_zero(&[start, bytes]: &[u64; 2]) -> u64 {
-    (start..start + bytes).step_by(8).all(|address| peek(&address) == 0).into()
+    (start..start + bytes).step_by(8).all(|address| read(&address) == 0).into()
 }
 
 pub fn reset() -> CaseResult {
@@ -149,11 +141,11 @@ pub fn reset() -> CaseResult {
     // The first page after the code that can be written to: variables.
     let code = library.symbol("png_image_free")? & !0xfff;
     let mut pages = (1..).map(|page| code + page * 4096);
-    let variables = pages.find(|page| library.call(dune, CallOptions::new(), poke, page).is_ok());
+    let variables = pages.find(|page| library.call(dune, CallOptions::new(), write, page).is_ok());
     let variables = variables.ok_or("no variables")?;
-    assert_eq!(library.call(dune, CallOptions::new(), peek, &variables)?, 0x5ec2e7);
+    assert_eq!(library.call(dune, CallOptions::new(), read, &variables)?, KEY);
     library.reset(dune)?;
-    assert_ne!(library.call(dune, CallOptions::new(), peek, &variables)?, 0x5ec2e7);
+    assert_ne!(library.call(dune, CallOptions::new(), read, &variables)?, KEY);
     assert_eq!(library.call(dune, CallOptions::new(), is_zero, &used)?, 1);
     assert_eq!(decoder.decode(&file, None)?, expected);
     Ok(())
@@ -166,20 +158,14 @@ pub fn inside() -> CaseResult {
     let code = decoder.library.symbol("png_image_free")?;
     let others = other.library.symbol("png_image_free")?;
     for address in [(&raw const *secret).expose_provenance() as u64, others] {
-        for function in [peek_and_nothing, poke] {
+        for (function, access) in [(read as fn(&u64) -> u64, Access::Read), (write, Access::Write)] {
             let result = decoder.library.call(dune, CallOptions::new(), function, &address);
-            let access =
-                if std::ptr::fn_addr_eq(function, poke as fn(&u64)) { Access::Write } else { Access::Read };
             assert!(is_fault(&result, access, address & !0xfff), "{result:?}");
         }
     }
     // Its own code it can read, and not write to.
-    decoder.library.call(dune, CallOptions::new(), peek, &(code & !7))?;
-    let result = decoder.library.call(dune, CallOptions::new(), poke, &(code & !7));
+    decoder.library.call(dune, CallOptions::new(), read, &(code & !7))?;
+    let result = decoder.library.call(dune, CallOptions::new(), write, &(code & !7));
     assert!(is_fault(&result, Access::Write, code & !0xfff), "{result:?}");
     Ok(())
-}
-
-fn peek_and_nothing(address: &u64) {
-    peek(address);
 }

@@ -8,6 +8,7 @@ use dune::memory::{MapSize, PageRange, PageSize, SpaceKind, VirtAddr};
 use dune::user::{UserContext, UserExit, UserSpaceError, UserSpaces};
 use dune_compartment::PagePermissions;
 
+use super::attempts::{read, write};
 use super::{new, sum};
 use crate::case::CaseResult;
 use crate::probe::{peek, poke, small_pages};
@@ -248,11 +249,11 @@ pub fn by_parts() -> CaseResult {
                 let address = memory.start().as_u64() + page * PAGE;
                 let has = expected[page as usize];
                 assert_eq!(
-                    compartment.call(dune, read_at, &address).is_ok(),
+                    compartment.call(dune, read, &address).is_ok(),
                     has.contains(READ),
                     "{page} {has:?}"
                 );
-                assert_eq!(compartment.call(dune, write_at, &address).is_ok(), has == BOTH, "{page} {has:?}");
+                assert_eq!(compartment.call(dune, write, &address).is_ok(), has == BOTH, "{page} {has:?}");
             }
         }
         // What was written to is gone for whoever gets it next.
@@ -269,12 +270,4 @@ pub fn by_parts() -> CaseResult {
         assert!(matches!(refused, Err(UserSpaceError::Outside { .. })), "{refused:?}");
     }
     Ok(())
-}
-
-fn read_at(address: &u64) -> u64 {
-    peek(VirtAddr::new(*address))
-}
-
-fn write_at(address: &u64) {
-    poke(VirtAddr::new(*address), 0xff);
 }
