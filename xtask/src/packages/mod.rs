@@ -259,11 +259,15 @@ pub fn isolinux() -> Result<(PathBuf, PathBuf)> {
         let module = tree.join("usr/lib/syslinux/modules/bios/ldlinux.c32");
         (loader.exists() && module.exists()).then_some((loader, module))
     };
-    if let Some(installed) = files(Path::new("/")) {
-        return Ok(installed);
+    installed_or_fetched(&ISOLINUX, files)
+}
+
+/// What `files` finds below a root: this computer's, or that of the set's own tree.
+fn installed_or_fetched<T>(set: &Set<'_>, files: impl Fn(&Path) -> Option<T>) -> Result<T> {
+    match files(Path::new("/")) {
+        Some(installed) => Ok(installed),
+        None => files(&fetch(set)?).ok_or_else(|| incomplete(set)),
     }
-    let tree = fetch(&ISOLINUX)?;
-    files(&tree).ok_or_else(|| incomplete(&ISOLINUX))
 }
 
 /// A busybox that needs no libraries.
@@ -292,10 +296,7 @@ pub fn decoders() -> Result<Vec<PathBuf>> {
         let find = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
         names.iter().map(|name| find(name)).collect::<Option<Vec<PathBuf>>>()
     };
-    if let Some(installed) = files(Path::new("/")) {
-        return Ok(installed);
-    }
-    files(&fetch(&DECODERS)?).ok_or_else(|| incomplete(&DECODERS))
+    installed_or_fetched(&DECODERS, files)
 }
 
 /// A kernel and its modules.
